@@ -1,0 +1,214 @@
+"""Clustering tasks: points of random Gaussian mixtures, and what is known about them.
+
+A task draws a number of clusters, uniform on 3..10, and of points, uniform on 100..1000;
+means from N(0, I) and covariances from an inverse Wishart distribution (4 degrees of
+freedom, scale 0.05 I); every point then picks its cluster with equal probability.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+DIMENSIONS = 2
+MAX_CLUSTERS = 10
+DEGREES_OF_FREEDOM = 4
+COVARIANCE_SCALE = 0.05
+PADDING = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """Clustering tasks of different sizes; the points of all tasks lie in one array.
+
+    Attributes:
+        points: float32 `(total, 2)`.
+        labels: int32 `(total,)`, the cluster that generated each point.
+        offsets: int64 `(tasks + 1,)`; task t owns `points[offsets[t]:offsets[t + 1]]`.
+        clusters: int64 `(tasks,)`, how many clusters each task has.
+        means: float64 `(tasks, 10, 2)`; rows beyond `clusters` are not used.
+        factors: float64 `(tasks, 10, 2, 2)`: points are `mean + factor @ normal`.
+    """
+
+    points: np.ndarray
+    labels: np.ndarray
+    offsets: np.ndarray
+    clusters: np.ndarray
+    means: np.ndarray
+    factors: np.ndarray
+
+    def __len__(self):
+        return len(self.clusters)
+
+    @property
+    def sizes(self):
+        return np.diff(self.offsets)
+
+    def select(self, start, stop):
+        """Tasks start..stop-1, sharing memory with this object."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return Tasks(
+            self.points[first:last],
+            self.labels[first:last],
+            self.offsets[start : stop + 1] - first,
+            self.clusters[start:stop],
+            self.means[start:stop],
+            self.factors[start:stop],
+        )
+
+    def padded(self, indices, size):
+        """`(points, mask, labels)` of some tasks, padded to `size` entities each."""
+        column = np.arange(size)
+        mask = column < self.sizes[indices, None]
+        rows = np.where(mask, self.offsets[indices, None] + column, 0)
+        points = np.where(mask[..., None], self.points[rows], np.float32(0))
+        return points, mask, np.where(mask, self.labels[rows], PADDING).astype("int32")
+
+
+def generate_tasks(count, seed=0, clusters=(3, MAX_CLUSTERS), entities=(100, 1000)):
+    """Draws clustering tasks.
+
+    The draw uses NumPy alone, so a seed gives the same tasks on every backend.
+
+    Args:
+        count: Positive integer, number of tasks.
+        seed: Seed of `numpy.random.default_rng`.
+        clusters: Smallest and largest number of clusters, at most 10.
+        entities: Smallest and largest number of points.
+
+    Returns:
+        `Tasks`.
+    """
+    for name, (low, high), most in (
+        ("clusters", clusters, MAX_CLUSTERS),
+        ("entities", entities, np.inf),
+    ):
+        if not 1 <= low <= high <= most:
+            raise ValueError(
+                f"Received an invalid value for `{name}`, expected 1 <= smallest <= largest"
+                f"{'' if most == np.inf else f' <= {most}'}. Received: {name}={(low, high)}"
+            )
+    if count < 1:
+        raise ValueError(f"`count` must be at least 1. Received: count={count}")
+    rng = np.random.default_rng(seed)
+    number = rng.integers(clusters[0], clusters[1] + 1, count)
+    sizes = rng.integers(entities[0], entities[1] + 1, count)
+    means = rng.standard_normal((count, MAX_CLUSTERS, DIMENSIONS))
+    factors = inverse_wishart_factors(rng, (count, MAX_CLUSTERS))
+
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    task = np.repeat(np.arange(count), sizes)
+    labels = (rng.random(len(task)) * number[task]).astype("int32")
+    noise = rng.standard_normal((len(task), DIMENSIONS), dtype="float32")
+    cluster = task * MAX_CLUSTERS + labels
+    factors_32 = factors.reshape(-1, DIMENSIONS, DIMENSIONS).astype("float32")
+    points = means.reshape(-1, DIMENSIONS).astype("float32")[cluster]
+    for j in range(DIMENSIONS):
+        points += factors_32[:, :, j][cluster] * noise[:, j, None]
+    return Tasks(points, labels, offsets, number, means, factors)
+
+
+def inverse_wishart_factors(rng, shape):
+    """Matrices F, `(*shape, 2, 2)`, with F F^T ~ InverseWishart(4, 0.05 I).
+
+    A Wishart matrix with identity scale is A A^T with A lower triangular: chi variables
+    with df and df - 1 degrees of freedom on the diagonal, a normal one below it
+    (Bartlett). Its inverse times the scale is F F^T with F = sqrt(scale) A^-T.
+    """
+    first = np.sqrt(rng.chisquare(DEGREES_OF_FREEDOM, shape))
+    second = np.sqrt(rng.chisquare(DEGREES_OF_FREEDOM - 1, shape))
+    below = rng.standard_normal(shape)
+    factors = np.zeros((*shape, DIMENSIONS, DIMENSIONS))
+    factors[..., 0, 0] = 1 / first
+    factors[..., 0, 1] = -below / (first * second)
+    factors[..., 1, 1] = 1 / second
+    return np.sqrt(COVARIANCE_SCALE) * factors
+
+
+def posterior(tasks, indices, points):
+    """Log posterior `(len(indices), size, 10)` of the clusters under the true mixture.
+
+    Clusters that a task does not have get -inf.
+    """
+    means = tasks.means[indices][:, None]
+    factors = tasks.factors[indices][:, None]
+    delta = points[:, :, None, :].astype("float64") - means
+    # F is upper triangular: solve F z = delta from below.
+    second = delta[..., 1] / factors[..., 1, 1]
+    first = (delta[..., 0] - factors[..., 0, 1] * second) / factors[..., 0, 0]
+    log_determinant = np.log(factors[..., 0, 0] * factors[..., 1, 1])
+    scores = -0.5 * (first**2 + second**2) - log_determinant
+    exists = np.arange(MAX_CLUSTERS) < tasks.clusters[indices][:, None, None]
+    scores = np.where(exists, scores, -np.inf)
+    shift = scores.max(axis=-1, keepdims=True)
+    normalizer = shift + np.log(np.exp(scores - shift).sum(axis=-1, keepdims=True))
+    return scores - normalizer
+
+
+class ClusteringDataset(keras.utils.PyDataset):
+    """Batches of tasks of similar size, padded to a few fixed sizes.
+
+    Every task is padded to the smallest bucket that holds it. A batch takes tasks of one
+    bucket; those that do not fill a batch move up to the next bucket, so that one epoch
+    visits every task once and has at most `len(buckets) + 1` different shapes. The order
+    is a function of `seed` and `epoch` alone, so a resumed run sees the same batches.
+
+    Items are `({"points": (batch, size, 2), "mask": (batch, size)}, labels)`.
+    """
+
+    def __init__(self, tasks, batch_size, buckets=4, shuffle=True, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.tasks = tasks
+        self.batch_size = batch_size
+        self.buckets = bucket_sizes(tasks.sizes, buckets)
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self._batches = self._plan()
+
+    def _plan(self):
+        rng = np.random.default_rng([self.seed, self.epoch])
+        bucket = np.searchsorted(self.buckets, self.tasks.sizes)
+        waiting = np.empty(0, "int64")
+        batches = []
+        for b, size in enumerate(self.buckets):
+            members = np.flatnonzero(bucket == b)
+            if self.shuffle:
+                members = rng.permutation(members)
+            members = np.concatenate([waiting, members])
+            full = len(members) // self.batch_size * self.batch_size
+            batches += [(part, size) for part in members[:full].reshape(-1, self.batch_size)]
+            waiting = members[full:]
+        if self.shuffle:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        if len(waiting):
+            batches.append((waiting, self.buckets[-1]))
+        # Keras learns from the first two batches which axes vary.
+        for i, (_, size) in enumerate(batches):
+            if size != batches[0][1]:
+                batches[1], batches[i] = batches[i], batches[1]
+                break
+        return batches
+
+    def __len__(self):
+        return len(self._batches)
+
+    def __getitem__(self, index):
+        indices, size = self._batches[index]
+        points, mask, labels = self.tasks.padded(indices, size)
+        return {"points": points, "mask": mask}, labels
+
+    def start_at(self, epoch):
+        """Takes the order of that epoch, as a resumed run must."""
+        self.epoch = epoch
+        self._batches = self._plan()
+
+    def on_epoch_end(self):
+        self.start_at(self.epoch + 1)
+
+
+def bucket_sizes(sizes, count):
+    """At most `count` sizes that hold all sets, each a multiple of 4, equally spaced."""
+    low, high = int(sizes.min()), int(sizes.max())
+    edges = np.linspace(low, high, count + 1)[1:] if high > low else [high]
+    return np.unique([-(-int(np.ceil(edge)) // 4) * 4 for edge in edges])

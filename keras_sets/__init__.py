@@ -1,0 +1,12 @@
+"""Neural networks on sets, as ordinary Keras 3 layers."""
+
+from importlib import metadata
+
+from keras_sets import layers
+from keras_sets import losses
+from keras_sets import metrics
+from keras_sets import ops
+
+__version__ = metadata.version("keras-sets")
+
+__all__ = ["layers", "losses", "metrics", "ops"]

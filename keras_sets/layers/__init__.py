@@ -1,0 +1,25 @@
+"""Keras layers on sets."""
+
+from keras_sets.layers.base import SetLayer
+from keras_sets.layers.permutation_equivariant_dense import PermutationEquivariantDense
+from keras_sets.layers.pooling import CausalMeanPooling
+from keras_sets.layers.pooling import LogSumExpPooling
+from keras_sets.layers.pooling import MaxPooling
+from keras_sets.layers.pooling import MeanPooling
+from keras_sets.layers.pooling import Pooling
+from keras_sets.layers.pooling import SumPooling
+from keras_sets.layers.swarm import Swarm
+from keras_sets.layers.swarm_cell import SwarmCell
+
+__all__ = [
+    "CausalMeanPooling",
+    "LogSumExpPooling",
+    "MaxPooling",
+    "MeanPooling",
+    "PermutationEquivariantDense",
+    "Pooling",
+    "SetLayer",
+    "SumPooling",
+    "Swarm",
+    "SwarmCell",
+]

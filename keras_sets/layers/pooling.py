@@ -1,0 +1,294 @@
+"""Poolings: what a set has in common, as one vector."""
+
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets.layers.base import SetLayer
+
+
+class Pooling(SetLayer):
+    """Base class of poolings over all entity axes.
+
+    A subclass implements `pool(x, mask, weights, keepdims)` with a function of
+    `keras_sets.ops`. See `MeanPooling` for the arguments that all poolings share.
+    """
+
+    symmetry = "invariant"
+
+    def __init__(self, keepdims=False, **kwargs):
+        super().__init__(**kwargs)
+        self.keepdims = bool(keepdims)
+
+    def pool(self, x, mask, weights, keepdims):
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+        pooled = self.pool(x, present, weights, self.keepdims)
+        return ops.cast(pooled, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        if self.keepdims:
+            ones = (1,) * (len(input_shape) - 2)
+            return (input_shape[0], *ones, input_shape[-1])
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "keepdims": self.keepdims}
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class MeanPooling(Pooling):
+    """Mean over the entities of a set.
+
+    `y = sum_i w_i x_i / sum_i w_i`, and 0 for a set without entities.
+
+    Args:
+        keepdims: If True, the entity axes stay with size 1.
+
+    Call arguments:
+        inputs: `(batch, *entities, features)`.
+        mask: Optional bool `(batch, *entities)`, True for a real entity.
+        weights: Optional float `(batch, *entities)`, at least 0: multiplicities.
+
+    Output shape:
+        `(batch, features)`, or `(batch, 1, ..., 1, features)` with `keepdims=True`.
+
+    Masking:
+        Masked entities do not count, whatever they hold. The output has no mask.
+
+    Symmetry:
+        Invariant to the order of the entities, and to a common factor of the weights.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> points = np.array([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
+    >>> pooling = keras_sets.layers.MeanPooling()
+    >>> pooling(points, mask=np.array([[True, True, False]])).shape == (1, 2)
+    True
+
+    Reference:
+        [Zaheer et al., 2017, Deep Sets](https://arxiv.org/abs/1703.06114), section 2.
+    """
+
+    def pool(self, x, mask, weights, keepdims):
+        return set_ops.set_mean(x, mask, weights, keepdims)
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class SumPooling(Pooling):
+    """Sum over the entities of a set.
+
+    `y = sum_i w_i x_i`, and 0 for a set without entities. The sum runs in float32 and
+    is then cast, so in float16 a large set can exceed 65504: prefer the mean there.
+
+    Args:
+        keepdims: If True, the entity axes stay with size 1.
+
+    Call arguments, output shape, masking:
+        As for `keras_sets.layers.MeanPooling`.
+
+    Symmetry:
+        Invariant to the order of the entities.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> keras_sets.layers.SumPooling()(np.ones((2, 5, 3))).shape == (2, 3)
+    True
+
+    Reference:
+        [Zaheer et al., 2017, Deep Sets](https://arxiv.org/abs/1703.06114), theorem 2.
+    """
+
+    def pool(self, x, mask, weights, keepdims):
+        return set_ops.set_sum(x, mask, weights, keepdims)
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class MaxPooling(Pooling):
+    """Largest value of every feature over the entities of a set.
+
+    `y = max_{i: w_i > 0} x_i`, and 0 for a set without entities. Of the weights only
+    their support counts.
+
+    Args:
+        keepdims: If True, the entity axes stay with size 1.
+
+    Call arguments, output shape, masking:
+        As for `keras_sets.layers.MeanPooling`.
+
+    Symmetry:
+        Invariant to the order of the entities and to how often each one occurs.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> keras_sets.layers.MaxPooling(keepdims=True)(np.ones((2, 5, 3))).shape == (2, 1, 3)
+    True
+
+    Reference:
+        [Qi et al., 2017, PointNet](https://arxiv.org/abs/1612.00593), equation 1.
+    """
+
+    def pool(self, x, mask, weights, keepdims):
+        return set_ops.set_max(x, mask, weights, keepdims)
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class LogSumExpPooling(Pooling):
+    """Smooth maximum over the entities of a set.
+
+    `y = log sum_i w_i exp(x_i)`, and 0 for a set without entities.
+
+    Args:
+        keepdims: If True, the entity axes stay with size 1.
+
+    Call arguments, output shape, masking:
+        As for `keras_sets.layers.MeanPooling`.
+
+    Symmetry:
+        Invariant to the order of the entities. A common factor of the weights adds its
+        logarithm.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> keras_sets.layers.LogSumExpPooling()(np.zeros((2, 5, 3))).shape == (2, 3)
+    True
+
+    Reference:
+        [Zaheer et al., 2017, Deep Sets](https://arxiv.org/abs/1703.06114), section 2.
+    """
+
+    def pool(self, x, mask, weights, keepdims):
+        return set_ops.set_logsumexp(x, mask, weights, keepdims)
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class CausalMeanPooling(Pooling):
+    """Running mean over an entity and all entities before it.
+
+    `y_t = sum_{i <= t} w_i x_i / sum_{i <= t} w_i` in row-major order over the entity
+    axes, and 0 while no entity has been seen.
+
+    Call arguments:
+        inputs: `(batch, *entities, features)`.
+        mask: Optional bool `(batch, *entities)`, True for a real entity.
+        weights: Optional float `(batch, *entities)`, at least 0: multiplicities.
+
+    Output shape:
+        That of the inputs: every entity has its own mean.
+
+    Masking:
+        Masked entities do not count and get 0. The mask is passed on.
+
+    Symmetry:
+        Causal: output t does not depend on entities after t. Invariant to the order of
+        the entities before t.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> x = np.array([[[1.0], [3.0], [5.0]]])
+    >>> np.array(keras_sets.layers.CausalMeanPooling()(x)).ravel().tolist()
+    [1.0, 2.0, 3.0]
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400).
+    """
+
+    symmetry = "causal"
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        if self.keepdims:
+            raise ValueError(
+                "CausalMeanPooling keeps the entity axes as they are: `keepdims` does not "
+                f"apply. Received: keepdims={self.keepdims}"
+            )
+
+    def pool(self, x, mask, weights, keepdims):
+        return set_ops.set_causal_mean(x, mask, weights)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["keepdims"]
+        return config
+
+
+POOLINGS = {
+    "mean": MeanPooling,
+    "sum": SumPooling,
+    "max": MaxPooling,
+    "logsumexp": LogSumExpPooling,
+    "causal_mean": CausalMeanPooling,
+    "causal": CausalMeanPooling,
+}
+
+
+def get_pooling(identifier, **kwargs):
+    """Resolves a name, a configuration, a layer or a callable to a pooling.
+
+    Args:
+        identifier: A name such as `"mean"`, a serialised layer, a layer, or any callable
+            `pooling(inputs, mask=None, weights=None)`.
+        **kwargs: Arguments for a pooling that is made from its name.
+    """
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, str) and identifier in POOLINGS:
+        return POOLINGS[identifier](**kwargs)
+    if callable(identifier) and not isinstance(identifier, type):
+        return identifier
+    names = ", ".join(repr(name) for name in POOLINGS)
+    raise ValueError(
+        f"Received an invalid value for `pooling`, expected one of {names}, or a layer or "
+        f"callable `pooling(inputs, mask=None, weights=None)`. Received: pooling={identifier!r}"
+    )
+
+
+def serialize_pooling(pooling):
+    """Inverse of `get_pooling`: the name of a plain pooling, else its configuration."""
+    for name, cls in POOLINGS.items():
+        if type(pooling) is cls and not getattr(pooling, "keepdims", False):
+            return name
+    return keras.saving.serialize_keras_object(pooling)
+
+
+def build_pooling(pooling, input_shape):
+    if isinstance(pooling, keras.layers.Layer) and not pooling.built:
+        pooling.build(input_shape)
+
+
+def pooled_features(pooling, features):
+    """Width of what a pooling makes of `features` features."""
+    if isinstance(pooling, keras.layers.Layer):
+        return pooling.compute_output_shape((None, None, features))[-1]
+    return pooling(keras.KerasTensor((2, 3, features))).shape[-1]
+
+
+def equivariance_of(pooling):
+    """The symmetry of a layer that shares a pooled vector among its entities."""
+    return "causal" if getattr(pooling, "symmetry", None) == "causal" else "equivariant"
+
+
+def apply_pooling(pooling, x, mask, weights):
+    """The pooled vector at every entity's place, broadcastable against `x`.
+
+    `(batch, features)` becomes `(batch, 1, ..., 1, features)`; a causal pooling's
+    `(batch, *entities, features)` stays.
+    """
+    pooled = pooling(x, mask=mask, weights=weights)
+    if len(pooled.shape) == 2:
+        pooled = set_ops.expand_over_entities(pooled, len(x.shape))
+    return pooled

@@ -1,0 +1,333 @@
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets import validation
+from keras_sets.layers.base import SetLayer
+from keras_sets.layers.pooling import apply_pooling
+from keras_sets.layers.pooling import build_pooling
+from keras_sets.layers.pooling import equivariance_of
+from keras_sets.layers.pooling import get_pooling
+from keras_sets.layers.pooling import pooled_features
+from keras_sets.layers.pooling import serialize_pooling
+from keras_sets.layers.swarm_cell import SwarmCell
+
+CONTEXTS = ("swarm", "static", "self")
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class Swarm(SetLayer):
+    """A population of LSTM-like cells that share what they have in common.
+
+    Every entity runs the same `SwarmCell` for some iterations. From the second iteration
+    on each cell also receives the pooled hidden state of the whole population:
+
+    ```
+    h, c = 0, 0
+    repeat iterations times:
+        h, c = cell(x, [h, c], pooled=pooling(h))
+    y = projection(concatenate([h, c]))
+    ```
+
+    with pooled = 0 in the first iteration. The inputs are projected once, and the pooled
+    state is projected after pooling, one row per set.
+
+    Args:
+        units: Positive integer, width of the output.
+        hidden_units: Positive integer, width of the cell. None is `units`.
+        iterations: Positive integer, how often the cell runs.
+        pooling: `"mean"`, `"sum"`, `"max"`, `"logsumexp"`, `"causal_mean"`, or a pooling
+            layer or callable.
+        context: What reaches a cell from the others, at equal numbers of weights.
+            `"swarm"`: the pooled state of the iteration before. `"static"`: the pooled
+            state of the first iteration, ever after. `"self"`: nothing; every entity is
+            a population of one.
+        activation, recurrent_activation, use_bias, unit_forget_bias: As in `SwarmCell`.
+        output_activation: Activation of the output projection. None is the identity.
+        dropout: Fraction of the features of h to drop after every iteration, at training.
+            The entities of a set share one mask, so that order does not matter.
+        return_iterations: If True, return `(y, h, c)` with the states after every
+            iteration.
+        unroll: If True, the iterations are written out in the graph, which runs fastest.
+            If False, they are a loop, which compiles in a time that does not grow with
+            `iterations`.
+        remat: If True, only h and c of every iteration are kept for the backward pass and
+            all else is computed again: less memory, more time.
+        seed: Seed of the dropout.
+        kernel_initializer, recurrent_initializer, pooled_initializer, bias_initializer,
+        and the matching regularizers and constraints: As in `SwarmCell`.
+        projection_initializer, projection_regularizer: For the kernel of the projection.
+
+    Call arguments:
+        inputs: `(batch, *entities, features)`.
+        mask: Optional bool `(batch, *entities)`, True for a real entity.
+        weights: Optional float `(batch, *entities)`, at least 0: multiplicities.
+        training: Whether to apply dropout.
+
+    Output shape:
+        `(batch, *entities, units)`. With `return_iterations=True` also h and c,
+        `(batch, iterations, *entities, hidden_units)`.
+
+    Masking:
+        Masked entities change no output but their own, which is 0. The mask is passed on.
+
+    Symmetry:
+        Equivariant to permutations of the entities; causal in row-major order with a
+        causal pooling.
+
+    Attributes:
+        cell: The `SwarmCell`.
+        pooling: The pooling.
+        projection: The `keras.layers.Dense` on `concatenate([h, c])`.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> layer = keras_sets.layers.Swarm(10, hidden_units=16, iterations=3)
+    >>> points = np.random.default_rng(0).normal(size=(2, 50, 2))
+    >>> layer(points).shape == (2, 50, 10)
+    True
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400).
+    """
+
+    def __init__(
+        self,
+        units,
+        hidden_units=None,
+        iterations=5,
+        pooling="mean",
+        context="swarm",
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        unit_forget_bias=True,
+        output_activation=None,
+        dropout=0.0,
+        return_iterations=False,
+        unroll=True,
+        remat=False,
+        seed=None,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        pooled_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        pooled_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        pooled_constraint=None,
+        bias_constraint=None,
+        projection_initializer="glorot_uniform",
+        projection_regularizer=None,
+        **kwargs,
+    ):
+        units = validation.positive_integer("units", units)
+        if hidden_units is not None:
+            hidden_units = validation.positive_integer("hidden_units", hidden_units)
+        iterations = validation.positive_integer("iterations", iterations)
+        validation.one_of("context", context, CONTEXTS)
+        dropout = validation.fraction("dropout", dropout)
+        super().__init__(**kwargs)
+        self.units = units
+        self.hidden_units = hidden_units or units
+        self.iterations = iterations
+        self.context = context
+        self.dropout = dropout
+        self.return_iterations = bool(return_iterations)
+        self.unroll = bool(unroll)
+        self.remat = bool(remat)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
+        self.pooling = get_pooling(pooling, dtype=self.dtype_policy)
+        self.cell = SwarmCell(
+            self.hidden_units,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+            use_bias=use_bias,
+            unit_forget_bias=unit_forget_bias,
+            pooled_units=pooled_features(self.pooling, self.hidden_units),
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            pooled_initializer=pooled_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            pooled_regularizer=pooled_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            pooled_constraint=pooled_constraint,
+            bias_constraint=bias_constraint,
+            dtype=self.dtype_policy,
+            name="cell",
+        )
+        self.projection = keras.layers.Dense(
+            units,
+            activation=output_activation,
+            use_bias=use_bias,
+            kernel_initializer=projection_initializer,
+            kernel_regularizer=projection_regularizer,
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+
+    @property
+    def symmetry(self):
+        return equivariance_of(self.pooling)
+
+    def build(self, input_shape):
+        self.cell.build(input_shape)
+        build_pooling(self.pooling, (*input_shape[:-1], self.hidden_units))
+        self.projection.build((*input_shape[:-1], 2 * self.hidden_units))
+        self.built = True
+
+    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+        inputs_gates = self.cell.project_inputs(x)
+        recurrent_kernel = self.in_compute_dtype(self.cell.recurrent_kernel)
+        pooled_kernel = self.in_compute_dtype(self.cell.pooled_kernel)
+        keep = self._dropout_masks(x) if training and self.dropout > 0 else None
+
+        h, c = self.cell.update(inputs_gates)
+        h = self._drop(h, keep, 0)
+        if self.context == "static" and self.iterations > 1:
+            pooled = apply_pooling(self.pooling, h, present, weights)
+            inputs_gates = inputs_gates + set_ops.linear(pooled, pooled_kernel)
+        state = (h, c)
+        constants = (inputs_gates, recurrent_kernel, pooled_kernel, present, weights, keep)
+        states = self._iterate(state, constants)
+
+        h, c = states[-1]
+        outputs = set_ops.zero_absent(self.projection(ops.concatenate([h, c], -1)), present)
+        if not self.return_iterations:
+            return outputs
+        every_h, every_c = (
+            ops.stack([set_ops.zero_absent(s, present) for s in sequence], axis=1)
+            for sequence in zip(*states, strict=True)
+        )
+        return outputs, every_h, every_c
+
+    def _iterate(self, state, constants):
+        """The states after every iteration, or after the last only, as `[(h, c), ...]`."""
+        constants = [None if t is None else ops.convert_to_tensor(t) for t in constants]
+        given = [t for t in constants if t is not None]
+
+        def step(index, h, c, *given):
+            remaining = iter(given)
+            return self._step(
+                index, h, c, *(None if t is None else next(remaining) for t in constants)
+            )
+
+        run = keras.remat(step) if self.remat else step
+        if self.unroll or self.iterations == 1:
+            states = [state]
+            for index in range(1, self.iterations):
+                # A tensor: rematerialisation takes tensors only.
+                index = ops.convert_to_tensor(index, "int32") if self.remat else index
+                states.append(tuple(run(index, *states[-1], *given)))
+            return states if self.return_iterations else states[-1:]
+        return self._loop(run, state, given)
+
+    def _loop(self, run, state, given):
+        count = self.iterations - 1
+        if not self.return_iterations:
+            body = lambda index, h, c: run(index + 1, h, c, *given)  # noqa: E731
+            return [tuple(set_ops.static_loop(count, body, state))]
+
+        # A buffer of all iterations; `scatter_update` is what TensorFlow differentiates.
+        buffers = [ops.zeros_like(ops.stack([s] * count, axis=0)) for s in state]
+
+        def body(index, h, c, every_h, every_c):
+            h, c = run(index + 1, h, c, *given)
+            place = ops.reshape(ops.cast(index, "int32"), (1, 1))
+            return (
+                h,
+                c,
+                ops.scatter_update(every_h, place, ops.expand_dims(h, 0)),
+                ops.scatter_update(every_c, place, ops.expand_dims(c, 0)),
+            )
+
+        _, _, every_h, every_c = set_ops.static_loop(count, body, (*state, *buffers))
+        return [state] + [(every_h[i], every_c[i]) for i in range(count)]
+
+    def _step(
+        self, index, h, c, inputs_gates, recurrent_kernel, pooled_kernel, present, weights, keep
+    ):
+        """One iteration after the first."""
+        if self.context == "static":
+            gates = inputs_gates + set_ops.linear(h, recurrent_kernel)
+        else:
+            pooled = self._pooled(h, present, weights)
+            if pooled.shape[1:-1] == h.shape[1:-1] and self._pools_per_entity:
+                both = ops.concatenate([h, pooled], axis=-1)
+                kernel = ops.concatenate([recurrent_kernel, pooled_kernel], axis=0)
+                gates = inputs_gates + set_ops.linear(both, kernel)
+            else:
+                gates = inputs_gates + set_ops.linear(h, recurrent_kernel)
+                gates = gates + set_ops.linear(pooled, pooled_kernel)
+        h, c = self.cell.update(gates, c)
+        return self._drop(h, keep, index), c
+
+    @property
+    def _pools_per_entity(self):
+        return self.context == "self" or self.symmetry == "causal"
+
+    def _pooled(self, h, present, weights):
+        if self.context == "swarm":
+            return apply_pooling(self.pooling, h, present, weights)
+        # Every entity is a population of its own: entities become the batch.
+        alone = ops.reshape(h, (-1, 1, h.shape[-1]))
+        pooled = apply_pooling(self.pooling, alone, None, None)
+        return ops.reshape(pooled, ops.shape(h)[:-1] + (pooled.shape[-1],))
+
+    def _dropout_masks(self, x):
+        """Factors for h of every iteration, `(iterations, batch, 1, ..., hidden_units)`.
+
+        They are drawn before the loop, because randomness inside a traced loop leaks.
+        """
+        ones = (1,) * (len(x.shape) - 2)
+        shape = (self.iterations, ops.shape(x)[0], *ones, self.hidden_units)
+        factors = ops.ones(shape, dtype=self.compute_dtype)
+        return keras.random.dropout(factors, self.dropout, seed=self.seed_generator)
+
+    @staticmethod
+    def _drop(h, keep, index):
+        return h if keep is None else h * ops.take(keep, index, axis=0)
+
+    def compute_output_shape(self, input_shape):
+        outputs = (*input_shape[:-1], self.units)
+        if not self.return_iterations:
+            return outputs
+        states = (input_shape[0], self.iterations, *input_shape[1:-1], self.hidden_units)
+        return outputs, states, states
+
+    def compute_mask(self, inputs, previous_mask=None):
+        mask = super().compute_mask(inputs, previous_mask)
+        return (mask, None, None) if self.return_iterations else mask
+
+    def get_config(self):
+        cell = self.cell.get_config()
+        own = ("name", "trainable", "dtype", "units", "pooled_units")
+        projection = self.projection.get_config()
+        return {
+            **{key: value for key, value in cell.items() if key not in own},
+            **super().get_config(),
+            "units": self.units,
+            "hidden_units": self.hidden_units,
+            "iterations": self.iterations,
+            "pooling": serialize_pooling(self.pooling),
+            "context": self.context,
+            "output_activation": projection["activation"],
+            "dropout": self.dropout,
+            "return_iterations": self.return_iterations,
+            "unroll": self.unroll,
+            "remat": self.remat,
+            "seed": self.seed,
+            "projection_initializer": projection["kernel_initializer"],
+            "projection_regularizer": projection["kernel_regularizer"],
+        }

@@ -1,0 +1,180 @@
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets import validation
+from keras_sets.layers.weight_options import WeightOptions
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class SwarmCell(WeightOptions, keras.layers.Layer):
+    """LSTM cell with a third input: what the whole population has in common.
+
+    ```
+    z = x @ kernel + h @ recurrent_kernel + pooled @ pooled_kernel + bias
+    i, f, g, o = split(z, 4)
+    c = recurrent_activation(f) * c + recurrent_activation(i) * activation(g)
+    h = recurrent_activation(o) * activation(c)
+    ```
+
+    Without the pooled input it is exactly `keras.layers.LSTMCell`, and
+    `keras.layers.RNN(SwarmCell(units))` is an LSTM.
+
+    Args:
+        units: Positive integer, width of the hidden and of the cell state.
+        activation: Activation of the cell input and of the cell state.
+        recurrent_activation: Activation of the gates.
+        use_bias: Whether to add a bias.
+        unit_forget_bias: If True, the bias of the forget gate starts at one.
+        pooled_units: Width of the pooled input. None is `units`, the width of a pooled
+            hidden state.
+        kernel_initializer, recurrent_initializer, pooled_initializer, bias_initializer:
+            Initializers.
+        kernel_regularizer, recurrent_regularizer, pooled_regularizer, bias_regularizer:
+            Regularizers.
+        kernel_constraint, recurrent_constraint, pooled_constraint, bias_constraint:
+            Constraints.
+
+    Call arguments:
+        inputs: `(..., features)`, any leading axes.
+        states: List `[h, c]`, both `(..., units)`.
+        pooled: `(..., pooled_units)`, broadcastable against the leading axes of `inputs`,
+            or None.
+        training: Unused; the signature is that of a Keras RNN cell.
+
+    Output shape:
+        `(h, [h, c])`, all `(..., units)`.
+
+    Symmetry:
+        Acts on every entity alone; `pooled` is the only thing that entities share.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> cell = keras_sets.layers.SwarmCell(8)
+    >>> x, zeros = np.ones((2, 5, 3)), np.zeros((2, 5, 8))
+    >>> h, states = cell(x, [zeros, zeros], pooled=np.zeros((2, 1, 8)))
+    >>> h.shape == (2, 5, 8)
+    True
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400).
+    """
+
+    def __init__(
+        self,
+        units,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        unit_forget_bias=True,
+        pooled_units=None,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        pooled_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        pooled_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        pooled_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        units = validation.positive_integer("units", units)
+        if pooled_units is not None:
+            pooled_units = validation.positive_integer("pooled_units", pooled_units)
+        super().__init__(**kwargs)
+        self.units = units
+        self.activation = keras.activations.get(activation)
+        self.recurrent_activation = keras.activations.get(recurrent_activation)
+        self.use_bias = use_bias
+        self.unit_forget_bias = unit_forget_bias
+        self.pooled_units = pooled_units
+        self._set_weight_options(
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            pooled_initializer=pooled_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            pooled_regularizer=pooled_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            pooled_constraint=pooled_constraint,
+            bias_constraint=bias_constraint,
+        )
+        self.state_size = [units, units]
+        self.output_size = units
+
+    def build(self, input_shape):
+        features = input_shape[-1]
+        if features is None:
+            raise ValueError(
+                f"Layer '{self.name}' needs to know the size of the last axis of `inputs`. "
+                f"Received: inputs.shape={tuple(input_shape)}"
+            )
+        gates = 4 * self.units
+        self.kernel = self._add_optioned_weight("kernel", (features, gates))
+        self.recurrent_kernel = self._add_optioned_weight(
+            "recurrent_kernel", (self.units, gates), prefix="recurrent"
+        )
+        self.pooled_kernel = self._add_optioned_weight(
+            "pooled_kernel", (self.pooled_units or self.units, gates), prefix="pooled"
+        )
+        self.bias = None
+        if self.use_bias:
+            initializer = self._initial_bias if self.unit_forget_bias else None
+            self.bias = self._add_optioned_weight("bias", (gates,), initializer=initializer)
+        self.built = True
+
+    def _initial_bias(self, shape, dtype=None):
+        rest = self.bias_initializer((3 * self.units,), dtype=dtype)
+        ones = ops.ones((self.units,), dtype=dtype)
+        return ops.concatenate([rest[: self.units], ones, rest[self.units :]])
+
+    def project_inputs(self, inputs):
+        """`inputs @ kernel + bias`: the part of the gates that iterations share."""
+        gates = set_ops.linear(inputs, self._weight(self.kernel))
+        return gates if self.bias is None else gates + self._weight(self.bias)
+
+    def update(self, gates, cell_state=None):
+        """`(h, c)` from the four pre-activations and the cell state (None is zero)."""
+        return set_ops.lstm_update(
+            gates, cell_state, self.activation, self.recurrent_activation
+        )
+
+    def _weight(self, weight):
+        return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)
+
+    def call(self, inputs, states, pooled=None, training=False):
+        h, c = states
+        gates = self.project_inputs(inputs)
+        gates = gates + set_ops.linear(h, self._weight(self.recurrent_kernel))
+        if pooled is not None:
+            gates = gates + set_ops.linear(pooled, self._weight(self.pooled_kernel))
+        h, c = self.update(gates, c)
+        return h, [h, c]
+
+    def compute_output_shape(self, inputs_shape, states_shape=None):
+        state = (*inputs_shape[:-1], self.units)
+        return state, [state, state]
+
+    def get_initial_state(self, batch_size=None):
+        return [ops.zeros((batch_size, self.units), self.compute_dtype) for _ in range(2)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "activation": keras.activations.serialize(self.activation),
+            "recurrent_activation": keras.activations.serialize(self.recurrent_activation),
+            "use_bias": self.use_bias,
+            "unit_forget_bias": self.unit_forget_bias,
+            "pooled_units": self.pooled_units,
+            **self._weight_options_config(),
+        }

@@ -1,0 +1,115 @@
+"""Metrics of predicted cluster labels, which have no order."""
+
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets.losses import IgnoreMasked
+from keras_sets.losses import check_labels
+
+
+class _ClusteringMetric(keras.metrics.Mean):
+    """Mean over sets of a score of the predicted against the true labels.
+
+    A subclass implements `score(table, counts)` with the contingency table
+    `(batch, classes, classes)`: how many entities of true class k were given label j.
+    """
+
+    def __init__(self, ignore_class=-1, name=None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.ignore_class = ignore_class
+        self._ignore_masked = IgnoreMasked(ignore_class)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Accumulates a batch.
+
+        Args:
+            y_true: Integer `(batch, n)`, labels or `ignore_class`.
+            y_pred: Scores `(batch, n, classes)`; the largest is the prediction.
+            sample_weight: Optional `(batch,)`. Sets without a real entity never count.
+        """
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        check_labels(y_true, y_pred, self.__class__.__name__)
+        y_true, y_pred = self._ignore_masked(y_pred, y_true)
+        classes = y_pred.shape[-1]
+        chosen = ops.one_hot(ops.argmax(y_pred, axis=-1), classes, dtype="float32")
+        table, counts = set_ops.class_overlap(y_true, chosen, classes, self.ignore_class)
+        occupied = ops.cast(counts > 0, "float32")
+        if sample_weight is not None:
+            occupied = occupied * ops.cast(sample_weight, "float32")
+        return super().update_state(self.score(table, counts), sample_weight=occupied)
+
+    def score(self, table, counts):
+        raise NotImplementedError
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_class": self.ignore_class}
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class MatchedAccuracy(_ClusteringMetric):
+    """Accuracy under the best matching of predicted to true labels, mean over sets.
+
+    Args:
+        ignore_class: Label of entities that do not count (padding).
+        name, dtype: As in `keras.metrics.Mean`.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> metric = keras_sets.metrics.MatchedAccuracy()
+    >>> metric.update_state(np.array([[2, 2, 0, -1]]), np.eye(3)[[[0, 0, 1, 1]]])
+    >>> float(metric.result())
+    1.0
+    """
+
+    def __init__(self, ignore_class=-1, name="matched_accuracy", dtype=None):
+        super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)
+
+    def score(self, table, counts):
+        matching = set_ops.linear_sum_assignment(-table)
+        hits = ops.take_along_axis(table, ops.expand_dims(matching, -1), axis=-1)
+        return ops.sum(hits, axis=(1, 2)) / ops.maximum(counts, 1)
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class AdjustedRandIndex(_ClusteringMetric):
+    """Rand index of predicted against true labels, adjusted for chance, mean over sets.
+
+    1 for equal partitions, about 0 for random labels. Where both partitions are trivial
+    (all entities together, or each alone) it is 1, as in scikit-learn.
+
+    Args:
+        ignore_class: Label of entities that do not count (padding).
+        name, dtype: As in `keras.metrics.Mean`.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> metric = keras_sets.metrics.AdjustedRandIndex()
+    >>> metric.update_state(np.array([[2, 2, 0, 0]]), np.eye(3)[[[0, 0, 1, 1]]])
+    >>> float(metric.result())
+    1.0
+
+    Reference:
+        [Hubert and Arabie, 1985](https://doi.org/10.1007/BF01908075), equation 5.
+    """
+
+    def __init__(self, ignore_class=-1, name="adjusted_rand_index", dtype=None):
+        super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)
+
+    def score(self, table, counts):
+        # As shares of all pairs, so that large sets stay exact enough in float32.
+        pairs = ops.maximum(counts * (counts - 1) / 2, 1)
+
+        def share(sizes):
+            axes = tuple(range(1, len(sizes.shape)))
+            return ops.sum(sizes * (sizes - 1) / 2, axis=axes) / pairs
+
+        together = share(table)
+        true, predicted = share(ops.sum(table, axis=2)), share(ops.sum(table, axis=1))
+        expected = true * predicted
+        scale = (true + predicted) / 2 - expected
+        trivial = scale <= 0
+        ratio = (together - expected) / ops.where(trivial, ops.ones_like(scale), scale)
+        return ops.where(trivial, ops.ones_like(ratio), ratio)

@@ -1,0 +1,37 @@
+"""Pure functions that own the arithmetic over sets.
+
+Every masked, weighted or causal reduction of the package is written here, once;
+layers, losses and models call these functions and hold no reductions of their own.
+"""
+
+from keras_sets.ops.linear import linear
+from keras_sets.ops.linear import lstm_update
+from keras_sets.ops.loops import static_loop
+from keras_sets.ops.matching import class_overlap
+from keras_sets.ops.matching import linear_sum_assignment
+from keras_sets.ops.pooling import accumulation_dtype
+from keras_sets.ops.pooling import expand_over_entities
+from keras_sets.ops.pooling import multiplicities
+from keras_sets.ops.pooling import set_causal_mean
+from keras_sets.ops.pooling import set_logsumexp
+from keras_sets.ops.pooling import set_max
+from keras_sets.ops.pooling import set_mean
+from keras_sets.ops.pooling import set_sum
+from keras_sets.ops.pooling import zero_absent
+
+__all__ = [
+    "accumulation_dtype",
+    "class_overlap",
+    "expand_over_entities",
+    "linear",
+    "linear_sum_assignment",
+    "lstm_update",
+    "multiplicities",
+    "set_causal_mean",
+    "set_logsumexp",
+    "set_max",
+    "set_mean",
+    "set_sum",
+    "static_loop",
+    "zero_absent",
+]

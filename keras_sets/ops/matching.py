@@ -1,0 +1,205 @@
+"""Exact assignment between two sets of labels, batched, inside the graph."""
+
+import functools
+import itertools
+
+import numpy as np
+from keras import backend
+from keras import ops
+
+SUBSET_LIMIT = 12
+
+
+def linear_sum_assignment(cost):
+    """The permutation of least total cost, exactly.
+
+    Args:
+        cost: `(batch, n, n)`, finite. Row i assigned to column j costs `cost[b, i, j]`.
+
+    Returns:
+        int32 `(batch, n)`: the column of every row. No gradient passes through it;
+        gather the costs with it to differentiate the optimum.
+
+    Up to 12 rows a dynamic programme over the subsets of columns (Held and Karp)
+    needs n gathers and no data-dependent loop. More rows take the shortest augmenting
+    path algorithm (Jonker and Volgenant 1987), vectorised over the batch.
+    """
+    n = cost.shape[-1]
+    if n is None or cost.shape[-2] != n:
+        raise ValueError(
+            "Argument `cost` must be square with a known size, `(batch, n, n)`. "
+            f"Received: cost.shape={tuple(cost.shape)}"
+        )
+    dtype = "float64" if backend.standardize_dtype(cost.dtype) == "float64" else "float32"
+    cost = ops.stop_gradient(ops.cast(cost, dtype))
+    if n <= SUBSET_LIMIT:
+        return _assign_by_subsets(cost, n)
+    return _assign_by_shortest_paths(cost, n)
+
+
+@functools.lru_cache(maxsize=SUBSET_LIMIT)
+def _subset_tables(n):
+    """For every size k: the last column and the remaining subset of each choice.
+
+    Returns a list over k = 1..n of `(columns, remainders)`, both
+    `(number of subsets of size k, k)`; remainders index the subsets of size k - 1.
+    """
+    tables = []
+    index = {(): 0}
+    for size in range(1, n + 1):
+        subsets = list(itertools.combinations(range(n), size))
+        columns = np.array(subsets, "int32")
+        remainders = np.array(
+            [[index[s[:i] + s[i + 1 :]] for i in range(size)] for s in subsets], "int32"
+        )
+        tables.append((columns, remainders))
+        index = {subset: i for i, subset in enumerate(subsets)}
+    return tables
+
+
+def _assign_by_subsets(cost, n):
+    tables = _subset_tables(n)
+    best = ops.zeros_like(cost[:, 0, :1])
+    choices = []
+    for row, (columns, remainders) in enumerate(tables):
+        candidates = ops.take(best, remainders, axis=1) + ops.take(
+            cost[:, row, :], columns, axis=1
+        )
+        choices.append(ops.cast(ops.argmin(candidates, axis=-1), "int32"))
+        best = ops.min(candidates, axis=-1)
+    subset = ops.zeros_like(choices[-1][:, :1])
+    assignment = []
+    for row in reversed(range(n)):
+        columns, remainders = tables[row]
+        choice = ops.take_along_axis(choices[row], subset, axis=1)
+        flat = subset * (row + 1) + choice
+        assignment.append(ops.take(columns.reshape(-1), flat))
+        subset = ops.take(remainders.reshape(-1), flat)
+    return ops.concatenate(assignment[::-1], axis=1)
+
+
+def _assign_by_shortest_paths(cost, n):
+    """Every row in turn is joined by the shortest augmenting path.
+
+    Column n is a virtual column that holds the row being added. All state is
+    `(batch, n + 1)`; entries that are finished wait until the whole batch is.
+    """
+    int_zeros = ops.zeros_like(ops.cast(cost[:, 0, :1], "int32"))
+    float_zeros = ops.zeros_like(cost[:, 0, :1])
+    # The row at every column, n where there is none yet.
+    owner = ops.repeat(int_zeros, n + 1, axis=1) + n
+    row_potential = ops.repeat(float_zeros, n + 1, axis=1)
+    column_potential = ops.repeat(float_zeros, n + 1, axis=1)
+    padded = ops.concatenate([cost, ops.zeros_like(cost[:, :1, :])], axis=1)
+    columns = ops.expand_dims(ops.arange(n + 1, dtype="int32"), 0)
+    infinity = float("inf")
+
+    def one_hot(index):
+        return ops.equal(columns, index)
+
+    def add_row(row, owner, row_potential, column_potential):
+        owner = ops.where(columns == n, ops.cast(row, "int32"), owner)
+        distance = ops.full_like(row_potential[:, :n], infinity)
+        previous = ops.repeat(int_zeros, n, axis=1) + n
+        visited = ops.repeat(ops.cast(int_zeros, "bool"), n + 1, axis=1)
+        column = int_zeros + n
+
+        def searching(column, *_):
+            return ops.any(ops.take_along_axis(owner, column, axis=1) < n)
+
+        def search(column, visited, distance, previous, row_potential, column_potential):
+            current = ops.take_along_axis(owner, column, axis=1)
+            active = current < n
+            visited = ops.logical_or(visited, ops.logical_and(one_hot(column), active))
+            reduced = (
+                ops.take_along_axis(padded, ops.expand_dims(current, -1), axis=1)[:, 0, :]
+                - ops.take_along_axis(row_potential, current, axis=1)
+                - column_potential[:, :n]
+            )
+            free = ops.logical_not(visited[:, :n])
+            shorter = ops.logical_and(
+                ops.logical_and(free, reduced < distance), active
+            )
+            distance = ops.where(shorter, reduced, distance)
+            previous = ops.where(shorter, column, previous)
+            open_distance = ops.where(free, distance, infinity)
+            step = ops.min(open_distance, axis=1, keepdims=True)
+            nearest = ops.cast(
+                ops.expand_dims(ops.argmin(open_distance, axis=1), 1), "int32"
+            )
+            step = ops.where(active, step, ops.zeros_like(step))
+            # Rows of visited columns gain the step, the columns lose it.
+            gain = ops.where(visited, step, ops.zeros_like(step))
+            owned = ops.expand_dims(owner, -1) == ops.expand_dims(columns, 1)
+            row_potential = row_potential + ops.sum(
+                ops.where(owned, ops.expand_dims(gain, -1), 0.0), axis=1
+            )
+            column_potential = column_potential - gain
+            distance = ops.where(
+                ops.logical_and(free, active), distance - step, distance
+            )
+            column = ops.where(active, nearest, column)
+            return column, visited, distance, previous, row_potential, column_potential
+
+        state = (column, visited, distance, previous, row_potential, column_potential)
+        column, _, _, previous, row_potential, column_potential = ops.while_loop(
+            searching, search, state, maximum_iterations=n + 1
+        )
+
+        # Walk back along the path, handing every column the row before it.
+        def walking(column, _):
+            return ops.any(column < n)
+
+        def walk(column, owner):
+            active = column < n
+            before = ops.take_along_axis(
+                previous, ops.minimum(column, n - 1), axis=1
+            )
+            row = ops.take_along_axis(owner, before, axis=1)
+            owner = ops.where(
+                ops.logical_and(one_hot(column), active), row, owner
+            )
+            return ops.where(active, before, column), owner
+
+        _, owner = ops.while_loop(
+            walking, walk, (column, owner), maximum_iterations=n + 1
+        )
+        return owner, row_potential, column_potential
+
+    state = (owner, row_potential, column_potential)
+    step = ops.convert_to_tensor(0, "int32")
+    owner = ops.while_loop(
+        lambda step, *_: ops.less(step, n),
+        lambda step, *state: (ops.add(step, 1), *add_row(step, *state)),
+        (step, *state),
+        maximum_iterations=n,
+    )[1]
+    # From the row of every column to the column of every row.
+    return ops.cast(ops.argsort(owner[:, :n], axis=1), "int32")
+
+
+def class_overlap(y_true, values, num_classes, ignore_class=-1):
+    """Sums `values` over the entities of every true class.
+
+    Args:
+        y_true: integer `(batch, n)`; entities labelled `ignore_class` do not count.
+        values: `(batch, n, classes)`.
+        num_classes: number of true classes.
+
+    Returns:
+        `(overlap, counts)`: `overlap[b, k, j]` is the sum of `values[b, i, j]` over
+        the entities i of class k, `counts` `(batch,)` the number of entities.
+    """
+    y_true = ops.cast(y_true, "int32")
+    real = ops.not_equal(y_true, ignore_class)
+    dtype = "float64" if backend.standardize_dtype(values.dtype) == "float64" else "float32"
+    values = ops.where(ops.expand_dims(real, -1), ops.cast(values, dtype), 0.0)
+    members = ops.cast(
+        ops.logical_and(
+            ops.expand_dims(y_true, -1) == ops.arange(num_classes, dtype="int32"),
+            ops.expand_dims(real, -1),
+        ),
+        dtype,
+    )
+    overlap = ops.matmul(ops.transpose(members, (0, 2, 1)), values)
+    return overlap, ops.sum(ops.cast(real, dtype), axis=1)
