@@ -2,11 +2,13 @@
 
 from importlib import metadata
 
+from keras_sets import callbacks
 from keras_sets import layers
 from keras_sets import losses
 from keras_sets import metrics
+from keras_sets import models
 from keras_sets import ops
 
 __version__ = metadata.version("keras-sets")
 
-__all__ = ["layers", "losses", "metrics", "ops"]
+__all__ = ["callbacks", "layers", "losses", "metrics", "models", "ops"]

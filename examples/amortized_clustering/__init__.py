@@ -1,0 +1,1 @@
+"""Amortised clustering: a network that has learnt to cluster sets of points."""

@@ -153,7 +153,7 @@ class ClusteringDataset(keras.utils.PyDataset):
     visits every task once and has at most `len(buckets) + 1` different shapes. The order
     is a function of `seed` and `epoch` alone, so a resumed run sees the same batches.
 
-    Items are `({"points": (batch, size, 2), "mask": (batch, size)}, labels)`.
+    Items are `({"entities": (batch, size, 2), "mask": (batch, size)}, labels)`.
     """
 
     def __init__(self, tasks, batch_size, buckets=4, shuffle=True, seed=0, **kwargs):
@@ -196,7 +196,7 @@ class ClusteringDataset(keras.utils.PyDataset):
     def __getitem__(self, index):
         indices, size = self._batches[index]
         points, mask, labels = self.tasks.padded(indices, size)
-        return {"points": points, "mask": mask}, labels
+        return {"entities": points, "mask": mask}, labels
 
     def start_at(self, epoch):
         """Takes the order of that epoch, as a resumed run must."""

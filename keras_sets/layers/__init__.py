@@ -8,6 +8,7 @@ from keras_sets.layers.pooling import MaxPooling
 from keras_sets.layers.pooling import MeanPooling
 from keras_sets.layers.pooling import Pooling
 from keras_sets.layers.pooling import SumPooling
+from keras_sets.layers.pooling import get_pooling
 from keras_sets.layers.swarm import Swarm
 from keras_sets.layers.swarm_cell import SwarmCell
 
@@ -22,4 +23,5 @@ __all__ = [
     "SumPooling",
     "Swarm",
     "SwarmCell",
+    "get_pooling",
 ]

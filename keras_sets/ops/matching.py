@@ -2,10 +2,13 @@
 
 import functools
 import itertools
+import math
 
 import numpy as np
 from keras import backend
 from keras import ops
+
+from keras_sets.ops.loops import static_loop
 
 SUBSET_LIMIT = 12
 
@@ -21,7 +24,7 @@ def linear_sum_assignment(cost):
         gather the costs with it to differentiate the optimum.
 
     Up to 12 rows a dynamic programme over the subsets of columns (Held and Karp)
-    needs n gathers and no data-dependent loop. More rows take the shortest augmenting
+    takes 2 n steps, whatever the costs. More rows take the shortest augmenting
     path algorithm (Jonker and Volgenant 1987), vectorised over the batch.
     """
     n = cost.shape[-1]
@@ -39,43 +42,60 @@ def linear_sum_assignment(cost):
 
 @functools.lru_cache(maxsize=SUBSET_LIMIT)
 def _subset_tables(n):
-    """For every size k: the last column and the remaining subset of each choice.
+    """Which column can be the last one of every subset of columns, and what remains.
 
-    Returns a list over k = 1..n of `(columns, remainders)`, both
-    `(number of subsets of size k, k)`; remainders index the subsets of size k - 1.
+    Returns `(columns, remainders, penalties)`, each `(n, m, n)` for the subsets of size
+    1..n, padded to the largest number m of subsets of one size. `remainders` counts the
+    subsets of the size below; `penalties` is infinite where an entry is padding.
     """
-    tables = []
+    widest = math.comb(n, n // 2)
+    columns = np.zeros((n, widest, n), "int32")
+    remainders = np.zeros((n, widest, n), "int32")
+    penalties = np.full((n, widest, n), np.inf, "float32")
     index = {(): 0}
     for size in range(1, n + 1):
         subsets = list(itertools.combinations(range(n), size))
-        columns = np.array(subsets, "int32")
-        remainders = np.array(
-            [[index[s[:i] + s[i + 1 :]] for i in range(size)] for s in subsets], "int32"
-        )
-        tables.append((columns, remainders))
-        index = {subset: i for i, subset in enumerate(subsets)}
-    return tables
+        for place, subset in enumerate(subsets):
+            columns[size - 1, place, :size] = subset
+            remainders[size - 1, place, :size] = [
+                index[subset[:i] + subset[i + 1 :]] for i in range(size)
+            ]
+        penalties[size - 1, : len(subsets), :size] = 0
+        index = {subset: place for place, subset in enumerate(subsets)}
+    return columns, remainders, penalties
 
 
 def _assign_by_subsets(cost, n):
-    tables = _subset_tables(n)
-    best = ops.zeros_like(cost[:, 0, :1])
-    choices = []
-    for row, (columns, remainders) in enumerate(tables):
-        candidates = ops.take(best, remainders, axis=1) + ops.take(
-            cost[:, row, :], columns, axis=1
+    """Rows 0..k take the columns of a subset of size k + 1; one loop forth, one back."""
+    columns, remainders, penalties = (ops.convert_to_tensor(t) for t in _subset_tables(n))
+    penalties = ops.cast(penalties, cost.dtype)
+    widest = columns.shape[1]
+    best = ops.repeat(ops.zeros_like(cost[:, 0, :1]), widest, axis=1)
+    choices = ops.repeat(ops.expand_dims(ops.cast(best, "int32"), 1), n, axis=1)
+    places = ops.reshape(ops.arange(n, dtype="int32"), (1, n))
+
+    def add_row(row, best, choices):
+        candidates = (
+            ops.take(best, ops.take(remainders, row, axis=0), axis=1)
+            + ops.take(ops.take(cost, row, axis=1), ops.take(columns, row, axis=0), axis=1)
+            + ops.take(penalties, row, axis=0)
         )
-        choices.append(ops.cast(ops.argmin(candidates, axis=-1), "int32"))
-        best = ops.min(candidates, axis=-1)
-    subset = ops.zeros_like(choices[-1][:, :1])
-    assignment = []
-    for row in reversed(range(n)):
-        columns, remainders = tables[row]
-        choice = ops.take_along_axis(choices[row], subset, axis=1)
-        flat = subset * (row + 1) + choice
-        assignment.append(ops.take(columns.reshape(-1), flat))
-        subset = ops.take(remainders.reshape(-1), flat)
-    return ops.concatenate(assignment[::-1], axis=1)
+        choice = ops.expand_dims(ops.cast(ops.argmin(candidates, axis=-1), "int32"), 1)
+        here = ops.expand_dims(places == ops.cast(row, "int32"), -1)
+        return ops.min(candidates, axis=-1), ops.where(here, choice, choices)
+
+    _, choices = static_loop(n, add_row, (best, choices))
+
+    def take_back(step, subset, assignment):
+        row = n - 1 - step
+        choice = ops.take_along_axis(ops.take(choices, row, axis=1), subset, axis=1)
+        flat = subset * n + choice
+        column = ops.take(ops.reshape(ops.take(columns, row, axis=0), (-1,)), flat)
+        subset = ops.take(ops.reshape(ops.take(remainders, row, axis=0), (-1,)), flat)
+        return subset, ops.where(places == ops.cast(row, "int32"), column, assignment)
+
+    assignment = ops.zeros_like(choices[:, :, 0])
+    return static_loop(n, take_back, (assignment[:, :1], assignment))[1]
 
 
 def _assign_by_shortest_paths(cost, n):
@@ -167,13 +187,7 @@ def _assign_by_shortest_paths(cost, n):
         return owner, row_potential, column_potential
 
     state = (owner, row_potential, column_potential)
-    step = ops.convert_to_tensor(0, "int32")
-    owner = ops.while_loop(
-        lambda step, *_: ops.less(step, n),
-        lambda step, *state: (ops.add(step, 1), *add_row(step, *state)),
-        (step, *state),
-        maximum_iterations=n,
-    )[1]
+    owner = static_loop(n, add_row, state)[0]
     # From the row of every column to the column of every row.
     return ops.cast(ops.argsort(owner[:, :n], axis=1), "int32")
 

@@ -1,0 +1,145 @@
+"""Command line of the clustering example; see `--help`."""
+
+import json
+
+from examples.common import options as common
+
+DEFAULTS = {
+    "epochs": 12,
+    "time_budget": 8.0,
+    "batch_size": 10,
+    "learning_rate": 0.003,
+    "schedule": "cosine",
+}
+SMOKE = {
+    "tasks": 40,
+    "hidden": 8,
+    "iterations": 2,
+    "epochs": 2,
+    "batch_size": 4,
+    "evaluation_tasks": 8,
+    "entities": [20, 40],
+}
+
+
+def parse(arguments=None):
+    parser = common.make_parser(
+        "amortized_clustering",
+        "Train a network that clusters sets of 2-D points, and compare it with k-means, a "
+        "Gaussian mixture and the Bayes oracle.",
+        DEFAULTS,
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        choices=["swarm", "deep-sets-mean", "deep-sets-max", "lstm", "sorted-lstm"],
+        default="swarm",
+    )
+    integer, fraction = common.positive_integer, common.fraction
+    model.add_argument("--hidden", type=integer, default=128, help="width of the layers")
+    model.add_argument("--layers", type=integer, default=1, help="number of layers")
+    model.add_argument("--iterations", type=integer, default=10, help="of each swarm layer")
+    model.add_argument(
+        "--pooling", choices=["mean", "sum", "max", "logsumexp"], default="mean", help="of swarm"
+    )
+    model.add_argument(
+        "--context",
+        choices=["swarm", "static", "self"],
+        default="swarm",
+        help="pooled every iteration, once, or never",
+    )
+    model.add_argument(
+        "--activation",
+        choices=["relu", "elu", "leaky_relu"],
+        default="relu",
+        help="between layers",
+    )
+    model.add_argument("--dropout", type=fraction, default=0.0, help="shared by the entities")
+    model.add_argument("--remat", action="store_true", help="less memory, more time")
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--tasks", type=integer, default=3000, help="tasks, of which a tenth validate"
+    )
+    data.add_argument(
+        "--entities",
+        type=integer,
+        nargs=2,
+        default=[100, 1000],
+        metavar=("LEAST", "MOST"),
+        help="points in a task",
+    )
+    data.add_argument("--buckets", type=integer, default=6, help="set sizes to pad to")
+    data.add_argument(
+        "--evaluation-tasks", type=integer, default=300, help="fresh tasks of the final table"
+    )
+    options = common.parse(parser, SMOKE, arguments)
+    if options.entities[0] > options.entities[1]:
+        parser.error(f"argument --entities: LEAST is above MOST: {options.entities}")
+    if options.tasks < 10:
+        parser.error(f"argument --tasks: at least 10 are needed, received {options.tasks}")
+    return parser, options
+
+
+def run_name(options):
+    size = f"{options.hidden}x{options.layers}"
+    if options.model == "swarm":
+        size += f"-{options.iterations}-{options.pooling}-{options.context}"
+    return f"{options.model}-{size}" + (f"-{options.run}" if options.run else "")
+
+
+def main(arguments=None):
+    parser, options = parse(arguments)
+
+    import keras
+
+    from examples.amortized_clustering import data
+    from examples.amortized_clustering import evaluate
+    from examples.amortized_clustering import model as models
+    from examples.common import run as runs
+
+    keras.config.set_dtype_policy(options.dtype_policy)
+    keras.utils.set_random_seed(options.seed)
+    model = models.build(options)
+    name = run_name(options)
+    print(f"{name}: {model.count_params():,} parameters, on {keras.backend.backend()}")
+    if options.dry_run:
+        return
+    run = runs.Run("amortized_clustering", name, options)
+    try:
+        run.prepare()
+    except runs.RunError as error:
+        parser.error(str(error))
+
+    entities = tuple(options.entities)
+    tasks = data.generate_tasks(options.tasks, options.seed, entities=entities)
+    fresh = data.generate_tasks(options.evaluation_tasks, options.seed + 1, entities=entities)
+    split = 9 * len(tasks) // 10
+    batches = {"batch_size": options.batch_size, "buckets": options.buckets}
+    training = data.ClusteringDataset(tasks.select(0, split), seed=options.seed, **batches)
+    held_out = data.ClusteringDataset(tasks.select(split, len(tasks)), shuffle=False, **batches)
+    models.compile_for_clustering(model, options.learning_rate)
+
+    def draw():
+        from examples.amortized_clustering import plots
+
+        plots.assignments(model, options, fresh, run.path / "assignments.png")
+
+    try:
+        trained = runs.Training(run, model, draw)
+        trained.fit(training, held_out)
+    except ValueError as error:
+        if options.resume:
+            parser.error(str(error))
+        raise
+    scores = evaluate.compare(name, model, fresh, options.seed)
+    text = evaluate.table(scores, len(fresh))
+    minutes = trained.budget.elapsed / 60
+    print(f"\n{len(trained.log.rows)} epochs in {minutes:.1f} minutes; {text}")
+    (run.path / "table.txt").write_text(text + "\n")
+    (run.path / "scores.json").write_text(json.dumps([vars(s) for s in scores], indent=2) + "\n")
+    print(f"\nModel, metrics and pictures are in {run.path}")
+
+
+if __name__ == "__main__":
+    main()

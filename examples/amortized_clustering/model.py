@@ -1,0 +1,45 @@
+"""The networks that the example compares."""
+
+import keras
+
+from examples.amortized_clustering.data import DIMENSIONS
+from examples.amortized_clustering.data import MAX_CLUSTERS
+from keras_sets import losses
+from keras_sets import metrics
+from keras_sets import models
+
+# Which networks accept weights, and give a point of vanishing weight an output that
+# leaves all others alone: with those the confidence can be drawn between the points.
+PROBED = ("swarm", "deep-sets-mean")
+
+
+def build(options, weighted=False):
+    """The network of `options.model`, from 2-D points to ten logits for every point."""
+    shared = {
+        "features": DIMENSIONS,
+        "units": MAX_CLUSTERS,
+        "hidden_units": options.hidden,
+        "layers": options.layers,
+        "dropout": options.dropout,
+    }
+    if options.model in ("lstm", "sorted-lstm"):
+        return models.bidirectional_lstm(**shared, sort=options.model == "sorted-lstm")
+    shared.update(activation=options.activation, weighted=weighted)
+    if options.model == "swarm":
+        return models.swarm(
+            **shared,
+            iterations=options.iterations,
+            pooling=options.pooling,
+            context=options.context,
+            remat=options.remat,
+        )
+    return models.deep_sets(**shared, pooling=options.model.removeprefix("deep-sets-"))
+
+
+def compile_for_clustering(model, learning_rate):
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate, clipnorm=1.0),
+        loss=losses.MatchedCrossentropy(),
+        metrics=[metrics.MatchedAccuracy(), metrics.AdjustedRandIndex(name="ari")],
+    )
+    return model

@@ -1,0 +1,113 @@
+"""Command-line options that all examples have.
+
+This module imports neither Keras nor a backend: `--cpu` must act before they start.
+"""
+
+import argparse
+import os
+
+
+def positive_integer(text):
+    return _number(text, int, lambda value: value > 0, "a positive integer")
+
+
+def positive_number(text):
+    return _number(text, float, lambda value: value > 0, "a positive number")
+
+
+def fraction(text):
+    return _number(text, float, lambda value: 0 <= value < 1, "a number in [0, 1)")
+
+
+def _number(text, kind, accept, expected):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not accept(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}, received {text!r}")
+    return value
+
+
+def make_parser(task, description, defaults):
+    """A parser with the options of every example; the task adds its own.
+
+    Args:
+        task: Name of the example's package.
+        description: What the example does.
+        defaults: Defaults of `epochs`, `time_budget`, `batch_size` and `learning_rate`.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m examples.{task}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--output", help="folder of the run (default: runs/TASK/NAME)")
+    run.add_argument("--run", default="", help="run id, appended to the name of the run")
+    run.add_argument(
+        "--resume", action="store_true", help="go on with the run in the output folder"
+    )
+    run.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier run in the output folder"
+    )
+    run.add_argument("--seed", type=int, default=0, help="seed of data, weights and order")
+    run.add_argument("--smoke", action="store_true", help="a run of seconds, for tests")
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the model's name and size, then exit"
+    )
+    run.add_argument("--cpu", action="store_true", help="use no accelerator")
+    run.add_argument(
+        "--log-to-stdout", action="store_true", help="log to the terminal, not to log.txt"
+    )
+    run.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs")
+    run.add_argument(
+        "--plot-interval",
+        type=positive_number,
+        default=5.0,
+        help="minutes between pictures during training",
+    )
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=positive_integer, help="most epochs")
+    training.add_argument("--time-budget", type=positive_number, help="minutes of training")
+    training.add_argument("--batch-size", type=positive_integer, help="sets in a batch")
+    training.add_argument("--learning-rate", type=positive_number, help="Adam's learning rate")
+    training.add_argument(
+        "--schedule",
+        choices=["constant", "cosine"],
+        help="course of the learning rate: constant, or falling to 0 over all epochs",
+    )
+    training.add_argument(
+        "--backtracking-horizon",
+        type=fraction,
+        default=0.2,
+        help="fraction of the epochs without progress after which the best weights return",
+    )
+    training.add_argument(
+        "--backtracking-factor",
+        type=fraction,
+        default=0.9,
+        help="factor of the learning rate when the best weights return",
+    )
+    training.add_argument(
+        "--dtype-policy",
+        choices=["float32", "mixed_float16", "mixed_bfloat16"],
+        default="float32",
+        help="precision of the computation",
+    )
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def parse(parser, smoke, arguments=None):
+    """Parses the arguments; with `--smoke` the defaults are those of `smoke`."""
+    if parser.parse_known_args(arguments)[0].smoke:
+        parser.set_defaults(**smoke)
+    options = parser.parse_args(arguments)
+    if options.resume and options.overwrite:
+        parser.error("--resume and --overwrite exclude each other")
+    if options.cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    return options

@@ -1,0 +1,302 @@
+"""A run: its folder, its log, and training that can be killed and resumed."""
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+import keras
+import numpy as np
+
+from keras_sets import callbacks
+
+LOG = logging.getLogger("examples")
+
+# Options that do not change what a run computes up to an epoch.
+FREE_OPTIONS = frozenset(
+    "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
+    "evaluation_tasks smoke".split()
+)
+
+
+class RunError(Exception):
+    """Something about the output folder that the user must decide."""
+
+
+class Run:
+    """The output folder of a run and the configuration written in it."""
+
+    def __init__(self, task, name, options):
+        self.options = options
+        self.name = name
+        self.path = pathlib.Path(options.output or pathlib.Path("runs", task, name))
+        self.configuration = {
+            "task": task,
+            "backend": keras.backend.backend(),
+            **{k: v for k, v in sorted(vars(options).items()) if k not in FREE_OPTIONS},
+        }
+
+    def prepare(self):
+        """Checks and makes the folder; raises RunError before anything is changed."""
+        recorded = self._recorded_configuration()
+        if self.options.resume:
+            self._check_resumable(recorded)
+        elif self.path.exists() and not self.path.is_dir():
+            raise RunError(f"The output {self.path} exists and is not a folder")
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            if not self.options.overwrite:
+                raise RunError(
+                    f"The output folder {self.path} is not empty. Give another --output, "
+                    "--resume to go on with the run in it, or --overwrite to replace it"
+                )
+            if recorded is None:
+                raise RunError(
+                    f"The output folder {self.path} holds files of something that is not a "
+                    "run: --overwrite leaves it alone. Give another --output"
+                )
+        self._check_writable()
+        if self.options.overwrite and recorded is not None:
+            shutil.rmtree(self.path)
+            self.path.mkdir()
+        text = json.dumps(self.configuration, indent=2)
+        callbacks.write_atomically(self.path / "config.json", text + "\n")
+        self._start_log()
+
+    def _recorded_configuration(self):
+        try:
+            return json.loads((self.path / "config.json").read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'config.json'} cannot be read: {error}") from error
+
+    def _check_resumable(self, recorded):
+        if recorded is None:
+            raise RunError(f"There is no run to resume in {self.path}")
+        different = [
+            f"{key.replace('_', '-')} was {recorded.get(key)!r}, is {value!r}"
+            for key, value in json.loads(json.dumps(self.configuration)).items()
+            if recorded.get(key) != value and not (key == "epochs" and self._extends(recorded))
+        ]
+        if different:
+            raise RunError(
+                f"The run in {self.path} has another configuration: {'; '.join(different)}. "
+                "Resume with the options it began with, or give another --output"
+            )
+
+    def _extends(self, recorded):
+        """More or fewer epochs are the same run, unless a schedule depends on them."""
+        return recorded.get("schedule") != "cosine"
+
+    def _check_writable(self):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise RunError(f"The output folder {self.path} cannot be written: {error}") from error
+
+    def _start_log(self):
+        LOG.handlers.clear()
+        LOG.setLevel(logging.INFO)
+        LOG.propagate = False
+        if self.options.log_to_stdout:
+            handler = logging.StreamHandler(sys.stdout)
+        else:
+            handler = logging.FileHandler(self.path / "log.txt")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        LOG.addHandler(handler)
+
+    def save_model(self, model):
+        temporary = self.path / ".model.part.keras"
+        model.save(temporary)
+        temporary.replace(self.path / "model.keras")
+
+
+class RunLog(callbacks.StatefulCallback):
+    """Every epoch's numbers: `metrics.csv`, the log, and TensorBoard on request."""
+
+    def __init__(self, path, budget, tensorboard=False):
+        super().__init__()
+        self.path = path
+        self.budget = budget
+        self.rows = []
+        self._writer = None
+        if tensorboard:
+            from tensorboard.summary import Writer
+
+            self._writer = Writer(str(path / "tensorboard"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["seconds"] = round(self.budget.elapsed, 1)
+        self.rows.append(row)
+        self.write()
+        LOG.info(", ".join(f"{key} {value:.6g}" for key, value in row.items()))
+        if self._writer is not None:
+            for key, value in row.items():
+                if key != "epoch":
+                    self._writer.add_scalar(key, value, epoch + 1)
+            self._writer.flush()
+
+    def write(self):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else ["epoch"])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        callbacks.write_atomically(self.path / "metrics.csv", text.getvalue())
+
+    def get_state(self):
+        return {"rows": self.rows}
+
+    def set_state(self, state):
+        self.rows = state["rows"]
+
+
+class WeightTraces(callbacks.StatefulCallback):
+    """Follows a few entries of every weight through training.
+
+    Attributes:
+        names: Path of each weight.
+        values: One list an epoch, with an array of entries for every weight.
+    """
+
+    def __init__(self, entries=13, seed=0):
+        super().__init__()
+        self.entries = entries
+        self.seed = seed
+        self.values = []
+
+    @property
+    def names(self):
+        return [weight.path for weight in self.model.trainable_weights]
+
+    def on_epoch_end(self, epoch, logs=None):
+        rng = np.random.default_rng(self.seed)
+        traced = []
+        for weight in self.model.trainable_weights:
+            flat = keras.ops.convert_to_numpy(weight).reshape(-1)
+            chosen = rng.choice(flat.size, min(self.entries, flat.size), replace=False)
+            traced.append([float(value) for value in flat[np.sort(chosen)]])
+        self.values.append(traced)
+
+    def get_state(self):
+        return {"values": self.values}
+
+    def set_state(self, state):
+        self.values = state["values"]
+
+
+class CosineDecay(keras.callbacks.Callback):
+    """Sets the learning rate of every epoch: a half cosine from its first value to 0.
+
+    Its course follows the epochs or the time budget, whichever is further.
+    """
+
+    def __init__(self, learning_rate, epochs, budget, backtracking):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.budget = budget
+        self.backtracking = backtracking
+
+    def on_epoch_begin(self, epoch, logs=None):
+        spent = self.budget.elapsed / (60 * self.budget.minutes)
+        progress = min(max(epoch / self.epochs, spent), 1)
+        reduced = self.backtracking.factor ** len(self.backtracking.returns)
+        rate = self.learning_rate * reduced * (1 + np.cos(np.pi * progress)) / 2
+        self.model.optimizer.learning_rate.assign(rate)
+
+
+class Pictures(keras.callbacks.Callback):
+    """Calls `draw()` after an epoch when some minutes have passed since the last time."""
+
+    def __init__(self, draw, minutes):
+        super().__init__()
+        self.draw = draw
+        self.minutes = minutes
+        self._last = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if time.monotonic() - self._last >= 60 * self.minutes:
+            self.draw()
+            self._last = time.monotonic()
+
+
+class Training:
+    """`model.fit` with the callbacks of every example.
+
+    Args:
+        run: The `Run`, prepared.
+        model: The compiled model.
+        draw: Function that draws the task's pictures, called during training and after.
+        budget, backtracking and so on come from the run's options.
+    """
+
+    def __init__(self, run, model, draw=lambda: None):
+        options = run.options
+        self.run = run
+        self.model = model
+        self.draw_task = draw
+        self.budget = callbacks.TimeBudget(options.time_budget or float("inf"))
+        self.backtracking = callbacks.Backtracking(
+            "val_loss", options.backtracking_horizon, options.backtracking_factor
+        )
+        self.log = RunLog(run.path, self.budget, options.tensorboard)
+        self.traces = WeightTraces(seed=options.seed)
+        for callback in (self.log, self.traces):
+            callback.set_model(model)
+        state = [self.log, self.traces, self.budget, self.backtracking]
+        self.checkpoint = callbacks.Checkpoint(run.path / "checkpoints", state)
+
+    def fit(self, data, validation_data):
+        """Trains, or goes on; leaves the best weights in the model and saves it."""
+        options = self.run.options
+        done = self.checkpoint.restore(self.model) if options.resume else 0
+        if done:
+            LOG.info("resumed after epoch %d", done)
+            print(f"Resuming after epoch {done}.", flush=True)
+        data.start_at(done)
+        schedule = []
+        if options.schedule == "cosine":
+            schedule = [
+                CosineDecay(
+                    options.learning_rate, options.epochs, self.budget, self.backtracking
+                )
+            ]
+        if done < options.epochs and self.budget.elapsed < 60 * self.budget.minutes:
+            self.model.fit(
+                data,
+                validation_data=validation_data,
+                initial_epoch=done,
+                epochs=options.epochs,
+                callbacks=[
+                    self.budget,
+                    *schedule,
+                    self.log,
+                    self.traces,
+                    self.backtracking,
+                    Pictures(self.draw, options.plot_interval),
+                    self.checkpoint,
+                ],
+            )
+        self.backtracking.restore_best()
+        self.run.save_model(self.model)
+        self.draw()
+
+    def draw(self):
+        from examples.common import plots
+
+        with contextlib.suppress(KeyboardInterrupt):
+            plots.learning_curves(self.log.rows, self.run.path / "learning_curves.png")
+            plots.weight_traces(
+                self.traces.names, self.traces.values, self.run.path / "weight_traces.png"
+            )
+        self.draw_task()

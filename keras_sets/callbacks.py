@@ -1,0 +1,327 @@
+"""Keras callbacks: a time budget, backtracking, and checkpoints that survive a kill."""
+
+import io
+import json
+import os
+import pathlib
+import re
+import time
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+
+from keras_sets import validation
+
+
+class StatefulCallback(keras.callbacks.Callback):
+    """A callback whose state a `Checkpoint` saves and restores.
+
+    A subclass implements `get_state()`, which returns a dict of JSON values and NumPy
+    arrays, and `set_state(state)`, called with that dict after training has begun.
+    """
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        pass
+
+
+def model_state(model):
+    """All variables of a model and of its optimizer as a list of arrays."""
+    arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
+    # NumPy's files do not know bfloat16; float32 holds its values exactly.
+    return [a.astype("float32") if a.dtype.name == "bfloat16" else a for a in arrays]
+
+
+def set_model_state(model, arrays):
+    """Inverse of `model_state`. Nothing is changed when the arrays do not fit."""
+    variables = _variables(model)
+    expected = [tuple(variable.shape) for variable in variables]
+    received = [array.shape for array in arrays]
+    if expected != received:
+        raise ValueError(
+            "The state does not fit the model: expected variables of shapes "
+            f"{expected}. Received: {received}"
+        )
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _variables(model):
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    # Weights and seed states; metrics start anew with every epoch.
+    metrics = {id(variable) for variable in model.metrics_variables}
+    kept = [variable for variable in model.variables if id(variable) not in metrics]
+    return [*kept, *model.optimizer.variables]
+
+
+class TimeBudget(StatefulCallback):
+    """Stops training when its wall-clock time is used up.
+
+    The batch at hand is finished, then the epoch ends early with its validation. Time
+    spent before a kill counts, as far as a `Checkpoint` saved it.
+
+    Args:
+        minutes: Positive number, minutes of training with validation.
+    """
+
+    def __init__(self, minutes):
+        super().__init__()
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
+            raise ValueError(
+                "Received an invalid value for `minutes`, expected a positive number. "
+                f"Received: minutes={minutes!r}"
+            )
+        self.minutes = minutes
+        self._spent = 0.0
+        self._started = None
+
+    @property
+    def elapsed(self):
+        """Seconds spent so far."""
+        running = 0.0 if self._started is None else time.monotonic() - self._started
+        return self._spent + running
+
+    def on_train_begin(self, logs=None):
+        self._started = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.elapsed >= 60 * self.minutes:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        self._spent, self._started = self.elapsed, None
+
+    def get_state(self):
+        return {"elapsed": self.elapsed}
+
+    def set_state(self, state):
+        self._spent = state["elapsed"]
+
+
+class Backtracking(StatefulCallback):
+    """Returns to the best weights, with a smaller learning rate, when training goes astray.
+
+    After an epoch whose monitored value is worse than all values before, or better than
+    none of the last `horizon` of the epochs (five at least), the weights and the
+    optimizer's state of the best epoch come back and the learning rate is multiplied by
+    `factor`. A value that is not finite counts as the worst.
+
+    Args:
+        monitor: Name of a quantity in the logs; smaller is better.
+        horizon: Fraction of the epochs so far, in [0, 1).
+        factor: Factor of the learning rate at each return, in (0, 1).
+
+    Attributes:
+        best: Best value so far.
+        returns: Epochs after which the best weights came back.
+
+    Reference:
+        The training script of [Vollgraf, 2019](https://arxiv.org/abs/1906.09400).
+    """
+
+    def __init__(self, monitor="val_loss", horizon=0.2, factor=0.9):
+        super().__init__()
+        self.monitor = monitor
+        self.horizon = validation.fraction("horizon", horizon)
+        self.factor = validation.fraction("factor", factor)
+        if self.factor == 0:
+            raise ValueError("`factor` must be above 0. Received: factor=0")
+        self.best = float("inf")
+        self.returns = []
+        self._values = []
+        self._best_state = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.monitor not in (logs or {}):
+            raise ValueError(
+                f"Backtracking monitors {self.monitor!r}, which is not in the logs. "
+                f"Available: {', '.join(sorted(logs or {}))}"
+            )
+        value = float(logs[self.monitor])
+        if not np.isfinite(value):
+            value = float("inf")
+        if self._is_astray(value) and self._best_state is not None:
+            learning_rate = float(self.model.optimizer.learning_rate)
+            set_model_state(self.model, self._best_state)
+            self.model.optimizer.learning_rate.assign(self.factor * learning_rate)
+            self.returns.append(epoch)
+            value = self.best
+        elif value < self.best:
+            self.best = value
+            self._best_state = model_state(self.model)
+        self._values.append(value)
+
+    def _is_astray(self, value):
+        if not self._values:
+            return False
+        if value == float("inf") or value > max(self._values):
+            return True
+        patience = max(5, self.horizon * len(self._values))
+        worse = [i for i, earlier in enumerate(self._values) if earlier > value]
+        last_worse = worse[-1] if worse else -1
+        return len(self._values) - last_worse > patience
+
+    def restore_best(self):
+        """Puts the best weights seen so far in the model."""
+        if self._best_state is not None:
+            set_model_state(self.model, self._best_state)
+
+    def get_state(self):
+        state = {"best": self.best, "values": self._values, "returns": self.returns}
+        for i, array in enumerate(self._best_state or []):
+            state[f"best_state/{i}"] = array
+        return state
+
+    def set_state(self, state):
+        self.best = state["best"]
+        self._values = list(state["values"])
+        self.returns = list(state["returns"])
+        count = sum(key.startswith("best_state/") for key in state)
+        if count:
+            self._best_state = [state[f"best_state/{i}"] for i in range(count)]
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint file that cannot be read back."""
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves all that a run needs to go on after it was killed at any moment.
+
+    After every epoch one file `epoch-<number>.npz` holds the variables of the model and of
+    the optimizer (the states of random generators among them), and the state of the given
+    callbacks. The file is complete before it gets its name, so a kill leaves the file
+    before it. The last `keep` files stay.
+
+    `restore(model)` reads the newest file that is intact; a damaged one is reported and
+    the one before it is used. Put this callback after those whose state it saves.
+
+    Args:
+        directory: Folder of the checkpoints; made when it is missing.
+        callbacks: `StatefulCallback`s to save along.
+        keep: Positive integer, how many files to keep.
+
+    Example:
+
+    ```python
+    budget = keras_sets.callbacks.TimeBudget(minutes=60)
+    checkpoint = keras_sets.callbacks.Checkpoint("run/checkpoints", [budget])
+    epoch = checkpoint.restore(model)  # 0 in a new run
+    model.fit(data, initial_epoch=epoch, epochs=100, callbacks=[budget, checkpoint])
+    ```
+    """
+
+    def __init__(self, directory, callbacks=(), keep=2):
+        super().__init__()
+        self.directory = pathlib.Path(directory)
+        self.callbacks = list(callbacks)
+        self.keep = validation.positive_integer("keep", keep)
+
+    def files(self):
+        """The checkpoint files, oldest first."""
+        found = {}
+        if self.directory.is_dir():
+            for path in self.directory.iterdir():
+                match = re.fullmatch(r"epoch-(\d+)\.npz", path.name)
+                if match:
+                    found[int(match[1])] = path
+        return [found[number] for number in sorted(found)]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.save(epoch + 1)
+
+    def save(self, epoch):
+        """Writes the state after `epoch` epochs."""
+        arrays = {f"model/{i}": array for i, array in enumerate(model_state(self.model))}
+        described = {"epoch": epoch, "callbacks": []}
+        for position, callback in enumerate(self.callbacks):
+            values = {}
+            for key, value in callback.get_state().items():
+                if isinstance(value, np.ndarray):
+                    arrays[f"callback/{position}/{key}"] = value
+                else:
+                    values[key] = value
+            described["callbacks"].append({"class": type(callback).__name__, **values})
+        text = json.dumps(described).encode()
+        buffer = io.BytesIO()
+        np.savez(buffer, description=np.frombuffer(text, "uint8"), **arrays)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.directory / f"epoch-{epoch:05d}.npz", buffer.getvalue())
+        for path in self.files()[: -self.keep]:
+            path.unlink()
+
+    def restore(self, model):
+        """Restores the newest intact checkpoint.
+
+        Args:
+            model: The compiled model.
+
+        Returns:
+            The number of epochs done, for `fit(initial_epoch=...)`; 0 without checkpoints.
+
+        Raises:
+            DamagedCheckpoint: There are checkpoints, but none can be read.
+            ValueError: The checkpoint belongs to another model or other callbacks.
+        """
+        files = self.files()
+        for path in reversed(files):
+            try:
+                description, arrays = self._read(path)
+            except DamagedCheckpoint as error:
+                warnings.warn(f"{error}; using the checkpoint before it", stacklevel=2)
+                continue
+            self._apply(path, model, description, arrays)
+            return description["epoch"]
+        if files:
+            raise DamagedCheckpoint(
+                f"None of the {len(files)} checkpoints in {self.directory} can be read"
+            )
+        return 0
+
+    def _read(self, path):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+            return json.loads(arrays.pop("description").tobytes()), arrays
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise DamagedCheckpoint(f"Checkpoint {path} is damaged ({error})") from error
+
+    def _apply(self, path, model, description, arrays):
+        saved = [entry["class"] for entry in description["callbacks"]]
+        expected = [type(callback).__name__ for callback in self.callbacks]
+        if saved != expected:
+            raise ValueError(
+                f"Checkpoint {path} holds the state of the callbacks {saved}, but the run "
+                f"has {expected}"
+            )
+        count = sum(key.startswith("model/") for key in arrays)
+        set_model_state(model, [arrays[f"model/{i}"] for i in range(count)])
+        for position, callback in enumerate(self.callbacks):
+            state = dict(description["callbacks"][position])
+            del state["class"]
+            prefix = f"callback/{position}/"
+            for key, array in arrays.items():
+                if key.startswith(prefix):
+                    state[key.removeprefix(prefix)] = array
+            callback.set_state(state)
+
+
+def write_atomically(path, content):
+    """Writes bytes or text so that `path` holds all of it or what it held before."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if isinstance(content, str):
+        content = content.encode()
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,13 @@
+"""Functions that build functional Keras models on sets.
+
+Every model takes a dict of inputs: `"entities"` `(batch, n, features)` and `"mask"` bool
+`(batch, n)`, True for a real entity; with `weighted=True` also `"weights"` `(batch, n)`.
+The set size n is free.
+"""
+
+from keras_sets.models.sequence_baselines import bidirectional_lstm
+from keras_sets.models.sequence_baselines import sorted_lstm
+from keras_sets.models.stacks import deep_sets
+from keras_sets.models.stacks import swarm
+
+__all__ = ["bidirectional_lstm", "deep_sets", "sorted_lstm", "swarm"]

@@ -1,0 +1,112 @@
+"""Recurrent networks that read a set as a sequence: what set layers are compared with."""
+
+import keras
+from keras import ops
+
+from keras_sets import validation
+from keras_sets.models.stacks import set_inputs
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class SortEntities(keras.layers.Layer):
+    """Entities in the order of their first feature, and the way back.
+
+    Returns `(sorted entities, sorted mask, ranks)`; `TakeEntities()(y, ranks)` restores the
+    order. Masked entities come last.
+    """
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs, mask):
+        keys = ops.where(mask, inputs[..., 0], float("inf"))
+        order = ops.argsort(keys, axis=1)
+        ranks = ops.cast(ops.argsort(order, axis=1), "int32")
+        return take_entities(inputs, order), ops.take_along_axis(mask, order, axis=1), ranks
+
+    def compute_output_spec(self, inputs, mask):
+        places = inputs.shape[:-1]
+        return (
+            keras.KerasTensor(inputs.shape, self.compute_dtype),
+            keras.KerasTensor(places, "bool"),
+            keras.KerasTensor(places, "int32"),
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class TakeEntities(keras.layers.Layer):
+    """Entity `indices[b, i]` of set b at place i."""
+
+    def build(self, inputs_shape):
+        self.built = True
+
+    def call(self, inputs, indices):
+        return take_entities(inputs, indices)
+
+    def compute_output_shape(self, inputs_shape):
+        return inputs_shape
+
+
+def take_entities(x, indices):
+    return ops.take_along_axis(x, ops.expand_dims(ops.cast(indices, "int32"), -1), axis=1)
+
+
+def bidirectional_lstm(
+    features,
+    units,
+    hidden_units=128,
+    layers=1,
+    dropout=0.0,
+    sort=False,
+    name="bidirectional_lstm",
+):
+    """Stack of bidirectional LSTMs with a dense layer for every entity.
+
+    It depends on the order in which the entities arrive: a baseline, no set network.
+
+    Args:
+        features: Width of the entities.
+        units: Width of the output.
+        hidden_units: Width of each direction.
+        layers: Number of bidirectional layers.
+        dropout: Fraction of the features to drop between the layers.
+        sort: Whether to read the entities in the order of their first feature.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model` with outputs `(batch, n, units)`.
+    """
+    hidden_units = validation.positive_integer("hidden_units", hidden_units)
+    layers = validation.positive_integer("layers", layers)
+    dropout = validation.fraction("dropout", dropout)
+    inputs = set_inputs(features)
+    x, mask = inputs["entities"], inputs["mask"]
+    ranks = None
+    if sort:
+        x, mask, ranks = SortEntities(name="sort")(x, mask)
+    for depth in range(layers):
+        lstm = keras.layers.LSTM(hidden_units, return_sequences=True)
+        x = keras.layers.Bidirectional(lstm, name=f"lstm_{depth}")(x, mask=mask)
+        if dropout and depth < layers - 1:
+            x = keras.layers.SpatialDropout1D(dropout)(x)
+    x = keras.layers.Dense(units, name="output")(x)
+    if sort:
+        x = TakeEntities(name="restore")(x, ranks)
+    return keras.Model(inputs, x, name=name)
+
+
+def sorted_lstm(features, units, hidden_units=128, layers=1, dropout=0.0, name="sorted_lstm"):
+    """`bidirectional_lstm` on entities sorted by their first feature, un-sorted after.
+
+    Up to ties it does not depend on the order, but a small change of the points can change
+    the sequence. Arguments and output are those of `bidirectional_lstm`.
+
+    Example:
+
+    >>> import keras_sets
+    >>> keras_sets.models.sorted_lstm(2, 10, hidden_units=8).output_shape
+    (None, None, 10)
+    """
+    return bidirectional_lstm(
+        features, units, hidden_units, layers, dropout, sort=True, name=name
+    )

@@ -1,0 +1,162 @@
+"""Stacks of set layers: deep sets and SWARM."""
+
+import keras
+
+from keras_sets import layers as set_layers
+from keras_sets import validation
+
+
+def set_inputs(features, weighted=False):
+    """The inputs of a model on sets, as a dict of symbolic tensors."""
+    features = validation.positive_integer("features", features)
+    inputs = {
+        "entities": keras.Input((None, features), name="entities"),
+        "mask": keras.Input((None,), dtype="bool", name="mask"),
+    }
+    if weighted:
+        inputs["weights"] = keras.Input((None,), name="weights")
+    return inputs
+
+
+def _stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling):
+    """`layers` set layers with activations between them, and what comes after them."""
+    layers = validation.positive_integer("layers", layers)
+    context = {"mask": inputs["mask"], "weights": inputs.get("weights")}
+    x = inputs["entities"]
+    for depth in range(layers):
+        last = depth == layers - 1 and output_pooling is None
+        x = make_layer(units if last else hidden_units, depth)(x, **context)
+        if not last:
+            x = keras.layers.Activation(activation)(x)
+    if output_pooling is not None:
+        x = set_layers.get_pooling(output_pooling, name="output_pooling")(x, **context)
+        x = keras.layers.Dense(units, name="output")(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def deep_sets(
+    features,
+    units,
+    hidden_units=128,
+    layers=3,
+    pooling="mean",
+    activation="relu",
+    dropout=0.0,
+    output_pooling=None,
+    weighted=False,
+    name="deep_sets",
+):
+    """Stack of `PermutationEquivariantDense` layers.
+
+    Args:
+        features: Width of the entities.
+        units: Width of the output.
+        hidden_units: Width of the layers before it.
+        layers: Number of equivariant layers.
+        pooling: Pooling inside the layers: a name, or a pooling layer or callable.
+        activation: Between the layers.
+        dropout: Fraction of the hidden features to drop; entities share the mask.
+        output_pooling: None for one output an entity, `(batch, n, units)`. The name of a
+            pooling for one output a set, `(batch, units)`: pooled, then a dense layer.
+        weighted: Whether the model takes weights as a third input.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Symmetry:
+        Equivariant to the order of the entities; invariant with `output_pooling`.
+
+    Example:
+
+    >>> import keras_sets
+    >>> model = keras_sets.models.deep_sets(2, 10, hidden_units=128, layers=3)
+    >>> model.count_params()
+    36106
+
+    Reference:
+        [Zaheer et al., 2017, Deep Sets](https://arxiv.org/abs/1703.06114).
+    """
+    dropout = validation.fraction("dropout", dropout)
+    inputs = set_inputs(features, weighted)
+
+    def make_layer(width, depth):
+        layer = set_layers.PermutationEquivariantDense(
+            width, pooling=pooling, name=f"equivariant_{depth}"
+        )
+        if not dropout or depth == 0:
+            return layer
+        drop = keras.layers.SpatialDropout1D(dropout, name=f"dropout_{depth}")
+        return lambda x, **context: layer(drop(x), **context)
+
+    return _stack(
+        name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling
+    )
+
+
+def swarm(
+    features,
+    units,
+    hidden_units=128,
+    iterations=10,
+    layers=1,
+    pooling="mean",
+    context="swarm",
+    activation="relu",
+    dropout=0.0,
+    output_pooling=None,
+    weighted=False,
+    unroll=True,
+    remat=False,
+    name="swarm",
+):
+    """Stack of `Swarm` layers; one is often enough.
+
+    Args:
+        features: Width of the entities.
+        units: Width of the output.
+        hidden_units: Width of the cells, and of the layers before the last.
+        iterations: How often each layer runs its cell.
+        layers: Number of `Swarm` layers.
+        pooling, context, dropout, unroll, remat: As in `keras_sets.layers.Swarm`.
+        activation: Between the layers.
+        output_pooling: None for one output an entity, `(batch, n, units)`. The name of a
+            pooling for one output a set, `(batch, units)`: pooled, then a dense layer.
+        weighted: Whether the model takes weights as a third input.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Symmetry:
+        Equivariant to the order of the entities; invariant with `output_pooling`.
+
+    Example:
+
+    >>> import keras_sets
+    >>> model = keras_sets.models.swarm(2, 10, hidden_units=128, iterations=10)
+    >>> model.count_params()
+    135178
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400).
+    """
+    inputs = set_inputs(features, weighted)
+
+    def make_layer(width, depth):
+        return set_layers.Swarm(
+            width,
+            hidden_units=hidden_units,
+            iterations=iterations,
+            pooling=pooling,
+            context=context,
+            dropout=dropout,
+            unroll=unroll,
+            remat=remat,
+            name=f"swarm_{depth}",
+        )
+
+    return _stack(
+        name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling
+    )
