@@ -267,9 +267,7 @@ class Training:
         schedule = []
         if options.schedule == "cosine":
             schedule = [
-                CosineDecay(
-                    options.learning_rate, options.epochs, self.budget, self.backtracking
-                )
+                CosineDecay(options.learning_rate, options.epochs, self.budget, self.backtracking)
             ]
         if done < options.epochs and self.budget.elapsed < 60 * self.budget.minutes:
             self.model.fit(

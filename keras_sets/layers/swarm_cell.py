@@ -144,9 +144,7 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
 
     def update(self, gates, cell_state=None):
         """`(h, c)` from the four pre-activations and the cell state (None is zero)."""
-        return set_ops.lstm_update(
-            gates, cell_state, self.activation, self.recurrent_activation
-        )
+        return set_ops.lstm_update(gates, cell_state, self.activation, self.recurrent_activation)
 
     def _weight(self, weight):
         return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)

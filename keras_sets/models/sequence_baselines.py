@@ -107,6 +107,4 @@ def sorted_lstm(features, units, hidden_units=128, layers=1, dropout=0.0, name="
     >>> keras_sets.models.sorted_lstm(2, 10, hidden_units=8).output_shape
     (None, None, 10)
     """
-    return bidirectional_lstm(
-        features, units, hidden_units, layers, dropout, sort=True, name=name
-    )
+    return bidirectional_lstm(features, units, hidden_units, layers, dropout, sort=True, name=name)

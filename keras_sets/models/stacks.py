@@ -89,9 +89,7 @@ def deep_sets(
         drop = keras.layers.SpatialDropout1D(dropout, name=f"dropout_{depth}")
         return lambda x, **context: layer(drop(x), **context)
 
-    return _stack(
-        name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling
-    )
+    return _stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling)
 
 
 def swarm(
@@ -157,6 +155,4 @@ def swarm(
             name=f"swarm_{depth}",
         )
 
-    return _stack(
-        name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling
-    )
+    return _stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling)

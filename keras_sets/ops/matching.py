@@ -137,16 +137,12 @@ def _assign_by_shortest_paths(cost, n):
                 - column_potential[:, :n]
             )
             free = ops.logical_not(visited[:, :n])
-            shorter = ops.logical_and(
-                ops.logical_and(free, reduced < distance), active
-            )
+            shorter = ops.logical_and(ops.logical_and(free, reduced < distance), active)
             distance = ops.where(shorter, reduced, distance)
             previous = ops.where(shorter, column, previous)
             open_distance = ops.where(free, distance, infinity)
             step = ops.min(open_distance, axis=1, keepdims=True)
-            nearest = ops.cast(
-                ops.expand_dims(ops.argmin(open_distance, axis=1), 1), "int32"
-            )
+            nearest = ops.cast(ops.expand_dims(ops.argmin(open_distance, axis=1), 1), "int32")
             step = ops.where(active, step, ops.zeros_like(step))
             # Rows of visited columns gain the step, the columns lose it.
             gain = ops.where(visited, step, ops.zeros_like(step))
@@ -155,9 +151,7 @@ def _assign_by_shortest_paths(cost, n):
                 ops.where(owned, ops.expand_dims(gain, -1), 0.0), axis=1
             )
             column_potential = column_potential - gain
-            distance = ops.where(
-                ops.logical_and(free, active), distance - step, distance
-            )
+            distance = ops.where(ops.logical_and(free, active), distance - step, distance)
             column = ops.where(active, nearest, column)
             return column, visited, distance, previous, row_potential, column_potential
 
@@ -172,18 +166,12 @@ def _assign_by_shortest_paths(cost, n):
 
         def walk(column, owner):
             active = column < n
-            before = ops.take_along_axis(
-                previous, ops.minimum(column, n - 1), axis=1
-            )
+            before = ops.take_along_axis(previous, ops.minimum(column, n - 1), axis=1)
             row = ops.take_along_axis(owner, before, axis=1)
-            owner = ops.where(
-                ops.logical_and(one_hot(column), active), row, owner
-            )
+            owner = ops.where(ops.logical_and(one_hot(column), active), row, owner)
             return ops.where(active, before, column), owner
 
-        _, owner = ops.while_loop(
-            walking, walk, (column, owner), maximum_iterations=n + 1
-        )
+        _, owner = ops.while_loop(walking, walk, (column, owner), maximum_iterations=n + 1)
         return owner, row_potential, column_potential
 
     state = (owner, row_potential, column_potential)

@@ -1,0 +1,151 @@
+"""Writes one small `.keras` file a layer, and what the layer answers, on this backend.
+
+    KERAS_BACKEND=jax python -m tests.make_golden
+
+The files in `tests/data/golden/VERSION/BACKEND` are committed, and every backend's tests
+read those of all backends and of all releases: see `tests/test_golden.py`. Files that
+exist are kept, unless `--force` is given: that a file of an older state still loads is
+what they are for.
+
+Inputs and weights come from NumPy, so the three backends write the same numbers.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import zipfile
+
+import keras
+import numpy as np
+
+import keras_sets
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "data" / "golden"
+
+
+def load_cases():
+    """The registry of layer cases, `{name: case}`."""
+    from tests import cases
+
+    return {case.name: case for case in cases.CASES}
+
+
+def golden_model(case, seed=0):
+    """A functional model around a case, with weights that do not depend on the backend.
+
+    Layers on sets get a mask and weights as further inputs, so that a file also holds
+    how a layer is called.
+    """
+    keras.utils.clear_session()
+    layer = case.make()
+    points = keras.Input(tuple(case.input_shape[1:]), name="points")
+    inputs = {"points": points}
+    if isinstance(layer, keras_sets.layers.SetLayer):
+        entities = tuple(case.input_shape[1:-1])
+        inputs["mask"] = keras.Input(entities, dtype="bool", name="mask")
+        inputs["weights"] = keras.Input(entities, name="weights")
+        outputs = layer(points, mask=inputs["mask"], weights=inputs["weights"])
+    else:
+        outputs = layer(points)
+    model = keras.Model(inputs, outputs, name="golden")
+    rng = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(scale=0.5, size=weight.shape).astype("float32"))
+    return model
+
+
+def golden_inputs(case, seed=1):
+    """Inputs of a case's model: a few absent entities, a few that count double."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(case.input_shape)
+    mask = rng.random(shape[:-1]) < 0.8
+    mask.reshape(shape[0], -1)[:, 0] = True
+    return {
+        "points": rng.normal(size=shape).astype("float32"),
+        "mask": mask,
+        "weights": rng.choice([0.5, 1.0, 2.0], size=shape[:-1]).astype("float32"),
+    }
+
+
+def answers(model, case):
+    """What the model makes of the case's inputs, as a flat list of arrays."""
+    inputs = {k: v for k, v in golden_inputs(case).items() if k in model.input}
+    outputs = model.predict(inputs, verbose=0)
+    return [np.asarray(output) for output in keras.tree.flatten(outputs)]
+
+
+def write(case, directory):
+    """Writes `NAME.keras` and `NAME.npz`."""
+    model = golden_model(case)
+    path = pathlib.Path(directory) / f"{case.name}.keras"
+    model.save(path)
+    _deflate(path)
+    np.savez_compressed(path.with_suffix(".npz"), *answers(model, case))
+
+
+def _deflate(path):
+    """Packs a `.keras` file again, compressed and without the time of writing."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in sorted(archive.namelist())}
+    metadata = json.loads(members["metadata.json"])
+    metadata.pop("date_saved", None)
+    members["metadata.json"] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED, 9)
+
+
+def source_digest():
+    """Names a state of the sources: files of another state are not compared."""
+    digest = hashlib.sha256(keras.version().encode())
+    sources = [*sorted((ROOT / "keras_sets").rglob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
+    for path in sources:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def write_exchange(directory):
+    """Writes all cases to `directory/DIGEST/BACKEND`, at once or not at all.
+
+    Test runs on other backends read them; they may run at the same time.
+    """
+    target = pathlib.Path(directory) / source_digest() / keras.backend.backend()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as temporary:
+        for case in load_cases().values():
+            write(case, temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        finished = pathlib.Path(temporary) / "finished"
+        finished.mkdir()
+        for path in pathlib.Path(temporary).glob("*.*"):
+            os.replace(path, finished / path.name)
+        os.replace(finished, target)
+    return target
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    backend = keras.backend.backend()
+    default = GOLDEN / keras_sets.__version__ / backend
+    parser.add_argument("--output", type=pathlib.Path, default=default)
+    parser.add_argument("--cases", nargs="*", help="names of cases; default: all")
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    options = parser.parse_args()
+    cases = load_cases()
+    unknown = set(options.cases or ()) - set(cases)
+    if unknown:
+        parser.error(f"no case is named {sorted(unknown)}; cases are {sorted(cases)}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name in options.cases or cases:
+        if options.force or not (options.output / f"{name}.keras").exists():
+            write(cases[name], options.output)
+            print(options.output / f"{name}.keras")
+
+
+if __name__ == "__main__":
+    main()
