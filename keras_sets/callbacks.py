@@ -31,7 +31,8 @@ class StatefulCallback(keras.callbacks.Callback):
 
 def model_state(model):
     """All variables of a model and of its optimizer as a list of arrays."""
-    arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
+    # Copies: on torch `convert_to_numpy` shares memory with the variable.
+    arrays = [np.array(keras.ops.convert_to_numpy(v)) for v in _variables(model)]
     # NumPy's files do not know bfloat16; float32 holds its values exactly.
     return [a.astype("float32") if a.dtype.name == "bfloat16" else a for a in arrays]
 
@@ -57,6 +58,31 @@ def _variables(model):
     metrics = {id(variable) for variable in model.metrics_variables}
     kept = [variable for variable in model.variables if id(variable) not in metrics]
     return [*kept, *model.optimizer.variables]
+
+
+def backend_random_state():
+    """States of the generators that a backend keeps for itself, as a list of arrays.
+
+    On torch, layers without a seed draw from torch's own generators. TensorFlow and JAX
+    draw from the `SeedGenerator`s of the layers, which are variables of the model.
+    """
+    if keras.backend.backend() != "torch":
+        return []
+    import torch
+
+    return [state.numpy() for state in (torch.get_rng_state(), *torch.cuda.get_rng_state_all())]
+
+
+def set_backend_random_state(arrays):
+    """Inverse of `backend_random_state`."""
+    if not arrays or keras.backend.backend() != "torch":
+        return
+    import torch
+
+    first, *others = (torch.from_numpy(np.array(array)) for array in arrays)
+    torch.set_rng_state(first)
+    if len(others) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(others)
 
 
 class TimeBudget(StatefulCallback):
@@ -181,9 +207,13 @@ class Backtracking(StatefulCallback):
         self.best = state["best"]
         self._values = list(state["values"])
         self.returns = list(state["returns"])
-        count = sum(key.startswith("best_state/") for key in state)
-        if count:
-            self._best_state = [state[f"best_state/{i}"] for i in range(count)]
+        self._best_state = _numbered(state, "best_state") or None
+
+
+def _numbered(arrays, prefix):
+    """The values at keys `prefix/0`, `prefix/1`, ... in order."""
+    count = sum(key.startswith(f"{prefix}/") for key in arrays)
+    return [arrays[f"{prefix}/{i}"] for i in range(count)]
 
 
 class DamagedCheckpoint(ValueError):
@@ -238,6 +268,8 @@ class Checkpoint(keras.callbacks.Callback):
     def save(self, epoch):
         """Writes the state after `epoch` epochs."""
         arrays = {f"model/{i}": array for i, array in enumerate(model_state(self.model))}
+        for i, array in enumerate(backend_random_state()):
+            arrays[f"random/{i}"] = array
         described = {"epoch": epoch, "callbacks": []}
         for position, callback in enumerate(self.callbacks):
             values = {}
@@ -285,7 +317,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _read(self, path):
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
             return json.loads(arrays.pop("description").tobytes()), arrays
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
@@ -299,8 +331,8 @@ class Checkpoint(keras.callbacks.Callback):
                 f"Checkpoint {path} holds the state of the callbacks {saved}, but the run "
                 f"has {expected}"
             )
-        count = sum(key.startswith("model/") for key in arrays)
-        set_model_state(model, [arrays[f"model/{i}"] for i in range(count)])
+        set_model_state(model, _numbered(arrays, "model"))
+        set_backend_random_state(_numbered(arrays, "random"))
         for position, callback in enumerate(self.callbacks):
             state = dict(description["callbacks"][position])
             del state["class"]

@@ -69,6 +69,14 @@ def parse(arguments=None):
         metavar=("LEAST", "MOST"),
         help="points in a task",
     )
+    data.add_argument(
+        "--points",
+        type=integer,
+        nargs="+",
+        metavar="N",
+        help="train on so many points of each task, drawn anew in every epoch; of several "
+        "numbers every batch takes one (default: all points)",
+    )
     data.add_argument("--buckets", type=integer, default=6, help="set sizes to pad to")
     data.add_argument(
         "--evaluation-tasks", type=integer, default=300, help="fresh tasks of the final table"
@@ -116,7 +124,9 @@ def main(arguments=None):
     fresh = data.generate_tasks(options.evaluation_tasks, options.seed + 1, entities=entities)
     split = 9 * len(tasks) // 10
     batches = {"batch_size": options.batch_size, "buckets": options.buckets}
-    training = data.ClusteringDataset(tasks.select(0, split), seed=options.seed, **batches)
+    training = data.ClusteringDataset(
+        tasks.select(0, split), seed=options.seed, points=options.points, **batches
+    )
     held_out = data.ClusteringDataset(tasks.select(split, len(tasks)), shuffle=False, **batches)
     models.compile_for_clustering(model, options.learning_rate)
 

@@ -56,11 +56,24 @@ class Tasks:
             self.factors[start:stop],
         )
 
-    def padded(self, indices, size):
-        """`(points, mask, labels)` of some tasks, padded to `size` entities each."""
+    def padded(self, indices, size, rng=None):
+        """`(points, mask, labels)` of some tasks, padded to `size` entities each.
+
+        Of a task with more points, `rng` chooses `size` (a random stretch will do, because
+        the points of a task have no order).
+        """
+        sizes = self.sizes[indices]
+        if rng is None and sizes.max() > size:
+            raise ValueError(
+                f"`size` must hold all points of the tasks, at least {sizes.max()}. "
+                f"Received: size={size}"
+            )
+        first = self.offsets[indices]
+        if rng is not None:
+            first = first + rng.integers(0, np.maximum(sizes - size, 0) + 1)
         column = np.arange(size)
-        mask = column < self.sizes[indices, None]
-        rows = np.where(mask, self.offsets[indices, None] + column, 0)
+        mask = column < sizes[:, None]
+        rows = np.where(mask, first[:, None] + column, 0)
         points = np.where(mask[..., None], self.points[rows], np.float32(0))
         return points, mask, np.where(mask, self.labels[rows], PADDING).astype("int32")
 
@@ -153,13 +166,18 @@ class ClusteringDataset(keras.utils.PyDataset):
     visits every task once and has at most `len(buckets) + 1` different shapes. The order
     is a function of `seed` and `epoch` alone, so a resumed run sees the same batches.
 
+    With `points`, every batch shows only some points of its tasks: one of these numbers
+    for each batch, the points drawn anew in every epoch. A set network may be trained on
+    small sets and used on large ones, and small sets are cheap.
+
     Items are `({"entities": (batch, size, 2), "mask": (batch, size)}, labels)`.
     """
 
-    def __init__(self, tasks, batch_size, buckets=4, shuffle=True, seed=0, **kwargs):
+    def __init__(self, tasks, batch_size, buckets=4, points=None, shuffle=True, seed=0, **kwargs):
         super().__init__(**kwargs)
         self.tasks = tasks
         self.batch_size = batch_size
+        self.points = points
         self.buckets = bucket_sizes(tasks.sizes, buckets)
         self.shuffle = shuffle
         self.seed = seed
@@ -168,6 +186,23 @@ class ClusteringDataset(keras.utils.PyDataset):
 
     def _plan(self):
         rng = np.random.default_rng([self.seed, self.epoch])
+        if self.points is None:
+            batches = self._plan_buckets(rng)
+        else:
+            order = np.arange(len(self.tasks))
+            order = rng.permutation(order) if self.shuffle else order
+            batches = [
+                (order[start : start + self.batch_size], int(rng.choice(self.points)))
+                for start in range(0, len(order), self.batch_size)
+            ]
+        # Keras learns from the first two batches which axes vary.
+        for i, (_, size) in enumerate(batches):
+            if size != batches[0][1]:
+                batches[1], batches[i] = batches[i], batches[1]
+                break
+        return batches
+
+    def _plan_buckets(self, rng):
         bucket = np.searchsorted(self.buckets, self.tasks.sizes)
         waiting = np.empty(0, "int64")
         batches = []
@@ -183,11 +218,6 @@ class ClusteringDataset(keras.utils.PyDataset):
             batches = [batches[i] for i in rng.permutation(len(batches))]
         if len(waiting):
             batches.append((waiting, self.buckets[-1]))
-        # Keras learns from the first two batches which axes vary.
-        for i, (_, size) in enumerate(batches):
-            if size != batches[0][1]:
-                batches[1], batches[i] = batches[i], batches[1]
-                break
         return batches
 
     def __len__(self):
@@ -195,7 +225,10 @@ class ClusteringDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         indices, size = self._batches[index]
-        points, mask, labels = self.tasks.padded(indices, size)
+        rng = None
+        if self.points is not None:
+            rng = np.random.default_rng([self.seed, self.epoch, index])
+        points, mask, labels = self.tasks.padded(indices, size, rng)
         return {"entities": points, "mask": mask}, labels
 
     def start_at(self, epoch):

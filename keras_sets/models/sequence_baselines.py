@@ -37,6 +37,13 @@ class SortEntities(keras.layers.Layer):
 class TakeEntities(keras.layers.Layer):
     """Entity `indices[b, i]` of set b at place i."""
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
     def build(self, inputs_shape):
         self.built = True
 

@@ -106,6 +106,8 @@ def swarm(
     weighted=False,
     unroll=True,
     remat=False,
+    kernel_initializer="lecun_uniform",
+    bias_initializer="random_uniform",
     name="swarm",
 ):
     """Stack of `Swarm` layers; one is often enough.
@@ -121,6 +123,9 @@ def swarm(
         output_pooling: None for one output an entity, `(batch, n, units)`. The name of a
             pooling for one output a set, `(batch, units)`: pooled, then a dense layer.
         weighted: Whether the model takes weights as a third input.
+        kernel_initializer, bias_initializer: Of the cells. Keras' usual `glorot_uniform`
+            and zeros would hardly move the gates when entities have few features, and
+            would centre all gates on the origin; points in the plane then learn slowly.
         name: Name of the model.
 
     Returns:
@@ -141,6 +146,8 @@ def swarm(
         Mappings](https://arxiv.org/abs/1906.09400).
     """
     inputs = set_inputs(features, weighted)
+    if bias_initializer == "random_uniform":
+        bias_initializer = keras.initializers.RandomUniform(-1.0, 1.0)
 
     def make_layer(width, depth):
         return set_layers.Swarm(
@@ -152,6 +159,8 @@ def swarm(
             dropout=dropout,
             unroll=unroll,
             remat=remat,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
             name=f"swarm_{depth}",
         )
 

@@ -1,0 +1,375 @@
+"""The clustering task, its oracle, its scores, and its command line."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from scipy import stats
+
+from examples.amortized_clustering import __main__ as command
+from examples.amortized_clustering import data
+from examples.amortized_clustering import evaluate
+from keras_sets import losses
+from keras_sets import metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+class TestTasks:
+    def test_the_seed_decides(self):
+        a, b, c = (data.generate_tasks(5, seed=s) for s in (3, 3, 4))
+        np.testing.assert_array_equal(a.points, b.points)
+        assert a.points.shape != c.points.shape or (a.points != c.points).any()
+
+    def test_the_same_points_everywhere(self):
+        # Written down once: NumPy alone decides, whatever backend Keras runs on.
+        tasks = data.generate_tasks(2, seed=0)
+        assert tasks.sizes.tolist() == [560, 343] and tasks.clusters.tolist() == [9, 8]
+        expected = [[-0.62825704, -0.11208133], [-0.64765364, -1.2474152]]
+        np.testing.assert_allclose(tasks.points[:2], expected, rtol=1e-6)
+
+    def test_protocol(self):
+        tasks = data.generate_tasks(3000, seed=1)
+        for values, low, high in ((tasks.clusters, 3, 10), (tasks.sizes, 100, 1000)):
+            assert (values.min(), values.max()) == (low, high)
+            counts = np.bincount(values)[low:]
+            assert stats.chisquare(counts).pvalue > 1e-3
+        assert stats.kstest(tasks.means.reshape(-1), "norm").pvalue > 1e-3
+        largest = tasks.labels.max(where=True, initial=0)
+        assert largest == 9 and tasks.labels.min() == 0
+
+    def test_labels_have_equal_probabilities(self):
+        tasks = data.generate_tasks(1, seed=2, clusters=(7, 7), entities=(70000, 70000))
+        assert stats.chisquare(np.bincount(tasks.labels)).pvalue > 1e-3
+
+    def test_covariances_are_inverse_wishart(self):
+        rng = np.random.default_rng(0)
+        factors = data.inverse_wishart_factors(rng, (20000,))
+        covariances = factors @ factors.transpose(0, 2, 1)
+        reference = stats.invwishart(4, 0.05 * np.eye(2)).rvs(20000, random_state=1)
+        for a, b in (
+            (covariances[:, 0, 0], reference[:, 0, 0]),
+            (covariances[:, 0, 1], reference[:, 0, 1]),
+            (covariances[:, 1, 1], reference[:, 1, 1]),
+            (np.linalg.det(covariances), np.linalg.det(reference)),
+        ):
+            assert stats.ks_2samp(a, b).pvalue > 1e-3
+
+    def test_points_have_the_moments_of_their_cluster(self):
+        tasks = data.generate_tasks(1, seed=5, clusters=(3, 3), entities=(90000, 90000))
+        for k in range(3):
+            points = tasks.points[tasks.labels == k]
+            factor = tasks.factors[0, k]
+            covariance = factor @ factor.T
+            error = np.sqrt(np.diag(covariance) / len(points))
+            assert (np.abs(points.mean(axis=0) - tasks.means[0, k]) < 5 * error).all()
+            np.testing.assert_allclose(np.cov(points.T), covariance, atol=0.03 * covariance.trace())
+
+    def test_posterior_is_bayes_rule(self):
+        tasks = data.generate_tasks(2, seed=6, entities=(30, 40))
+        for t, points in enumerate(evaluate.task_points(tasks)):
+            k = tasks.clusters[t]
+            density = np.stack(
+                [
+                    stats.multivariate_normal(
+                        tasks.means[t, j], tasks.factors[t, j] @ tasks.factors[t, j].T
+                    ).pdf(points)
+                    for j in range(k)
+                ],
+                axis=1,
+            )
+            expected = density / density.sum(axis=1, keepdims=True)
+            p = np.exp(data.posterior(tasks, np.array([t]), points[None])[0])
+            np.testing.assert_allclose(p[:, :k], expected, rtol=1e-6, atol=1e-12)
+            assert (p[:, k:] == 0).all()
+
+    def test_oracle_of_the_protocol(self):
+        # 0.106 +- 0.006 nats a point, accuracy 0.955 over 300 tasks; ours must agree.
+        tasks = data.generate_tasks(600, seed=7)
+        entropies, hits = [], []
+        for t, log_p in enumerate(evaluate.oracle_predictions(tasks)):
+            labels = tasks.labels[tasks.offsets[t] : tasks.offsets[t + 1]]
+            entropies.append(-log_p[np.arange(len(labels)), labels].mean())
+            hits.append((log_p.argmax(axis=1) == labels).mean())
+        assert abs(np.mean(entropies) - 0.106) < 4 * 0.006
+        assert abs(np.mean(hits) - 0.955) < 0.01
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"count": 0}, {"clusters": (3, 11)}, {"clusters": (5, 3)}, {"entities": (0, 5)}],
+    )
+    def test_bad_arguments(self, arguments):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            data.generate_tasks(**{"count": 2, **arguments})
+
+
+class TestDataset:
+    tasks = data.generate_tasks(53, seed=0, entities=(10, 60))
+
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_every_task_once_in_few_shapes(self, shuffle):
+        dataset = data.ClusteringDataset(self.tasks, 4, buckets=3, shuffle=shuffle)
+        shapes, sizes = set(), []
+        for i in range(len(dataset)):
+            inputs, labels = dataset[i]
+            assert inputs["entities"].shape == (*labels.shape, 2)
+            assert (labels[~inputs["mask"]] == data.PADDING).all()
+            assert (labels[inputs["mask"]] >= 0).all()
+            shapes.add(labels.shape)
+            sizes += inputs["mask"].sum(axis=1).tolist()
+        assert sorted(sizes) == sorted(self.tasks.sizes.tolist())
+        assert len(shapes) <= 3 + 1
+
+    def test_order_is_a_function_of_the_epoch(self):
+        first, second = (data.ClusteringDataset(self.tasks, 4, seed=9) for _ in range(2))
+        for _ in range(3):
+            first.on_epoch_end()
+        assert (first[0][1].shape != data.ClusteringDataset(self.tasks, 4, seed=9)[0][1].shape) or (
+            first[0][1] != data.ClusteringDataset(self.tasks, 4, seed=9)[0][1]
+        ).any()
+        second.start_at(3)
+        for i in range(len(first)):
+            np.testing.assert_array_equal(first[i][1], second[i][1])
+
+    def test_few_points_of_every_task(self):
+        dataset = data.ClusteringDataset(self.tasks, 5, points=[12, 16])
+        seen = 0
+        for i in range(len(dataset)):
+            inputs, labels = dataset[i]
+            assert labels.shape[1] in (12, 16)
+            seen += len(labels)
+            np.testing.assert_array_equal(inputs["mask"].sum(axis=1) <= labels.shape[1], True)
+        assert seen == len(self.tasks)
+        assert dataset[0][1].shape[1] != dataset[1][1].shape[1]
+
+    def test_points_are_drawn_anew(self):
+        dataset = data.ClusteringDataset(self.tasks, 53, points=[10], shuffle=False)
+        before = dataset[0][0]["entities"]
+        np.testing.assert_array_equal(before, dataset[0][0]["entities"])
+        dataset.on_epoch_end()
+        assert (before != dataset[0][0]["entities"]).any()
+
+    def test_too_small_a_size_loses_no_point(self):
+        with pytest.raises(ValueError, match="size"):
+            self.tasks.padded(np.arange(3), 5)
+
+    def test_one_size_only(self):
+        tasks = data.generate_tasks(6, entities=(10, 10))
+        dataset = data.ClusteringDataset(tasks, 4, buckets=5)
+        assert [dataset[i][1].shape for i in range(len(dataset))] == [(4, 12), (2, 12)]
+
+
+class TestScores:
+    def test_agrees_with_the_keras_loss_and_metrics(self):
+        tasks = data.generate_tasks(4, seed=1, entities=(30, 30))
+        logits = np.random.default_rng(0).normal(size=(4, 30, 10)).astype("float32")
+        log_p = [x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in logits.astype("float64")]
+        scores = evaluate.score("x", tasks, log_p)
+        labels = tasks.labels.reshape(4, 30)
+        assert scores.cross_entropy[0] == pytest.approx(
+            float(losses.MatchedCrossentropy()(labels, logits)), rel=1e-5
+        )
+        for metric, value in (
+            (metrics.MatchedAccuracy(), scores.accuracy),
+            (metrics.AdjustedRandIndex(), scores.ari),
+        ):
+            metric.update_state(labels, logits)
+            assert float(metric.result()) == pytest.approx(value[0], abs=1e-5)
+
+    def test_padding_does_not_reach_the_predictions(self):
+        _, options = command.parse(["--smoke"])
+        from examples.amortized_clustering import model as models
+
+        network = models.build(options)
+        tasks = data.generate_tasks(5, seed=1, entities=(10, 40))
+        predictions = evaluate.network_predictions(network, tasks, batch_size=3)
+        for t, points in enumerate(evaluate.task_points(tasks)):
+            mask = np.ones((1, len(points)), bool)
+            logits = keras.ops.convert_to_numpy(network({"entities": points[None], "mask": mask}))[
+                0
+            ]
+            expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            np.testing.assert_allclose(predictions[t], expected, atol=1e-5)
+
+    def test_classical_methods_on_separate_clusters(self):
+        tasks = data.generate_tasks(2, seed=3, clusters=(3, 3), entities=(60, 60))
+        far = tasks.points + 100 * tasks.labels[:, None].astype("float32")
+        tasks = data.Tasks(far, *(getattr(tasks, f) for f in list(vars(tasks))[1:]))
+        for predictions in (evaluate.kmeans_predictions, evaluate.mixture_predictions):
+            assert evaluate.score("", tasks, predictions(tasks)).accuracy[0] == 1
+
+
+def run(*arguments, **kwargs):
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "examples.amortized_clustering", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        **kwargs,
+    )
+
+
+def call(*arguments):
+    """The command in this process."""
+    command.main([str(argument) for argument in arguments])
+
+
+def rows(path):
+    with open(path / "metrics.csv") as file:
+        return [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
+
+
+FILES = (
+    "assignments.png config.json learning_curves.png metrics.csv model.keras scores.json "
+    "table.txt weight_traces.png"
+).split()
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--model", "swarm", "--pooling", "max", "--context", "static", "--layers", "2"],
+            ["--model", "deep-sets-mean", "--layers", "2", "--dropout", "0.1"],
+            ["--model", "deep-sets-max", "--activation", "elu"],
+            ["--model", "lstm", "--schedule", "constant"],
+            ["--model", "sorted-lstm", "--points", "10", "20"],
+        ],
+        ids=lambda options: options[1],
+    )
+    def test_every_model_trains_and_reports(self, tmp_path, capsys, options):
+        output = tmp_path / "run"
+        call("--smoke", "--epochs", 1, "--buckets", 1, "--output", output, *options)
+        assert set(FILES) <= {path.name for path in output.iterdir()}
+        assert [row["epoch"] for row in rows(output)] == ["1"]
+        printed = capsys.readouterr().out
+        for line in ("k-means, true k", "Gaussian mixture, true k", "oracle"):
+            assert line in printed
+        model = keras.models.load_model(output / "model.keras")
+        inputs = {"entities": np.zeros((1, 7, 2), "float32"), "mask": np.ones((1, 7), bool)}
+        assert model.predict(inputs, verbose=0).shape == (1, 7, 10)
+
+    def test_log_and_tensorboard(self, tmp_path, capsys):
+        call("--smoke", "--buckets", 1, "--output", tmp_path / "a", "--tensorboard")
+        assert "val_loss" in (tmp_path / "a" / "log.txt").read_text()
+        assert any((tmp_path / "a" / "tensorboard").iterdir())
+        call("--smoke", "--buckets", 1, "--output", tmp_path / "b", "--log-to-stdout")
+        assert not (tmp_path / "b" / "log.txt").exists()
+        assert "val_loss 1" in capsys.readouterr().out
+
+    def test_killed_at_any_moment_it_resumes(self, tmp_path):
+        options = ["--smoke", "--epochs", 5, "--buckets", 1, "--dropout", "0.2", "--output"]
+        call(*options, tmp_path / "whole")
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "examples.amortized_clustering",
+                *map(str, [*options, tmp_path / "killed"]),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        deadline = time.monotonic() + 300
+        while not (checkpoints / "epoch-00002.npz").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        newest = sorted(checkpoints.glob("*.npz"))[-1]
+        assert newest.name < "epoch-00005.npz", "the run ended before it was killed"
+        # The newest checkpoint is damaged as well: the one before it must do.
+        newest.write_bytes(newest.read_bytes()[:1000])
+        with pytest.warns(UserWarning, match=f"{newest.name} is damaged"):
+            call(*options, tmp_path / "killed", "--resume")
+        assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+        scores = [
+            json.loads((tmp_path / name / "scores.json").read_text())
+            for name in ("killed", "whole")
+        ]
+        assert scores[0] == scores[1]
+
+    def test_a_finished_run_is_not_trained_again(self, tmp_path):
+        options = ["--smoke", "--epochs", 1, "--buckets", 1, "--output", tmp_path / "run"]
+        call(*options)
+        before = rows(tmp_path / "run")
+        call(*options, "--resume")
+        assert rows(tmp_path / "run") == before
+
+    def test_dry_run(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        call("--dry-run")
+        assert "swarm-128x1-10-mean-swarm: 135,178 parameters" in capsys.readouterr().out
+        assert not list(tmp_path.iterdir())
+
+
+class TestBadInput:
+    def fails(self, capsys, *arguments):
+        with pytest.raises(SystemExit) as error:
+            call("--smoke", *arguments)
+        assert error.value.code == 2
+        return capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            (["--hidden", "0"], "expected a positive integer, received '0'"),
+            (["--iterations", "2.5"], "expected a positive integer, received '2.5'"),
+            (["--dropout", "1"], "expected a number in [0, 1), received '1'"),
+            (["--time-budget", "-3"], "expected a positive number"),
+            (["--model", "transformer"], "choose from"),
+            (["--entities", "50", "20"], "LEAST is above MOST"),
+            (["--tasks", "3"], "at least 10"),
+            (["--resume", "--overwrite"], "exclude each other"),
+        ],
+    )
+    def test_options(self, tmp_path, capsys, arguments, message):
+        error = self.fails(capsys, "--output", tmp_path / "run", *arguments)
+        assert message in error
+        assert not (tmp_path / "run").exists()
+
+    def test_an_earlier_run_is_not_overwritten(self, tmp_path, capsys):
+        output = tmp_path / "run"
+        call("--smoke", "--epochs", 1, "--buckets", 1, "--output", output)
+        before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+        assert "--resume" in self.fails(capsys, "--output", output)
+        error = self.fails(capsys, "--output", output, "--resume", "--hidden", "9")
+        assert "hidden was 8, is 9" in error
+        assert before == {path: path.read_bytes() for path in before}
+        call("--smoke", "--epochs", 1, "--buckets", 1, "--output", output, "--overwrite")
+
+    def test_files_of_others_are_left_alone(self, tmp_path, capsys):
+        (tmp_path / "thesis.txt").write_text("years of work")
+        self.fails(capsys, "--output", tmp_path)
+        self.fails(capsys, "--output", tmp_path, "--overwrite")
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+    def test_nothing_to_resume(self, tmp_path, capsys):
+        assert "no run to resume" in self.fails(capsys, "--output", tmp_path, "--resume")
+
+    def test_output_that_cannot_be_written(self, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        error = self.fails(capsys, "--output", tmp_path / "file")
+        assert "exists and is not a folder" in error
+        error = self.fails(capsys, "--output", tmp_path / "file" / "run")
+        assert "cannot be written" in error
+
+    def test_the_message_reaches_a_terminal(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        result = run("--smoke", "--output", tmp_path / "file" / "run")
+        assert result.returncode == 2 and "Traceback" not in result.stderr

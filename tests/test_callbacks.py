@@ -1,0 +1,240 @@
+"""Time budget, backtracking, and checkpoints that survive a kill."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sets import callbacks
+from keras_sets import models
+
+
+def small_model(learning_rate=0.1, dropout=0.0):
+    keras.utils.set_random_seed(1)
+    model = models.swarm(2, 3, hidden_units=4, iterations=2, dropout=dropout)
+    model.compile(keras.optimizers.Adam(learning_rate), "mse")
+    return model
+
+
+def small_data():
+    rng = np.random.default_rng(0)
+    x = {"entities": rng.normal(size=(6, 5, 2)), "mask": np.ones((6, 5), bool)}
+    return x, rng.normal(size=(6, 5, 3))
+
+
+def epochs(callback, values, perturb=True):
+    """Reports `values` of val_loss to a callback, with other weights in every epoch."""
+    for epoch, value in enumerate(values):
+        if perturb:
+            for weight in callback.model.trainable_weights:
+                weight.assign(np.full(weight.shape, float(epoch)))
+        callback.on_epoch_end(epoch, {"val_loss": value})
+
+
+class TestTimeBudget:
+    def test_stops_when_the_time_is_used_up(self, monkeypatch):
+        now = [100.0]
+        monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+        budget = callbacks.TimeBudget(minutes=1)
+        budget.set_model(small_model())
+        budget.on_train_begin()
+        now[0] += 59
+        budget.on_train_batch_end(0)
+        assert not budget.model.stop_training
+        now[0] += 2
+        budget.on_train_batch_end(1)
+        assert budget.model.stop_training
+
+    def test_counts_the_time_before_a_resume(self, monkeypatch):
+        now = [0.0]
+        monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+        first = callbacks.TimeBudget(minutes=1)
+        first.on_train_begin()
+        now[0] += 40
+        second = callbacks.TimeBudget(minutes=1)
+        second.set_state(first.get_state())
+        second.on_train_begin()
+        now[0] += 10
+        assert second.elapsed == pytest.approx(50)
+
+    def test_ends_a_fit_within_an_epoch(self):
+        class Steps(keras.callbacks.Callback):
+            count = 0
+
+            def on_train_batch_end(self, batch, logs=None):
+                self.count += 1
+
+        model, steps = small_model(), Steps()
+        x, y = small_data()
+        budget = callbacks.TimeBudget(minutes=1e-9)
+        model.fit(x, y, batch_size=1, epochs=3, verbose=0, callbacks=[steps, budget])
+        assert steps.count == 1
+
+    @pytest.mark.parametrize("minutes", [0, -1, "ten", None, True])
+    def test_bad_minutes(self, minutes):
+        with pytest.raises(ValueError, match="minutes"):
+            callbacks.TimeBudget(minutes)
+
+
+class TestBacktracking:
+    def make(self, **kwargs):
+        callback = callbacks.Backtracking(**kwargs)
+        callback.set_model(small_model(learning_rate=0.1))
+        return callback
+
+    def weights(self, callback):
+        return float(keras.ops.convert_to_numpy(callback.model.trainable_weights[0]).flat[0])
+
+    def learning_rate(self, callback):
+        return float(callback.model.optimizer.learning_rate)
+
+    def test_progress_changes_nothing(self):
+        callback = self.make()
+        epochs(callback, [3.0, 2.0, 2.5, 1.0])
+        assert callback.returns == [] and self.weights(callback) == 3
+        assert self.learning_rate(callback) == pytest.approx(0.1)
+
+    def test_worst_value_returns_to_the_best_weights(self):
+        callback = self.make(factor=0.5)
+        epochs(callback, [3.0, 1.0, 2.0, 4.0])
+        assert callback.returns == [3]
+        assert self.weights(callback) == 1
+        assert self.learning_rate(callback) == pytest.approx(0.05)
+
+    def test_stagnation_returns_after_the_horizon(self):
+        values = [9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+        callback = self.make()
+        epochs(callback, values)
+        # Worse than none of the last five epochs: the sixth value in a row.
+        assert callback.returns == [6]
+        assert self.weights(callback) == 1
+
+    def test_a_long_horizon_waits_longer(self):
+        values = [100.0, 50.0, 40.0, 90.0, *[51.0 + i for i in range(8)]]
+        early, late = self.make(horizon=0.0), self.make(horizon=0.99)
+        epochs(early, values)
+        epochs(late, values)
+        assert early.returns and not late.returns
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_a_value_that_is_not_finite_is_the_worst(self, value):
+        callback = self.make()
+        epochs(callback, [3.0, value])
+        assert callback.returns == [1] and self.weights(callback) == 0
+
+    def test_restores_the_optimizer_too(self):
+        callback = self.make()
+        model = callback.model
+        x, y = small_data()
+        model.fit(x, y, verbose=0)
+        best = callbacks.model_state(model)
+        callback.on_epoch_end(0, {"val_loss": 1.0})
+        model.fit(x, y, verbose=0)
+        callback.restore_best()
+        for expected, restored in zip(best, callbacks.model_state(model), strict=True):
+            np.testing.assert_array_equal(expected, restored)
+
+    def test_unknown_quantity(self):
+        callback = self.make(monitor="val_accuracy")
+        with pytest.raises(ValueError, match="val_accuracy.*Available: val_loss"):
+            callback.on_epoch_end(0, {"val_loss": 1.0})
+
+    @pytest.mark.parametrize("arguments", [{"horizon": 1}, {"factor": 0}, {"factor": "half"}])
+    def test_bad_arguments(self, arguments):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            callbacks.Backtracking(**arguments)
+
+
+class TestCheckpoint:
+    def fit(self, directory, epochs, dropout=0.3):
+        """Trains to `epochs`, going on from what is in the directory."""
+        model = small_model(dropout=dropout)
+        backtracking = callbacks.Backtracking()
+        checkpoint = callbacks.Checkpoint(directory, [backtracking])
+        done = checkpoint.restore(model)
+        x, y = small_data()
+        history = model.fit(
+            x,
+            y,
+            batch_size=2,
+            shuffle=False,
+            validation_data=(x, y),
+            initial_epoch=done,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[backtracking, checkpoint],
+        )
+        return model, backtracking, history.history["loss"]
+
+    def test_resumed_equals_uninterrupted(self, tmp_path):
+        whole, whole_backtracking, losses = self.fit(tmp_path / "whole", 4)
+        self.fit(tmp_path / "parts", 2)
+        resumed, backtracking, last = self.fit(tmp_path / "parts", 4)
+        assert last == losses[2:]
+        for a, b in zip(callbacks.model_state(whole), callbacks.model_state(resumed), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert backtracking.best == whole_backtracking.best
+
+    def test_keeps_the_last_files(self, tmp_path):
+        self.fit(tmp_path, 4)
+        assert [p.name for p in callbacks.Checkpoint(tmp_path).files()] == [
+            "epoch-00003.npz",
+            "epoch-00004.npz",
+        ]
+
+    @pytest.mark.parametrize("length", [0, 10, 0.5, 0.99])
+    def test_truncated_file_is_reported_and_the_one_before_used(self, tmp_path, length):
+        self.fit(tmp_path, 3)
+        newest = tmp_path / "epoch-00003.npz"
+        content = newest.read_bytes()
+        newest.write_bytes(content[: int(length * len(content)) if length < 1 else length])
+        model = small_model(dropout=0.3)
+        checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
+        with pytest.warns(UserWarning, match="epoch-00003.npz is damaged.*the checkpoint before"):
+            assert checkpoint.restore(model) == 2
+
+    def test_flipped_bytes_are_noticed(self, tmp_path):
+        self.fit(tmp_path, 2)
+        newest = tmp_path / "epoch-00002.npz"
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        newest.write_bytes(bytes(content))
+        checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
+        with pytest.warns(UserWarning, match="damaged"):
+            assert checkpoint.restore(small_model(dropout=0.3)) == 1
+
+    def test_no_intact_file(self, tmp_path):
+        (tmp_path / "epoch-00001.npz").write_bytes(b"nothing")
+        with (
+            pytest.warns(UserWarning, match="damaged"),
+            pytest.raises(callbacks.DamagedCheckpoint, match="None of the 1 checkpoints"),
+        ):
+            callbacks.Checkpoint(tmp_path).restore(small_model())
+
+    def test_another_model_changes_nothing(self, tmp_path):
+        self.fit(tmp_path, 1)
+        other = models.swarm(2, 3, hidden_units=5, iterations=2)
+        other.compile("adam", "mse")
+        before = callbacks.model_state(other)
+        checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
+        with pytest.raises(ValueError, match="does not fit the model"):
+            checkpoint.restore(other)
+        for a, b in zip(before, callbacks.model_state(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_other_callbacks(self, tmp_path):
+        self.fit(tmp_path, 1)
+        with pytest.raises(ValueError, match="Backtracking.*TimeBudget"):
+            callbacks.Checkpoint(tmp_path, [callbacks.TimeBudget(1)]).restore(
+                small_model(dropout=0.3)
+            )
+
+    def test_an_interrupted_write_leaves_the_old_file(self, tmp_path, monkeypatch):
+        path = tmp_path / "file"
+        callbacks.write_atomically(path, "old")
+        monkeypatch.setattr(callbacks.os, "fsync", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            callbacks.write_atomically(path, "new")
+        assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+    def test_new_run_starts_at_zero(self, tmp_path):
+        assert callbacks.Checkpoint(tmp_path / "none").restore(small_model()) == 0
