@@ -6,7 +6,8 @@ from keras_sets import layers
 from keras_sets import losses
 from keras_sets import metrics
 from keras_sets import ops
+from keras_sets import testing
 
 __version__ = metadata.version("keras-sets")
 
-__all__ = ["layers", "losses", "metrics", "ops"]
+__all__ = ["layers", "losses", "metrics", "ops", "testing"]
