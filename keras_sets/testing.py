@@ -203,7 +203,7 @@ def assert_padding_invariant(
         new_weights = None
         if weights is not None:
             new_weights = embed(weights, _garbage(real.shape, weights, content, rng))
-        result = check.evaluate((new_x, new_mask, new_weights), padded_cotangents, padded)
+        result = check.evaluate((new_x, new_mask, new_weights), padded_cotangents)
         broken = f"not padding invariant: with {content} in the padding, "
         for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
             outputs = f"outputs{_number(index, reference)}"
@@ -283,6 +283,33 @@ def assert_multiplicity(
         _check_scale(check, rng)
 
 
+def outputs_and_gradients(
+    layer, inputs, cotangents=None, mask=None, weights=None, training=None, gradients=True
+):
+    """Calls a layer and differentiates it, the same way on every backend.
+
+    Args:
+        layer, inputs, mask, weights, training: As in `assert_permutation_equivariant`.
+        cotangents: One array per output: the gradients are those of
+            `sum(outputs * cotangents)`. None is all ones.
+        gradients: If False, only outputs are computed.
+
+    Returns:
+        `(outputs, inputs_gradient, weight_gradients)`: a list with an array per output, an
+        array, and a list with an array per trainable weight, all in float64. Gradients are
+        None and an empty list with `gradients=False`.
+    """
+    function = _Function(layer, training, gradients)
+    x = _numpy(inputs)
+    mask = None if mask is None else _numpy(mask)
+    weights = None if weights is None else _numpy(weights)
+    result, _ = function(x, mask, weights, cotangents)
+    if gradients and cotangents is None:
+        ones = [np.ones_like(output) for output in result.outputs]
+        result, _ = function(x, mask, weights, ones)
+    return result.outputs, result.inputs_gradient, result.weight_gradients
+
+
 class _Result:
     """Outputs as a list of arrays, and gradients, None where they were not asked for."""
 
@@ -327,12 +354,13 @@ class _Check:
         self.gradients = gradients
         self.tolerance = tolerance
         self.dtype = "float64"
-        self._function = _Function(layer, training)
+        self._function = _Function(layer, training, gradients)
 
-    def evaluate(self, arguments, cotangents=None, entities=None):
+    def evaluate(self, arguments, cotangents=None):
         """Calls the layer; with cotangents also the gradients of `sum(outputs * them)`."""
         x, mask, weights = arguments
-        result, dtype = self._function(x, mask, weights, cotangents if self.gradients else None)
+        cotangents = cotangents if self.gradients else None
+        result, dtype = self._function(x, mask, weights, cotangents)
         self.dtype = max(self.dtype, dtype, key=TOLERANCES.get)
         return result
 
@@ -391,8 +419,9 @@ class _Function:
     variables that are not trained have the same values at every call.
     """
 
-    def __init__(self, layer, training):
+    def __init__(self, layer, training, gradients):
         self._layer = layer
+        self._gradients = gradients
         self._training = {} if training is None else {"training": training}
         self._built = False
         self._trained = self._states = self._jitted = None
@@ -514,9 +543,11 @@ class _Function:
             return gradient(*sources)
 
         if self._jitted is None:
-            self._jitted = jax.jit(differentiate)
+            self._jitted = jax.jit(differentiate if self._gradients else call)
         trained = values[: len(self._trained)]
         states = values[len(self._trained) :]
+        if not self._gradients:
+            return self._jitted(trained, x, states, mask, weights), None, []
         if cotangents is None:
             # One compilation for both uses costs less than two.
             shapes = jax.eval_shape(call, trained, x, states, mask, weights)
