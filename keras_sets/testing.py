@@ -668,23 +668,25 @@ def _garbage(shape, like, content, rng):
 
 def _check_repetition(check, copies, rng):
     x, mask, weights = check.arguments
-    # Rows of the first entity axis are repeated as a whole, the others keep their order.
-    rows = check.entities[0]
-    counts = rng.permutation(np.resize([2, 0, 3, 1], rows))
-    factors = np.reshape(counts, (1, rows, *(1,) * (len(check.entities) - 1)))
+    # Along the last entity axis, so that copies follow each other in row-major order.
+    axis, size = len(check.entities), check.entities[-1]
+    counts = rng.permutation(np.resize([2, 0, 3, 1], size))
     everywhere = np.ones((check.batch, *check.entities), bool)
     weighted = (
         x,
         everywhere if mask is None else mask,
-        (everywhere if weights is None else weights) * factors,
+        (everywhere if weights is None else weights) * counts,
     )
-    source = np.repeat(np.arange(rows), counts)
-    repeated = tuple(None if a is None else a[:, source] for a in (x, mask, weights))
+    source = np.repeat(np.arange(size), counts)
+    repeated = tuple(None if a is None else np.take(a, source, axis) for a in (x, mask, weights))
     last = np.append(source[1:] != source[:-1], True)[: len(source)]
     compared = last if copies == "last" else np.ones_like(last)
 
+    def select(array, index):
+        return array[(*(slice(None),) * axis, index)]
+
     def folded(array, out):
-        np.add.at(out, (slice(None), source), array)
+        np.add.at(out, (*(slice(None),) * axis, source), array)
         return out
 
     broken = "weights are not multiplicities: integer weights against repetition, "
@@ -693,7 +695,7 @@ def _check_repetition(check, copies, rng):
     for new, old in pairs:
         v = rng.normal(size=old.shape)
         if check.has_entities(new):
-            v[:, ~compared] = 0.0
+            v[(*(slice(None),) * axis, ~compared)] = 0.0
             cotangents[0].append(folded(v, np.zeros(new.shape)))
         else:
             cotangents[0].append(v)
@@ -703,10 +705,10 @@ def _check_repetition(check, copies, rng):
     for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
         what = f"{broken}outputs{_number(index, reference)}"
         if check.has_entities(new):
-            absent = new[:, counts == 0]
+            absent = select(new, counts == 0)
             zeros = np.zeros_like(absent)
             check.compare(f"{what} at weight 0 (expected 0)", absent, zeros, exact=True)
-            new, old = new[:, source][:, compared], old[:, compared]
+            new, old = select(select(new, source), compared), select(old, compared)
         check.compare(what, new, old)
     if result.inputs_gradient is not None:
         check.compare(

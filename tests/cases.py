@@ -43,8 +43,9 @@ class Case:
         shape = (batch, *(entities or self.entities))
         mask = rng.random(shape) < 0.7
         weights = np.where(rng.random(shape) < 0.8, 2 * rng.random(shape), 0.0)
-        mask.reshape(batch, -1)[:, 0] = True
-        weights.reshape(batch, -1)[:, 0] = 0.5
+        if mask.size:
+            mask.reshape(batch, -1)[:, 0] = True
+            weights.reshape(batch, -1)[:, 0] = 0.5
         x = rng.normal(size=(*shape, features)).astype("float32")
         return x, mask, weights.astype("float32")
 

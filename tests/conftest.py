@@ -24,8 +24,6 @@ import pytest  # noqa: E402
 @pytest.fixture(autouse=True)
 def seeded():
     keras.utils.set_random_seed(0)
-    yield
-    keras.backend.clear_session()
 
 
 @pytest.fixture
