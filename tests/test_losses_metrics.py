@@ -174,6 +174,7 @@ def test_loss_in_fit(backend, algorithm, jit_compile):
     x[~real] = 0.0
     # Labels of masked entities do not matter when the mask says so.
     full = np.where(real, labels, 2).astype("int32")
+    scoring = [metrics.MatchedAccuracy(), metrics.AdjustedRandIndex()]
     results = []
     for masked in (False, True):
         keras.utils.set_random_seed(3)
@@ -183,14 +184,14 @@ def test_loss_in_fit(backend, algorithm, jit_compile):
         model.compile(
             keras.optimizers.SGD(0.5),
             losses.MatchedCrossentropy(),
-            metrics=[metrics.MatchedAccuracy(), metrics.AdjustedRandIndex()],
+            metrics=scoring if algorithm == "subsets" else [],
             jit_compile=jit_compile,
         )
         target = full if masked else labels
+        kernel, bias = model.get_weights()
         history = model.fit(x, target, epochs=3, batch_size=4, shuffle=False, verbose=0)
-        evaluated = model.evaluate(x, target, batch_size=4, verbose=0, return_dict=True)
-        scores = model.predict_on_batch(x)
-        assert np.isclose(evaluated["loss"], brute_force(labels, scores).mean(), atol=1e-5)
+        first = brute_force(labels, x @ kernel + bias).mean()
+        assert np.isclose(history.history["loss"][0], first, atol=1e-5)
         results.append((history.history, model.get_weights()))
     assert results[0][0]["loss"][-1] < results[0][0]["loss"][0]
     for key, values in results[0][0].items():
