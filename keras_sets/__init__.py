@@ -8,7 +8,8 @@ from keras_sets import losses
 from keras_sets import metrics
 from keras_sets import models
 from keras_sets import ops
+from keras_sets import testing
 
 __version__ = metadata.version("keras-sets")
 
-__all__ = ["callbacks", "layers", "losses", "metrics", "models", "ops"]
+__all__ = ["callbacks", "layers", "losses", "metrics", "models", "ops", "testing"]

@@ -251,6 +251,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.directory = pathlib.Path(directory)
         self.callbacks = list(callbacks)
         self.keep = validation.positive_integer("keep", keep)
+        self._random_state = []
 
     def files(self):
         """The checkpoint files, oldest first."""
@@ -261,6 +262,11 @@ class Checkpoint(keras.callbacks.Callback):
                 if match:
                     found[int(match[1])] = path
         return [found[number] for number in sorted(found)]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not in `restore`: the start of `fit` draws from the generators as well.
+        set_backend_random_state(self._random_state)
+        self._random_state = []
 
     def on_epoch_end(self, epoch, logs=None):
         self.save(epoch + 1)
@@ -332,7 +338,7 @@ class Checkpoint(keras.callbacks.Callback):
                 f"has {expected}"
             )
         set_model_state(model, _numbered(arrays, "model"))
-        set_backend_random_state(_numbered(arrays, "random"))
+        self._random_state = _numbered(arrays, "random")
         for position, callback in enumerate(self.callbacks):
             state = dict(description["callbacks"][position])
             del state["class"]

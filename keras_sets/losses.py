@@ -7,8 +7,12 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 
 
-def check_labels(y_true, y_pred, name):
-    """Raises unless labels are `(batch, n)` and scores `(batch, n, classes)`."""
+def check_labels(y_true, y_pred, name, ignore_class=-1):
+    """Raises unless labels are `(batch, n)` and scores `(batch, n, classes)`.
+
+    Labels have to be classes or `ignore_class`, which is checked where they can be seen:
+    outside compiled steps.
+    """
     true_shape, pred_shape = tuple(y_true.shape), tuple(y_pred.shape)
     if len(pred_shape) != 3 or pred_shape[-1] is None:
         raise ValueError(
@@ -19,6 +23,16 @@ def check_labels(y_true, y_pred, name):
         raise ValueError(
             f"{name} expects integer `y_true` of shape `(batch, n)`, here {pred_shape[:-1]}. "
             f"Received: y_true.shape={true_shape}"
+        )
+    labels = validation.visible_array(y_true)
+    if labels is None:
+        return
+    wrong = (labels != ignore_class) & ~((labels >= 0) & (labels < pred_shape[-1]))
+    if wrong.any():
+        raise ValueError(
+            f"{name} expects labels `y_true` in 0..{pred_shape[-1] - 1}, the classes of "
+            f"`y_pred`, or {ignore_class} for padding. Received: {int(wrong.sum())} of "
+            f"{labels.size} labels are others, the first is {labels[wrong][0]}"
         )
 
 
@@ -103,12 +117,12 @@ class MatchedCrossentropy(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        check_labels(y_true, y_pred, "MatchedCrossentropy")
+        check_labels(y_true, y_pred, "MatchedCrossentropy", self.ignore_class)
         y_true, y_pred = self._ignore_masked(y_pred, y_true)
         return super().__call__(y_true, y_pred, sample_weight=sample_weight)
 
     def call(self, y_true, y_pred):
-        check_labels(y_true, y_pred, "MatchedCrossentropy")
+        check_labels(y_true, y_pred, "MatchedCrossentropy", self.ignore_class)
         if self.from_logits:
             log_p = ops.log_softmax(y_pred, axis=-1)
         else:

@@ -29,7 +29,7 @@ class _ClusteringMetric(keras.metrics.Mean):
             sample_weight: Optional `(batch,)`. Sets without a real entity never count.
         """
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        check_labels(y_true, y_pred, self.__class__.__name__)
+        check_labels(y_true, y_pred, self.__class__.__name__, self.ignore_class)
         y_true, y_pred = self._ignore_masked(y_pred, y_true)
         classes = y_pred.shape[-1]
         chosen = ops.one_hot(ops.argmax(y_pred, axis=-1), classes, dtype="float32")

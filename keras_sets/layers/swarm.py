@@ -1,4 +1,5 @@
 import keras
+from keras import backend
 from keras import ops
 
 from keras_sets import ops as set_ops
@@ -215,16 +216,23 @@ class Swarm(SetLayer):
     def _iterate(self, state, constants):
         """The states after every iteration, or after the last only, as `[(h, c), ...]`."""
         constants = [None if t is None else ops.convert_to_tensor(t) for t in constants]
-        given = [t for t in constants if t is not None]
+        dtypes = [backend.standardize_dtype(t.dtype) for t in constants if t is not None]
+        # TensorFlow's rematerialisation adds zeros to its arguments: no bool among them.
+        given = [
+            ops.cast(t, "int32") if backend.standardize_dtype(t.dtype) == "bool" else t
+            for t in constants
+            if t is not None
+        ]
 
         def step(index, h, c, *given):
-            remaining = iter(given)
+            remaining = iter(ops.cast(t, d) for t, d in zip(given, dtypes, strict=True))
             return self._step(
                 index, h, c, *(None if t is None else next(remaining) for t in constants)
             )
 
         run = keras.remat(step) if self.remat else step
-        if self.unroll or self.iterations == 1:
+        # TensorFlow's loops cannot scatter into buffers of sets without places.
+        if self.unroll or self.iterations == 1 or 0 in state[0].shape[1:-1]:
             states = [state]
             for index in range(1, self.iterations):
                 # A tensor: rematerialisation takes tensors only.

@@ -1,0 +1,155 @@
+"""The registry of layer cases. A new layer is one row here; every law then tests it."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from keras import ops
+
+from keras_sets import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A layer to test.
+
+    Attributes:
+        name: Name of the case in test reports.
+        make: `make(**kwargs)` gives the layer; `dtype` is the only keyword argument used.
+        symmetry: `"equivariant"`, `"invariant"` or `"causal"`.
+        entities: Sizes of the entity axes in tests.
+        scale_invariant: Whether a common factor of the weights changes nothing.
+        copies: As in `keras_sets.testing.assert_multiplicity`.
+        empty: What a set without entities gives: `"zero"` or `"finite"`.
+        training: Value of `training` in the calls.
+        returns_states: The output is `(y, h, c)`, states of all iterations.
+        slow: Whether the slower tests (fit, dtype policies, export) run this row too.
+    """
+
+    name: str
+    make: Callable
+    symmetry: str
+    entities: tuple = (5,)
+    scale_invariant: bool = True
+    copies: str = "all"
+    empty: str = "zero"
+    training: bool | None = None
+    returns_states: bool = False
+    slow: bool = True
+
+    def inputs(self, seed=0, batch=2, features=3, entities=None):
+        """`(x, mask, weights)`: both leave out some entities, and none leaves out all."""
+        rng = np.random.default_rng(seed)
+        shape = (batch, *(entities or self.entities))
+        mask = rng.random(shape) < 0.7
+        weights = np.where(rng.random(shape) < 0.8, 2 * rng.random(shape), 0.0)
+        if mask.size:
+            mask.reshape(batch, -1)[:, 0] = True
+            weights.reshape(batch, -1)[:, 0] = 0.5
+        x = rng.normal(size=(*shape, features)).astype("float32")
+        return x, mask, weights.astype("float32")
+
+    def function(self, layer=None):
+        """The layer as the checks call it: one output per entity or per set."""
+        layer = layer or self.make()
+        return StatesAtEntities(layer) if self.returns_states else layer
+
+
+class StatesAtEntities:
+    """`(y, h, c)` with the states of all iterations as features of the entities."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    @property
+    def built(self):
+        return self.layer.built
+
+    @property
+    def trainable_variables(self):
+        return self.layer.trainable_variables
+
+    @property
+    def non_trainable_variables(self):
+        return self.layer.non_trainable_variables
+
+    def __call__(self, *args, **kwargs):
+        y, *states = self.layer(*args, **kwargs)
+        return [y, *(ops.moveaxis(state, 1, -1) for state in states)]
+
+
+def _factory(cls, *args, **options):
+    return lambda **kwargs: cls(*args, **options, **kwargs)
+
+
+def _pooling(name, cls, **options):
+    return Case(name, _factory(cls), "invariant", **options)
+
+
+def _dense(pooling, symmetry="equivariant", **options):
+    make = _factory(
+        layers.PermutationEquivariantDense,
+        4,
+        activation="tanh",
+        pooling=pooling,
+        bias_initializer="random_normal",
+    )
+    name = options.pop("name", f"dense_{pooling}")
+    return Case(name, make, symmetry, empty="finite", **options)
+
+
+def _swarm(name, symmetry="equivariant", **options):
+    names = {field.name for field in dataclasses.fields(Case)}
+    case = {key: options.pop(key) for key in list(options) if key in names}
+    options = {"hidden_units": 3, "iterations": 3, "bias_initializer": "random_normal", **options}
+    return Case(name, _factory(layers.Swarm, 4, **options), symmetry, empty="finite", **case)
+
+
+POOLINGS = [
+    _pooling("mean_pooling", layers.MeanPooling),
+    _pooling("sum_pooling", layers.SumPooling, scale_invariant=False),
+    _pooling("max_pooling", layers.MaxPooling),
+    _pooling("logsumexp_pooling", layers.LogSumExpPooling, scale_invariant=False),
+    _pooling("mean_pooling_2d", layers.MeanPooling, entities=(3, 2), slow=False),
+    Case("causal_mean_pooling", _factory(layers.CausalMeanPooling), "causal", copies="last"),
+    Case(
+        "causal_mean_pooling_2d",
+        _factory(layers.CausalMeanPooling),
+        "causal",
+        copies="last",
+        entities=(3, 2),
+        slow=False,
+    ),
+]
+
+CASES = [
+    *POOLINGS,
+    _dense("mean"),
+    _dense("sum", scale_invariant=False, slow=False),
+    _dense("max", slow=False),
+    _dense("logsumexp", scale_invariant=False, slow=False),
+    _dense("causal", "causal", copies="last"),
+    _dense("mean", name="dense_mean_2d", entities=(3, 2), slow=False),
+    _swarm("swarm_mean"),
+    _swarm("swarm_sum", pooling="sum", scale_invariant=False, slow=False),
+    _swarm("swarm_max", pooling="max", slow=False),
+    _swarm("swarm_logsumexp", pooling="logsumexp", scale_invariant=False, slow=False),
+    _swarm("swarm_causal", "causal", pooling="causal", copies="none"),
+    _swarm("swarm_static", context="static", slow=False),
+    _swarm("swarm_self", context="self", slow=False),
+    _swarm("swarm_loop", unroll=False),
+    _swarm("swarm_remat", remat=True),
+    _swarm("swarm_dropout", dropout=0.4, training=True),
+    _swarm("swarm_states", return_iterations=True, returns_states=True, slow=False),
+    _swarm(
+        "swarm_loop_states",
+        return_iterations=True,
+        returns_states=True,
+        unroll=False,
+        dropout=0.4,
+        training=True,
+        slow=False,
+    ),
+    _swarm("swarm_2d", entities=(3, 2), slow=False),
+    _swarm("swarm_causal_2d", "causal", pooling="causal", copies="none", entities=(3, 2)),
+]

@@ -1,0 +1,55 @@
+"""One backend a process: the one that KERAS_BACKEND names, else the first one installed."""
+
+import importlib.util
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tests compile many small functions and run each a few times.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+BACKENDS = ("tensorflow", "jax", "torch")
+INSTALLED = [name for name in BACKENDS if importlib.util.find_spec(name)]
+if "KERAS_BACKEND" not in os.environ and INSTALLED:
+    os.environ["KERAS_BACKEND"] = INSTALLED[0]
+
+import contextlib  # noqa: E402
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def backend():
+    return keras.config.backend()
+
+
+@pytest.fixture
+def float64():
+    """Everything in float64, on every backend."""
+    before = keras.config.floatx()
+    with contextlib.ExitStack() as stack:
+        if keras.config.backend() == "jax":
+            import jax
+
+            wide = getattr(jax, "enable_x64", None)
+            if wide is None:
+                from jax.experimental import enable_x64 as wide
+            stack.enter_context(wide(True))
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        yield
+        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(before)

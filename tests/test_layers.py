@@ -1,0 +1,343 @@
+"""The layers against plain NumPy, and against the Keras layers they extend."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sets import layers
+from keras_sets import testing
+from tests import reference
+
+POOLINGS = ("mean", "sum", "max", "logsumexp", "causal")
+GIVEN = ((), ("mask",), ("weights",), ("mask", "weights"))
+
+
+def arrays(x):
+    return np.asarray(ops.convert_to_numpy(x), "float64")
+
+
+def close(received, expected, tolerance=2e-5):
+    assert received.shape == expected.shape
+    scale = np.abs(expected).max(initial=0.0) or 1.0
+    assert np.abs(received - expected).max(initial=0.0) / scale <= tolerance
+
+
+def example(given=(), batch=3, size=6, features=2):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, size, features)).astype("float32")
+    kinds = {
+        "mask": rng.random((batch, size)) < 0.6,
+        "weights": 2 * rng.random((batch, size)) * (rng.random((batch, size)) < 0.8),
+    }
+    kinds = {name: kinds[name] for name in given}
+    counts = reference.multiplicities(
+        (batch, size), kinds.get("mask"), kinds.get("weights")
+    )
+    return x, kinds, counts
+
+
+def outputs_of(layer, x, **given):
+    return testing.outputs_and_gradients(layer, x, gradients=False, **given)[0]
+
+
+def randomized(layer, shape):
+    """Random values in all weights, biases too."""
+    layer.build(shape)
+    rng = np.random.default_rng(1)
+    layer.set_weights([rng.normal(size=w.shape, scale=0.5) for w in layer.get_weights()])
+    return layer
+
+
+@pytest.mark.parametrize("given", GIVEN, ids="+".join)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling(pooling, given):
+    x, kinds, counts = example(given)
+    cls = {
+        "mean": layers.MeanPooling,
+        "sum": layers.SumPooling,
+        "max": layers.MaxPooling,
+        "logsumexp": layers.LogSumExpPooling,
+        "causal": layers.CausalMeanPooling,
+    }[pooling]
+    expected = reference.pool(pooling, x.astype("float64"), counts)
+    close(outputs_of(cls(), x, **kinds)[0], expected)
+    if pooling != "causal":
+        close(outputs_of(cls(keepdims=True), x, **kinds)[0], expected[:, None])
+
+
+@pytest.mark.parametrize("given", GIVEN, ids="+".join)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_permutation_equivariant_dense(pooling, given):
+    x, kinds, counts = example(given)
+    layer = layers.PermutationEquivariantDense(3, activation="tanh", pooling=pooling)
+    randomized(layer, x.shape)
+    weights = [arrays(w) for w in (layer.kernel, layer.pooled_kernel, layer.bias)]
+    expected = reference.permutation_equivariant_dense(x, counts, *weights, pooling, np.tanh)
+    close(outputs_of(layer, x, **kinds)[0], expected)
+
+
+@pytest.mark.parametrize("context", ["swarm", "static", "self"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_swarm(pooling, context):
+    x, kinds, counts = example(("mask", "weights"))
+    layer = layers.Swarm(
+        3,
+        hidden_units=4,
+        iterations=4,
+        pooling=pooling,
+        context=context,
+        return_iterations=True,
+    )
+    randomized(layer, x.shape)
+    cell = layer.cell
+    weights = [cell.kernel, cell.recurrent_kernel, cell.pooled_kernel, cell.bias]
+    projection = [layer.projection.kernel, layer.projection.bias]
+    expected = reference.swarm(
+        x,
+        counts,
+        [arrays(w) for w in weights],
+        [arrays(w) for w in projection],
+        iterations=4,
+        pooling=pooling,
+        context=context,
+    )
+    for received, value in zip(outputs_of(layer, x, **kinds), expected, strict=True):
+        close(received, value)
+
+
+def test_pooling_by_name_layer_and_callable():
+    x, kinds, _ = example(("mask", "weights"))
+
+    def twice_the_mean(x, mask=None, weights=None):
+        return 2.0 * layers.MeanPooling()(x, mask=mask, weights=weights)
+
+    outputs = []
+    for pooling in ("mean", layers.MeanPooling(), layers.MeanPooling(keepdims=True)):
+        layer = layers.PermutationEquivariantDense(3, pooling=pooling)
+        outputs.append(outputs_of(randomized(layer, x.shape), x, **kinds)[0])
+    close(outputs[1], outputs[0])
+    close(outputs[2], outputs[0])
+    layer = randomized(layers.PermutationEquivariantDense(3, pooling=twice_the_mean), x.shape)
+    by_function = outputs_of(layer, x, **kinds)[0]
+    layer = randomized(layers.PermutationEquivariantDense(3), x.shape)
+    layer.pooled_kernel.assign(2.0 * layer.pooled_kernel)
+    close(by_function, outputs_of(layer, x, **kinds)[0])
+    assert layers.PermutationEquivariantDense(3, pooling="causal").symmetry == "causal"
+
+
+# --- The cell ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_cell_is_an_lstm_cell(use_bias):
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    ours = keras.layers.RNN(
+        layers.SwarmCell(4, use_bias=use_bias), return_sequences=True, return_state=True
+    )
+    theirs = keras.layers.RNN(
+        keras.layers.LSTMCell(4, use_bias=use_bias), return_sequences=True, return_state=True
+    )
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+    theirs.cell.bias is None or theirs.cell.bias.assign(np.linspace(-1, 1, 16))
+    names = ("kernel", "recurrent_kernel") + (("bias",) if use_bias else ())
+    for name in names:
+        getattr(ours.cell, name).assign(getattr(theirs.cell, name))
+    got, expected = (testing.outputs_and_gradients(layer, x) for layer in (ours, theirs))
+    for new, old in zip(got[0], expected[0], strict=True):
+        close(new, old)
+    close(got[1], expected[1])
+    order = [w.name for w in ours.trainable_variables]
+    unused = got[2].pop(order.index("pooled_kernel"))
+    assert not unused.any()
+    for new, old in zip(got[2], expected[2], strict=True):
+        close(new, old)
+
+
+def test_cell_starts_like_an_lstm_cell():
+    ours, theirs = layers.SwarmCell(4), keras.layers.LSTMCell(4)
+    ours.build((2, 3))
+    theirs.build((2, 3))
+    close(arrays(ours.bias), arrays(theirs.bias), 0.0)
+    assert ours.kernel.shape == theirs.kernel.shape == (3, 16)
+    assert ours.recurrent_kernel.shape == theirs.recurrent_kernel.shape == (4, 16)
+    assert ours.pooled_kernel.shape == (4, 16)
+    assert ours.state_size == theirs.state_size and ours.output_size == theirs.output_size
+
+
+def test_cell_in_stacked_cells():
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    rnn = keras.layers.RNN([layers.SwarmCell(4), layers.SwarmCell(2)], return_sequences=True)
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, rnn(inputs))
+    stacked = model.predict_on_batch(x)
+    assert stacked.shape == (2, 5, 2)
+    y = x
+    for cell in rnn.cell.cells:
+        y = outputs_of(keras.layers.RNN(cell, return_sequences=True), y)[0]
+    close(stacked, y)
+
+
+def test_cell_takes_any_leading_axes():
+    rng = np.random.default_rng(0)
+    x, h, c = (rng.normal(size=(2, 3, 5, width)).astype("float32") for width in (3, 4, 4))
+    pooled = rng.normal(size=(2, 1, 1, 2)).astype("float32")
+    cell = randomized(layers.SwarmCell(4, pooled_units=2), x.shape)
+    y, (new_h, new_c) = cell(x, [h, c], pooled=pooled)
+    weights = [cell.kernel, cell.recurrent_kernel, cell.pooled_kernel, cell.bias]
+    weights = [arrays(w) for w in weights]
+    for place in np.ndindex(2, 3, 5):
+        expected = reference.swarm_cell(
+            x[place], h[place], c[place], pooled[place[0], 0, 0], *weights
+        )
+        close(arrays(new_h)[place], expected[0])
+        close(arrays(new_c)[place], expected[1])
+    close(arrays(y), arrays(new_h), 0.0)
+    flat = [a.reshape(-1, a.shape[-1]) for a in (x, h, c)]
+    pooled = np.repeat(pooled.reshape(2, 2), 15, axis=0)
+    flat_y, _ = cell(flat[0], flat[1:], pooled=pooled)
+    close(arrays(flat_y), arrays(y).reshape(-1, 4), 1e-6)
+
+
+# --- Weights -------------------------------------------------------------------------
+
+
+def count(layer, features):
+    layer.build((None, None, features))
+    return layer.count_params()
+
+
+def test_numbers_of_weights():
+    assert count(layers.Swarm(10, hidden_units=128), 2) == 135_178
+    assert count(layers.Swarm(10, hidden_units=128, iterations=20), 2) == 135_178
+    dense = layers.PermutationEquivariantDense(4)
+    dense.build((None, 512, 2))
+    assert dense.count_params() == 20
+    contexts = {count(layers.Swarm(4, context=c), 3) for c in ("swarm", "static", "self")}
+    assert len(contexts) == 1
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_kernels_of_one_layer_differ(seed):
+    shared = keras.initializers.GlorotUniform(seed=seed)
+    dense = layers.PermutationEquivariantDense(
+        4, kernel_initializer=shared, pooled_initializer=shared
+    )
+    cell = layers.SwarmCell(
+        4, kernel_initializer=shared, recurrent_initializer=shared, pooled_initializer=shared
+    )
+    for layer in (dense, cell):
+        layer.build((None, None, 4))
+        kernels = [arrays(w) for w in layer.weights if "kernel" in w.name]
+        for i, one in enumerate(kernels):
+            for other in kernels[:i]:
+                assert np.abs(one - other).max() > 1e-3
+    if seed is not None:
+        again = layers.SwarmCell(
+            4,
+            kernel_initializer=shared,
+            recurrent_initializer=shared,
+            pooled_initializer=shared,
+        )
+        again.build((None, None, 4))
+        for one, other in zip(cell.weights, again.weights, strict=True):
+            close(arrays(one), arrays(other), 0.0)
+
+
+def test_regularizers_and_constraints_are_used():
+    layer = layers.PermutationEquivariantDense(
+        4,
+        kernel_regularizer="l2",
+        pooled_regularizer="l2",
+        pooled_constraint="non_neg",
+        activity_regularizer="l2",
+    )
+    layer(np.ones((2, 5, 3), "float32"))
+    assert len(layer.losses) == 3
+    assert layer.pooled_kernel.constraint is not None
+
+
+# --- Ways to run the same iterations ----------------------------------------------------
+
+WAYS = {
+    "unrolled": {},
+    "loop": {"unroll": False},
+    "remat": {"remat": True},
+    "loop_remat": {"unroll": False, "remat": True},
+}
+
+
+def make_way(way, **options):
+    options = {"hidden_units": 4, "iterations": 4, "dropout": 0.3, "seed": 3, **options}
+    return layers.Swarm(2, **options, **WAYS[way])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "causal"])
+@pytest.mark.parametrize("way", list(WAYS)[1:])
+def test_ways_are_equal(way, pooling):
+    x, kinds, _ = example(("mask", "weights"))
+    base = randomized(make_way("unrolled", pooling=pooling), x.shape)
+    other = make_way(way, pooling=pooling)
+    other.build(x.shape)
+    other.set_weights(base.get_weights())
+    rng = np.random.default_rng(5)
+    cotangents = [rng.normal(size=(3, 6, 2))]
+    expected, received = (
+        testing.outputs_and_gradients(layer, x, cotangents, training=True, **kinds)
+        for layer in (base, other)
+    )
+    close(received[0][0], expected[0][0])
+    close(received[1], expected[1])
+    for new, old in zip(received[2], expected[2], strict=True):
+        close(new, old)
+
+
+@pytest.mark.parametrize(
+    ("jit_compile", "returns"), [(False, False), (False, True), (True, True)]
+)
+def test_ways_are_equal_in_fit(backend, jit_compile, returns):
+    if jit_compile and backend != "tensorflow":
+        pytest.skip("JAX compiles anyway; torch's compiler is experimental in Keras")
+    x, kinds, _ = example(("mask", "weights"), batch=4)
+    results = {}
+    for way in WAYS:
+        keras.utils.set_random_seed(0)
+        layer = make_way(way, return_iterations=returns)
+        inputs = keras.Input((6, 2))
+        given = {"mask": keras.Input((6,), dtype="bool"), "weights": keras.Input((6,))}
+        y = layer(inputs, **given)
+        if returns:
+            y = keras.layers.Concatenate()([y[0], y[1][:, 1], y[2][:, 2]])
+        model = keras.Model([inputs, *given.values()], layers.MeanPooling()(y, **given))
+        model.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=jit_compile or "auto")
+        target = np.ones((4, y.shape[-1]), "float32")
+        model.fit([x, *kinds.values()], target, epochs=2, batch_size=4, verbose=0)
+        results[way] = model.get_weights()
+    for way in results:
+        for new, old in zip(results[way], results["unrolled"], strict=True):
+            close(new, old, 1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_states_of_iterations(way):
+    x, kinds, _ = example(("mask",))
+    whole = make_way(way, return_iterations=True)
+    randomized(whole, x.shape)
+    y, h, c = outputs_of(whole, x, **kinds)
+    assert h.shape == c.shape == (3, 4, 6, 4)
+    for iterations in (1, 3):
+        part = make_way(way, iterations=iterations, return_iterations=True)
+        part.build(x.shape)
+        part.set_weights(whole.get_weights()[: len(part.get_weights())])
+        _, part_h, part_c = outputs_of(part, x, **kinds)
+        close(part_h, h[:, :iterations])
+        close(part_c, c[:, :iterations])
+    # The output is the projection of the last states.
+    kernel, bias = arrays(whole.projection.kernel), arrays(whole.projection.bias)
+    expected = np.concatenate([h[:, -1], c[:, -1]], axis=-1) @ kernel + bias
+    close(y, np.where(kinds["mask"][..., None], expected, 0.0))
+    plain = make_way(way)
+    plain.build(x.shape)
+    plain.set_weights(whole.get_weights())
+    close(outputs_of(plain, x, **kinds)[0], y)

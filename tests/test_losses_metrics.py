@@ -1,0 +1,294 @@
+"""Matching, the matched loss, and clustering metrics against SciPy and scikit-learn."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sets import losses
+from keras_sets import metrics
+from keras_sets import testing
+from keras_sets.ops import linear_sum_assignment
+from keras_sets.ops import matching
+
+scipy_optimize = pytest.importorskip("scipy.optimize")
+sklearn_metrics = pytest.importorskip("sklearn.metrics")
+
+
+@pytest.fixture(params=["subsets", "shortest_paths"])
+def algorithm(request, monkeypatch):
+    if request.param == "shortest_paths":
+        monkeypatch.setattr(matching, "SUBSET_LIMIT", 0)
+    return request.param
+
+
+def assignments(cost):
+    """The matching inside a compiled function, as it is used."""
+    outputs, _, _ = testing.outputs_and_gradients(linear_sum_assignment, cost, gradients=False)
+    return outputs[0].astype(int)
+
+
+def total(cost, assignment):
+    return np.take_along_axis(cost, assignment[..., None], axis=-1).sum(axis=(1, 2))
+
+
+def matrices(n, rng):
+    """Random and degenerate cost matrices."""
+    shape = (6, n, n)
+    return np.concatenate(
+        [
+            rng.normal(size=shape),
+            rng.integers(0, 3, size=shape),
+            rng.random(shape) < 0.3,
+            np.zeros((1, n, n)),
+            np.ones((1, n, n)),
+            np.broadcast_to(rng.normal(size=(1, n, 1)), (1, n, n)),
+            np.broadcast_to(rng.normal(size=(1, 1, n)), (1, n, n)),
+            -np.eye(n)[None],
+            100 * rng.normal(size=shape),
+        ]
+    ).astype("float32")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 10, 12])
+def test_matching(n, algorithm, rng):
+    assert_optimal(matrices(n, rng))
+
+
+@pytest.mark.parametrize("n", [13, 15])
+def test_matching_of_many_classes(n, rng):
+    assert_optimal(matrices(n, rng))
+
+
+def assert_optimal(cost):
+    received = assignments(cost)
+    n = cost.shape[-1]
+    assert (np.sort(received, axis=1) == np.arange(n)).all()
+    wide = cost.astype("float64")
+    best = np.array([c[scipy_optimize.linear_sum_assignment(c)].sum() for c in wide])
+    scale = np.abs(wide).max(axis=(1, 2)) + 1e-12
+    assert (np.abs(total(wide, received) - best) / scale).max() < 1e-5
+
+
+def test_matching_is_broken():
+    """The check finds a greedy matching."""
+    cost = np.array([[[0.0, 1.0], [0.5, 9.0]]])
+    greedy = np.array([[0, 1]])
+    best = cost[0][scipy_optimize.linear_sum_assignment(cost[0])].sum()
+    assert total(cost, greedy)[0] > best + 1.0
+    assert total(cost, assignments(cost))[0] == best
+
+
+def test_matching_needs_a_square():
+    for shape in ((2, 3, 4), (2, None, None)):
+        with pytest.raises(ValueError, match="`cost` must be square.*Received: cost.shape"):
+            linear_sum_assignment(keras.KerasTensor(shape))
+
+
+# --- The loss ------------------------------------------------------------------------
+
+
+def example(batch=4, n=7, classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(batch, n, classes)).astype("float32")
+    labels = rng.integers(0, classes, size=(batch, n)).astype("int32")
+    labels[1, 5:] = -1
+    labels[2, 1:] = -1
+    return labels, logits
+
+
+def brute_force(labels, logits):
+    """The least cross entropy over all permutations."""
+    logits = logits.astype("float64")
+    log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    result = []
+    for y, scores in zip(labels, log_p, strict=True):
+        real = y >= 0
+        result.append(
+            min(
+                -scores[real][np.arange(real.sum()), np.array(order)[y[real]]].mean()
+                if real.any()
+                else 0.0
+                for order in itertools.permutations(range(logits.shape[-1]))
+            )
+        )
+    return np.array(result)
+
+
+def loss_of(labels, scores, **options):
+    loss = losses.MatchedCrossentropy(reduction=None, **options)
+    outputs, gradient, _ = testing.outputs_and_gradients(lambda s: loss(labels, s), scores)
+    return outputs[0], gradient
+
+
+def test_loss(algorithm):
+    labels, logits = example()
+    labels[3] = -1
+    received, gradient = loss_of(labels, logits)
+    assert np.allclose(received, brute_force(labels, logits), atol=1e-5)
+    assert received[3] == 0.0
+    assert np.isfinite(gradient).all()
+    assert not gradient[labels < 0].any()
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    from_probabilities, _ = loss_of(labels, probabilities, from_logits=False)
+    assert np.allclose(from_probabilities, received, atol=1e-5)
+
+
+def test_loss_is_invariant():
+    labels, logits = example()
+    expected, _ = loss_of(labels, logits)
+    renamed = np.where(labels < 0, -1, np.array([2, 0, 3, 1])[labels]).astype("int32")
+    assert np.allclose(loss_of(renamed, logits)[0], expected, atol=1e-6)
+    assert np.allclose(loss_of(labels, logits[..., ::-1])[0], expected, atol=1e-6)
+    backwards, _ = loss_of(labels[:, ::-1], logits[:, ::-1])
+    assert np.allclose(backwards, expected, atol=1e-6)
+
+
+def test_loss_ignores_what_padding_holds():
+    labels, logits = example()
+    expected, expected_gradient = loss_of(labels, logits)
+    logits[labels < 0] = np.nan
+    received, gradient = loss_of(labels, logits)
+    assert np.allclose(received, expected)
+    real = labels >= 0
+    assert np.allclose(gradient[real], expected_gradient[real])
+
+
+def test_loss_with_another_ignore_class():
+    labels, logits = example()
+    expected, _ = loss_of(labels, logits)
+    other = np.where(labels < 0, 99, labels)
+    assert np.allclose(loss_of(other, logits, ignore_class=99)[0], expected)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_loss_in_fit(backend, algorithm, jit_compile):
+    """An implicit mask of the scores is the same as labels of -1, and reweights nothing."""
+    if jit_compile and backend == "torch":
+        pytest.skip("torch's compiler is experimental in Keras")
+    labels, _ = example(batch=4)
+    real = labels >= 0
+    x = np.random.default_rng(1).normal(size=(4, 7, 3)).astype("float32")
+    x[~real] = 0.0
+    # Labels of masked entities do not matter when the mask says so.
+    full = np.where(real, labels, 2).astype("int32")
+    scoring = [metrics.MatchedAccuracy(), metrics.AdjustedRandIndex()]
+    results = []
+    for masked in (False, True):
+        keras.utils.set_random_seed(3)
+        inputs = keras.Input((7, 3))
+        y = keras.layers.Masking(0.0)(inputs) if masked else inputs
+        model = keras.Model(inputs, keras.layers.Dense(4)(y))
+        model.compile(
+            keras.optimizers.SGD(0.5),
+            losses.MatchedCrossentropy(),
+            metrics=scoring if algorithm == "subsets" else [],
+            jit_compile=jit_compile,
+        )
+        target = full if masked else labels
+        kernel, bias = model.get_weights()
+        history = model.fit(x, target, epochs=3, batch_size=4, shuffle=False, verbose=0)
+        first = brute_force(labels, x @ kernel + bias).mean()
+        assert np.isclose(history.history["loss"][0], first, atol=1e-5)
+        results.append((history.history, model.get_weights()))
+    assert results[0][0]["loss"][-1] < results[0][0]["loss"][0]
+    for key, values in results[0][0].items():
+        assert np.allclose(values, results[1][0][key], atol=1e-5), key
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+def test_loss_config():
+    loss = losses.MatchedCrossentropy(from_logits=False, ignore_class=7, reduction="sum")
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config()
+
+
+# --- Metrics -------------------------------------------------------------------------
+
+
+def scores_of(predicted, classes):
+    return np.eye(classes, dtype="float32")[predicted]
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_metrics(classes, rng):
+    labels = rng.integers(0, classes, size=(8, 12))
+    predicted = rng.integers(0, classes, size=(8, 12))
+    predicted[:3] = rng.permutation(classes)[labels[:3]]
+    labels[3], predicted[3] = 0, 1
+    labels[4, 6:] = -1
+    labels[5, 1:] = -1
+    ari, accuracy = [], []
+    for y, p in zip(labels, predicted, strict=True):
+        y, p = y[y >= 0], p[y >= 0]
+        ari.append(sklearn_metrics.adjusted_rand_score(y, p))
+        table = np.zeros((classes, classes))
+        np.add.at(table, (y, p), 1)
+        rows, columns = scipy_optimize.linear_sum_assignment(-table)
+        accuracy.append(table[rows, columns].sum() / len(y))
+    for metric, values in (
+        (metrics.AdjustedRandIndex(), ari),
+        (metrics.MatchedAccuracy(), accuracy),
+    ):
+        metric.update_state(labels, scores_of(predicted, classes))
+        assert np.isclose(float(metric.result()), np.mean(values), atol=1e-5)
+        metric.reset_state()
+        weights = np.arange(8.0)
+        metric.update_state(labels[:4], scores_of(predicted[:4], classes), weights[:4])
+        metric.update_state(labels[4:], scores_of(predicted[4:], classes), weights[4:])
+        expected = np.average(values, weights=weights)
+        assert np.isclose(float(metric.result()), expected, atol=1e-5)
+        again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+        assert again.get_config() == metric.get_config()
+
+
+def test_metrics_ignore_empty_sets():
+    labels = np.array([[0, 1, 1], [-1, -1, -1]])
+    scores = scores_of(np.array([[1, 0, 0], [0, 0, 0]]), 2)
+    for metric in (metrics.AdjustedRandIndex(), metrics.MatchedAccuracy()):
+        assert float(metric.result()) == 0.0
+        metric.update_state(labels, scores)
+        assert float(metric.result()) == 1.0
+
+
+# --- Bad input -----------------------------------------------------------------------
+
+CONSUMERS = [
+    lambda y, p: losses.MatchedCrossentropy()(y, p),
+    lambda y, p: metrics.MatchedAccuracy().update_state(y, p),
+    lambda y, p: metrics.AdjustedRandIndex().update_state(y, p),
+]
+
+
+@pytest.mark.parametrize("consume", CONSUMERS, ids=["loss", "accuracy", "ari"])
+def test_bad_input(consume):
+    labels, logits = example()
+    with pytest.raises(ValueError, match=r"`y_pred` of shape.*y_pred\.shape=\(4, 7\)"):
+        consume(labels, logits[..., 0])
+    with pytest.raises(ValueError, match=r"`y_true` of shape.*y_true\.shape=\(4, 6\)"):
+        consume(labels[:, :-1], logits)
+    with pytest.raises(ValueError, match=r"`y_true` of shape.*y_true\.shape=\(4, 7, 1\)"):
+        consume(labels[..., None], logits)
+    for wrong in (4, -2):
+        bad = labels.copy()
+        bad[0, 0] = wrong
+        with pytest.raises(ValueError, match=rf"0\.\.3.*1 of 28.*the first is {wrong}"):
+            consume(bad, logits)
+
+
+def test_labels_in_a_traced_function_are_not_seen():
+    labels, logits = example()
+    bad = np.where(labels < 0, -1, labels + 10)
+    outputs, _, _ = testing.outputs_and_gradients(
+        lambda y: losses.MatchedCrossentropy(reduction=None)(
+            ops.cast(y, "int32"), ops.convert_to_tensor(logits)
+        ),
+        np.where(labels < 0, -1, labels),
+        gradients=False,
+    )
+    assert np.isfinite(outputs[0]).all()
+    with pytest.raises(ValueError, match="y_true"):
+        losses.MatchedCrossentropy()(bad, logits)

@@ -1,0 +1,138 @@
+"""Outputs and gradients against the original PyTorch implementation; see data/README.md."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sets import layers
+from keras_sets import losses
+from keras_sets import testing
+from keras_sets.ops import matching
+
+DATA = pathlib.Path(__file__).parent / "data"
+TOLERANCE = 1e-6
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def load(name):
+    with np.load(DATA / f"{name}.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def assert_parity(what, received, expected):
+    assert received.shape == expected.shape, what
+    error = np.abs(received - expected).max() / np.abs(expected).max()
+    assert error < TOLERANCE, f"{what}: relative error {error:.3g}"
+
+
+def compare(layer, arrays, weights):
+    """`weights` maps variables to a function of PyTorch's array of the same name or sum."""
+    mask = arrays["mask"].astype(bool) if "mask" in arrays else None
+    cotangent = arrays["cotangent"]
+    real = np.ones(cotangent.shape[:-1], bool) if mask is None else mask
+    cotangent = np.where(real[..., None], cotangent, 0.0)
+    outputs, towards_x, towards_weights = testing.outputs_and_gradients(
+        layer, arrays["x"], [cotangent], mask=mask
+    )
+    assert_parity("outputs", outputs[0][real], arrays["y"][real])
+    assert_parity("gradient towards x", towards_x[real], arrays["grad_x"][real])
+    assert not towards_x[~real].any()
+    assert len(towards_weights) == len(weights)
+    for variable, gradient in zip(layer.trainable_variables, towards_weights, strict=True):
+        expected = weights[variable.path]
+        if expected is None:
+            assert not gradient.any(), variable.path
+        else:
+            assert_parity(f"gradient towards {variable.path}", gradient, expected)
+
+
+def to_keras(array, gates=False):
+    """`(out, in, 1...)` to `(in, out)`, gates i, f, o, g to i, f, g, o."""
+    array = array.reshape(array.shape[:2]) if array.ndim > 1 else array
+    if gates:
+        i, f, o, g = np.split(array, 4, axis=0)
+        array = np.concatenate([i, f, g, o], axis=0)
+    return array.T
+
+
+SWARMS = (
+    "swarm_mean",
+    "swarm_mean_masked",
+    "swarm_mean_2d",
+    "swarm_causal",
+    "swarm_causal_2d",
+    "swarm_one_iteration",
+)
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+@pytest.mark.parametrize("name", SWARMS)
+def test_swarm(name, unroll):
+    arrays = load(name)
+    layer = layers.Swarm(
+        units=arrays["y"].shape[-1],
+        hidden_units=arrays["w:cell.Whh.weight"].shape[1],
+        iterations=int(arrays["iterations"]),
+        pooling="causal" if "causal" in name else "mean",
+        unroll=unroll,
+    )
+    layer.build(arrays["x"].shape)
+    variables = {
+        "cell.Wih.weight": (layer.cell.kernel, True),
+        "cell.Whh.weight": (layer.cell.recurrent_kernel, True),
+        "cell.Whp.weight": (layer.cell.pooled_kernel, True),
+        "cell.Wih.bias": (layer.cell.bias, True),
+        "ffwd.weight": (layer.projection.kernel, False),
+        "ffwd.bias": (layer.projection.bias, False),
+    }
+    expected = {}
+    for key, (variable, gates) in variables.items():
+        variable.assign(to_keras(arrays[f"w:{key}"], gates))
+        gradient = arrays.get(f"g:{key}")
+        expected[variable.path] = None if gradient is None else to_keras(gradient, gates)
+    compare(layer, arrays, expected)
+
+
+@pytest.mark.parametrize("name", ["set_linear_mean", "set_linear_mean_masked"])
+def test_permutation_equivariant_dense(name):
+    arrays = load(name)
+    layer = layers.PermutationEquivariantDense(arrays["y"].shape[-1])
+    layer.build(arrays["x"].shape)
+    layer.kernel.assign(to_keras(arrays["w:ffwd1.weight"]))
+    layer.pooled_kernel.assign(to_keras(arrays["w:ffwd2.weight"]))
+    # The mean of x @ W + b is mean(x) @ W + b: the two biases are one.
+    layer.bias.assign(arrays["w:ffwd1.bias"] + arrays["w:ffwd2.bias"])
+    assert_parity("biases", arrays["g:ffwd1.bias"], arrays["g:ffwd2.bias"])
+    compare(
+        layer,
+        arrays,
+        {
+            layer.kernel.path: to_keras(arrays["g:ffwd1.weight"]),
+            layer.pooled_kernel.path: to_keras(arrays["g:ffwd2.weight"]),
+            layer.bias.path: arrays["g:ffwd1.bias"],
+        },
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["subsets", "shortest_paths"])
+def test_matched_crossentropy(algorithm, monkeypatch):
+    if algorithm == "shortest_paths":
+        monkeypatch.setattr(matching, "SUBSET_LIMIT", 0)
+    arrays = load("matched_cross_entropy")
+    labels = np.where(arrays["mask"] > 0, arrays["labels"], -1).astype("int32")
+    loss = losses.MatchedCrossentropy(reduction=None)
+
+    def per_set(logits):
+        return loss(labels, logits)
+
+    batch = len(labels)
+    outputs, gradient, _ = testing.outputs_and_gradients(
+        per_set, arrays["logits"], [np.full(batch, 1 / batch)]
+    )
+    assert_parity("loss", outputs[0], arrays["loss_per_set"])
+    assert_parity("gradient", gradient, arrays["grad_logits"])
+    mean = losses.MatchedCrossentropy()(labels, keras.ops.convert_to_tensor(arrays["logits"]))
+    assert_parity("mean", np.array(float(mean)), arrays["loss_per_set"].mean())
