@@ -2,6 +2,7 @@
 
 from importlib import metadata
 
+from keras_sets import convert
 from keras_sets import layers
 from keras_sets import losses
 from keras_sets import metrics
@@ -9,4 +10,4 @@ from keras_sets import ops
 
 __version__ = metadata.version("keras-sets")
 
-__all__ = ["layers", "losses", "metrics", "ops"]
+__all__ = ["convert", "layers", "losses", "metrics", "ops"]

@@ -7,6 +7,7 @@ from keras_sets.layers.pooling import LogSumExpPooling
 from keras_sets.layers.pooling import MaxPooling
 from keras_sets.layers.pooling import MeanPooling
 from keras_sets.layers.pooling import Pooling
+from keras_sets.layers.pooling import PoolingMaps
 from keras_sets.layers.pooling import SumPooling
 from keras_sets.layers.swarm import Swarm
 from keras_sets.layers.swarm_cell import SwarmCell
@@ -18,6 +19,7 @@ __all__ = [
     "MeanPooling",
     "PermutationEquivariantDense",
     "Pooling",
+    "PoolingMaps",
     "SetLayer",
     "SumPooling",
     "Swarm",

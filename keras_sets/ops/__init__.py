@@ -16,6 +16,7 @@ from keras_sets.ops.pooling import set_causal_mean
 from keras_sets.ops.pooling import set_logsumexp
 from keras_sets.ops.pooling import set_max
 from keras_sets.ops.pooling import set_mean
+from keras_sets.ops.pooling import set_pooling_maps
 from keras_sets.ops.pooling import set_sum
 from keras_sets.ops.pooling import zero_absent
 
@@ -31,6 +32,7 @@ __all__ = [
     "set_logsumexp",
     "set_max",
     "set_mean",
+    "set_pooling_maps",
     "set_sum",
     "static_loop",
     "zero_absent",
