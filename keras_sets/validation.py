@@ -14,6 +14,16 @@ def positive_integer(name, value):
     return int(value)
 
 
+def positive_number(name, value):
+    """`value` as float, or a ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+        raise ValueError(
+            f"Received an invalid value for `{name}`, expected a positive number. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
 def fraction(name, value):
     """A number in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:

@@ -9,18 +9,26 @@ from keras_sets.layers.pooling import MeanPooling
 from keras_sets.layers.pooling import Pooling
 from keras_sets.layers.pooling import PoolingMaps
 from keras_sets.layers.pooling import SumPooling
+from keras_sets.layers.set_attention import InducedSetAttentionBlock
+from keras_sets.layers.set_attention import PoolingByMultiheadAttention
+from keras_sets.layers.set_attention import SetAttentionBlock
+from keras_sets.layers.set_normalization import SetNormalization
 from keras_sets.layers.swarm import Swarm
 from keras_sets.layers.swarm_cell import SwarmCell
 
 __all__ = [
     "CausalMeanPooling",
+    "InducedSetAttentionBlock",
     "LogSumExpPooling",
     "MaxPooling",
     "MeanPooling",
     "PermutationEquivariantDense",
     "Pooling",
+    "PoolingByMultiheadAttention",
     "PoolingMaps",
+    "SetAttentionBlock",
     "SetLayer",
+    "SetNormalization",
     "SumPooling",
     "Swarm",
     "SwarmCell",

@@ -4,13 +4,16 @@ Every masked, weighted or causal reduction of the package is written here, once;
 layers, losses and models call these functions and hold no reductions of their own.
 """
 
+from keras_sets.ops.attention import set_attention
 from keras_sets.ops.linear import linear
 from keras_sets.ops.linear import lstm_update
 from keras_sets.ops.loops import static_loop
 from keras_sets.ops.matching import class_overlap
 from keras_sets.ops.matching import linear_sum_assignment
+from keras_sets.ops.normalization import set_standardize
 from keras_sets.ops.pooling import accumulation_dtype
 from keras_sets.ops.pooling import expand_over_entities
+from keras_sets.ops.pooling import flatten_entities
 from keras_sets.ops.pooling import multiplicities
 from keras_sets.ops.pooling import set_causal_mean
 from keras_sets.ops.pooling import set_logsumexp
@@ -24,15 +27,18 @@ __all__ = [
     "accumulation_dtype",
     "class_overlap",
     "expand_over_entities",
+    "flatten_entities",
     "linear",
     "linear_sum_assignment",
     "lstm_update",
     "multiplicities",
+    "set_attention",
     "set_causal_mean",
     "set_logsumexp",
     "set_max",
     "set_mean",
     "set_pooling_maps",
+    "set_standardize",
     "set_sum",
     "static_loop",
     "zero_absent",
