@@ -13,6 +13,7 @@ from keras_sets.layers.set_attention import InducedSetAttentionBlock
 from keras_sets.layers.set_attention import PoolingByMultiheadAttention
 from keras_sets.layers.set_attention import SetAttentionBlock
 from keras_sets.layers.set_normalization import SetNormalization
+from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm import Swarm
 from keras_sets.layers.swarm_cell import SwarmCell
 
@@ -32,4 +33,5 @@ __all__ = [
     "SumPooling",
     "Swarm",
     "SwarmCell",
+    "SwarmStreamingCell",
 ]
