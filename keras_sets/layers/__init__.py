@@ -1,6 +1,11 @@
 """Keras layers on sets."""
 
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.dss import DSS
+from keras_sets.layers.dss import DSSConv1D
+from keras_sets.layers.dss import DSSConv2D
+from keras_sets.layers.dss import DSSConv3D
+from keras_sets.layers.dss import DSSDense
 from keras_sets.layers.permutation_equivariant_dense import PermutationEquivariantDense
 from keras_sets.layers.pooling import CausalMeanPooling
 from keras_sets.layers.pooling import LogSumExpPooling
@@ -19,6 +24,11 @@ from keras_sets.layers.swarm_cell import SwarmCell
 
 __all__ = [
     "CausalMeanPooling",
+    "DSS",
+    "DSSConv1D",
+    "DSSConv2D",
+    "DSSConv3D",
+    "DSSDense",
     "InducedSetAttentionBlock",
     "LogSumExpPooling",
     "MaxPooling",
