@@ -3,6 +3,7 @@
 from importlib import metadata
 
 from keras_sets import convert
+from keras_sets import groups
 from keras_sets import layers
 from keras_sets import losses
 from keras_sets import metrics
@@ -10,4 +11,4 @@ from keras_sets import ops
 
 __version__ = metadata.version("keras-sets")
 
-__all__ = ["convert", "layers", "losses", "metrics", "ops"]
+__all__ = ["convert", "groups", "layers", "losses", "metrics", "ops"]

@@ -120,9 +120,9 @@ def test_exports_as_a_saved_model(tmp_path):
     rnn = keras.layers.RNN(swarm.streaming_cell(), return_sequences=True)
     model = keras.Model(inputs, rnn(inputs))
     model.export(tmp_path / "saved", verbose=False)
-    served = tf.saved_model.load(tmp_path / "saved").serve
+    served = tf.saved_model.load(tmp_path / "saved")
     x = points(2, 5, 3)
-    np.testing.assert_allclose(served(x), ops.convert_to_numpy(swarm(x)), atol=2e-6)
+    np.testing.assert_allclose(served.serve(x), ops.convert_to_numpy(swarm(x)), atol=2e-6)
 
 
 def test_errors():

@@ -6,7 +6,9 @@ from keras_sets.layers.dss import DSSConv1D
 from keras_sets.layers.dss import DSSConv2D
 from keras_sets.layers.dss import DSSConv3D
 from keras_sets.layers.dss import DSSDense
+from keras_sets.layers.graph_equivariant_dense import GraphEquivariantDense
 from keras_sets.layers.permutation_equivariant_dense import PermutationEquivariantDense
+from keras_sets.layers.permutation_group_dense import PermutationGroupDense
 from keras_sets.layers.pooling import CausalMeanPooling
 from keras_sets.layers.pooling import LogSumExpPooling
 from keras_sets.layers.pooling import MaxPooling
@@ -29,11 +31,13 @@ __all__ = [
     "DSSConv2D",
     "DSSConv3D",
     "DSSDense",
+    "GraphEquivariantDense",
     "InducedSetAttentionBlock",
     "LogSumExpPooling",
     "MaxPooling",
     "MeanPooling",
     "PermutationEquivariantDense",
+    "PermutationGroupDense",
     "Pooling",
     "PoolingByMultiheadAttention",
     "PoolingMaps",

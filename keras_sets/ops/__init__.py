@@ -5,6 +5,12 @@ layers, losses and models call these functions and hold no reductions of their o
 """
 
 from keras_sets.ops.attention import set_attention
+from keras_sets.ops.graph import edges_from_nodes
+from keras_sets.ops.graph import node_shares
+from keras_sets.ops.graph import reduce_edges
+from keras_sets.ops.graph import zero_absent_edges
+from keras_sets.ops.groups import orbit_linear
+from keras_sets.ops.groups import orbit_sums
 from keras_sets.ops.linear import linear
 from keras_sets.ops.linear import lstm_update
 from keras_sets.ops.loops import static_loop
@@ -26,12 +32,17 @@ from keras_sets.ops.pooling import zero_absent
 __all__ = [
     "accumulation_dtype",
     "class_overlap",
+    "edges_from_nodes",
     "expand_over_entities",
     "flatten_entities",
     "linear",
     "linear_sum_assignment",
     "lstm_update",
     "multiplicities",
+    "node_shares",
+    "orbit_linear",
+    "orbit_sums",
+    "reduce_edges",
     "set_attention",
     "set_causal_mean",
     "set_logsumexp",
@@ -42,4 +53,5 @@ __all__ = [
     "set_sum",
     "static_loop",
     "zero_absent",
+    "zero_absent_edges",
 ]
