@@ -74,12 +74,16 @@ def check_set(layer, inputs, mask, weights, min_rank=3):
             f"at least one entity axis (rank {min_rank} or more). Received: "
             f"inputs.shape={shape}"
         )
+    check_features(layer, shape)
+    check_multiplicities(layer, "(batch, *entities)", shape, shape[:-1], mask, weights)
+
+
+def check_features(layer, shape):
     if shape[-1] is None:
         raise ValueError(
             f"Layer '{layer}' needs to know the size of the last axis (the features) of "
             f"`inputs`. Received: inputs.shape={shape}"
         )
-    check_multiplicities(layer, "(batch, *entities)", shape, shape[:-1], mask, weights)
 
 
 def check_multiplicities(layer, described, inputs_shape, expected, mask, weights):

@@ -13,6 +13,7 @@ from keras_sets.layers.circular_conv import CircularConv2D
 from keras_sets.layers.circular_conv import CircularConv3D
 from keras_sets.layers.pooling import Pooling
 from keras_sets.layers.pooling import get_pooling
+from keras_sets.layers.pooling import serialize_part
 from keras_sets.layers.pooling import serialize_pooling
 from keras_sets.layers.weight_options import reseeded_config
 
@@ -114,6 +115,7 @@ class DSS(SetLayer):
                 f"Layer '{self.name}' expects `inputs` of shape `(batch, n, *element)` (rank 3 "
                 f"or more). Received: inputs.shape={shape}"
             )
+        validation.check_features(self.name, shape)
         validation.check_multiplicities(
             self.name, "(batch, n)", shape, shape[:2], mask, weights
         )
@@ -196,8 +198,8 @@ class DSS(SetLayer):
         pooled = self.pooled_layer
         return {
             **self._own_config(),
-            "layer": keras.saving.serialize_keras_object(self.layer),
-            "pooled_layer": None if pooled is None else keras.saving.serialize_keras_object(pooled),
+            "layer": serialize_part(self.layer),
+            "pooled_layer": None if pooled is None else serialize_part(pooled),
         }
 
     @classmethod

@@ -146,11 +146,12 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         nodes = shape[1:-1]
         described = ("batch", *"n" * self.input_order, "features")
         square = len(nodes) != 2 or None in nodes or nodes[0] == nodes[1]
-        if len(shape) != len(described) or not square or shape[-1] is None:
+        if len(shape) != len(described) or not square:
             raise ValueError(
                 f"Layer '{self.name}' of input order {self.input_order} expects `inputs` of "
                 f"shape `({', '.join(described)})`. Received: inputs.shape={shape}"
             )
+        validation.check_features(self.name, shape)
         if self.input_order == 0 and self.output_order > 0 and mask is None and weights is None:
             raise ValueError(
                 f"Layer '{self.name}' makes order {self.output_order} of order 0 and expects a "

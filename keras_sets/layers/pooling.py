@@ -344,7 +344,15 @@ def serialize_pooling(pooling):
     for name, cls in POOLINGS.items():
         if type(pooling) is cls and _options(pooling) == _options(cls(name=name)):
             return name
-    return keras.saving.serialize_keras_object(pooling)
+    return serialize_part(pooling)
+
+
+def serialize_part(layer):
+    """The configuration of a layer whose owner builds it, so without a shape of its own."""
+    config = keras.saving.serialize_keras_object(layer)
+    if isinstance(config, dict):
+        config.pop("build_config", None)
+    return config
 
 
 def _options(pooling):

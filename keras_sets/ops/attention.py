@@ -30,21 +30,23 @@ def set_attention(query, key, value, mask=None, weights=None):
     present, weights = multiplicities(mask, weights, dtype)
     if weights is not None:
         weights = _scale_free(weights)
+    if 0 in (query.shape[1], key.shape[1]):
+        shape = ops.shape(query)[:3] + (value.shape[-1],)
+        return ops.zeros(shape, dtype=dtype)
+    counts = _counts(ops.cast(key[:, :, 0, :1], dtype), present, weights)
+    counts = ops.expand_dims(counts[..., 0], (1, 2))
     query = ops.transpose(ops.cast(query, dtype), (0, 2, 1, 3)) * query.shape[-1] ** -0.5
     key = ops.transpose(ops.cast(key, dtype), (0, 2, 3, 1))
     value = ops.transpose(ops.cast(value, dtype), (0, 2, 1, 3))
     scores = query @ key
-    if key.shape[-1] != 0:
-        scores = scores - ops.stop_gradient(_largest(scores, present))
+    scores = scores - ops.stop_gradient(_largest(scores, present))
     if present is None:
         terms = ops.exp(scores)
     else:
         # `(batch, n)` to `(batch, heads, queries, n)`; the exponent is made safe before
         # the exponential, so that absent entities get no gradient either.
         there = present[:, None, None, :]
-        terms = ops.exp(ops.where(there, scores, ops.zeros_like(scores)))
-        counts = _counts(ops.expand_dims(scores[:, 0, 0, :], -1), present, weights)
-        terms = terms * counts[:, None, None, :, 0]
+        terms = ops.exp(ops.where(there, scores, ops.zeros_like(scores))) * counts
     # The softmax is normalised after the product with the values.
     total = ops.sum(terms, axis=-1, keepdims=True)
     return ops.transpose(_ratio(terms @ value, total), (0, 2, 1, 3))

@@ -23,8 +23,8 @@ def node_shares(x, mask=None, weights=None):
     present, weights = multiplicities(mask, weights, dtype)
     if weights is not None:
         weights = _scale_free(weights)
-    one_per_node = ops.reshape(x, (*ops.shape(x)[:2], -1))[..., :1]
-    counts = _counts(ops.cast(one_per_node, dtype), present, weights)[..., 0]
+    one_per_node = ops.ones((*ops.shape(x)[:2], 1), dtype=dtype)
+    counts = _counts(one_per_node, present, weights)[..., 0]
     return _ratio(counts, ops.sum(counts, axis=1, keepdims=True))
 
 
@@ -54,13 +54,12 @@ def reduce_edges(x, mask=None, weights=None):
     x = ops.cast(x, accumulation_dtype(x))
     present, weights = multiplicities(mask, weights, x.dtype)
     x = zero_absent_edges(x, present)
-    shape = ops.shape(x)
-    n, features = shape[1], x.shape[-1]
+    batch, n, _, features = ops.shape(x)
     shares = node_shares(x, present, weights)
     diagonal = ops.sum(ops.where(_on_diagonal(x), x, ops.zeros_like(x)), axis=2)
-    rows = ops.reshape(shares[:, None, None, :] @ x, (-1, n, features))
-    columns = shares[:, None, :] @ ops.reshape(x, (-1, n, n * features))
-    columns = ops.reshape(columns, (-1, n, features))
+    rows = ops.reshape(shares[:, None, None, :] @ x, (batch, n, features))
+    columns = shares[:, None, :] @ ops.reshape(x, (batch, n, n * features))
+    columns = ops.reshape(columns, (batch, n, features))
     totals = [set_mean(nodes, present, weights) for nodes in (diagonal, rows)]
     return [diagonal, rows, columns], totals
 

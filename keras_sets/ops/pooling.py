@@ -55,7 +55,9 @@ def flatten_entities(x):
     entities = x.shape[1:-1]
     if None in entities:
         return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
-    return ops.reshape(x, (-1, math.prod(entities), x.shape[-1]))
+    # An empty tensor leaves nothing to infer the batch from.
+    batch = ops.shape(x)[0] if 0 in entities else -1
+    return ops.reshape(x, (batch, math.prod(entities), x.shape[-1]))
 
 
 def expand_over_entities(pooled, rank):
