@@ -3,6 +3,8 @@
 from importlib import metadata
 
 from keras_sets import callbacks
+from keras_sets import convert
+from keras_sets import groups
 from keras_sets import layers
 from keras_sets import losses
 from keras_sets import metrics
@@ -12,4 +14,14 @@ from keras_sets import testing
 
 __version__ = metadata.version("keras-sets")
 
-__all__ = ["callbacks", "layers", "losses", "metrics", "models", "ops", "testing"]
+__all__ = [
+    "callbacks",
+    "convert",
+    "groups",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "testing",
+]

@@ -14,6 +14,16 @@ def positive_integer(name, value):
     return int(value)
 
 
+def positive_number(name, value):
+    """`value` as float, or a ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+        raise ValueError(
+            f"Received an invalid value for `{name}`, expected a positive number. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
 def fraction(name, value):
     """A number in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
@@ -44,7 +54,7 @@ def visible_array(x):
         return None
 
 
-def _shape(x):
+def shape_of(x):
     return tuple(getattr(x, "shape", None) or np.shape(x))
 
 
@@ -57,24 +67,32 @@ def compatible_shapes(received, expected):
 
 def check_set(layer, inputs, mask, weights, min_rank=3):
     """Raises a ValueError unless inputs, mask and weights describe a batch of sets."""
-    shape = _shape(inputs)
+    shape = shape_of(inputs)
     if len(shape) < min_rank:
         raise ValueError(
             f"Layer '{layer}' expects `inputs` of shape `(batch, *entities, features)` with "
             f"at least one entity axis (rank {min_rank} or more). Received: "
             f"inputs.shape={shape}"
         )
+    check_features(layer, shape)
+    check_multiplicities(layer, "(batch, *entities)", shape, shape[:-1], mask, weights)
+
+
+def check_features(layer, shape):
     if shape[-1] is None:
         raise ValueError(
             f"Layer '{layer}' needs to know the size of the last axis (the features) of "
             f"`inputs`. Received: inputs.shape={shape}"
         )
+
+
+def check_multiplicities(layer, described, inputs_shape, expected, mask, weights):
+    """Raises a ValueError unless mask and weights have the expected shape and values."""
     for name, value in (("mask", mask), ("weights", weights)):
-        if value is not None and not compatible_shapes(_shape(value), shape[:-1]):
+        if value is not None and not compatible_shapes(shape_of(value), expected):
             raise ValueError(
-                f"Layer '{layer}' expects `{name}` of shape `(batch, *entities)`, here "
-                f"{shape[:-1]} to fit inputs of shape {shape}. Received: "
-                f"{name}.shape={_shape(value)}"
+                f"Layer '{layer}' expects `{name}` of shape `{described}`, here {expected} to "
+                f"fit inputs of shape {inputs_shape}. Received: {name}.shape={shape_of(value)}"
             )
     if weights is not None:
         check_weights(layer, weights, mask)

@@ -129,9 +129,7 @@ def test_padding(case):
     x, mask, weights = case.inputs()
     layer = case.function()
     testing.assert_padding_invariant(layer, x, training=case.training)
-    testing.assert_padding_invariant(
-        layer, x, mask=mask, weights=weights, training=case.training
-    )
+    testing.assert_padding_invariant(layer, x, mask=mask, weights=weights, training=case.training)
 
 
 class LeaksNotANumber(keras.layers.Layer):
@@ -506,9 +504,7 @@ def test_bad_calls(case):
         bad = weights.copy()
         bad.reshape(-1)[0] = wrong
         raises_before_building(case, "finite `weights` >= 0", x, weights=bad)
-    raises_before_building(
-        case, "last axis", keras.KerasTensor((2, *case.entities, None))
-    )
+    raises_before_building(case, "last axis", keras.KerasTensor((2, *case.entities, None)))
 
 
 def test_wrong_weights_of_masked_entities_do_no_harm():
@@ -594,7 +590,9 @@ def test_config(case):
     assert again.built
     again.set_weights(layer.get_weights())
     x, mask, weights = case.inputs()
-    assert_close(outputs_of(case, again, x, mask, weights), outputs_of(case, layer, x, mask, weights))
+    assert_close(
+        outputs_of(case, again, x, mask, weights), outputs_of(case, layer, x, mask, weights)
+    )
 
 
 def test_config_keeps_every_option():

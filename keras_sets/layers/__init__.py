@@ -1,27 +1,53 @@
 """Keras layers on sets."""
 
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.dss import DSS
+from keras_sets.layers.dss import DSSConv1D
+from keras_sets.layers.dss import DSSConv2D
+from keras_sets.layers.dss import DSSConv3D
+from keras_sets.layers.dss import DSSDense
+from keras_sets.layers.graph_equivariant_dense import GraphEquivariantDense
 from keras_sets.layers.permutation_equivariant_dense import PermutationEquivariantDense
+from keras_sets.layers.permutation_group_dense import PermutationGroupDense
 from keras_sets.layers.pooling import CausalMeanPooling
 from keras_sets.layers.pooling import LogSumExpPooling
 from keras_sets.layers.pooling import MaxPooling
 from keras_sets.layers.pooling import MeanPooling
 from keras_sets.layers.pooling import Pooling
+from keras_sets.layers.pooling import PoolingMaps
 from keras_sets.layers.pooling import SumPooling
 from keras_sets.layers.pooling import get_pooling
+from keras_sets.layers.set_attention import InducedSetAttentionBlock
+from keras_sets.layers.set_attention import PoolingByMultiheadAttention
+from keras_sets.layers.set_attention import SetAttentionBlock
+from keras_sets.layers.set_normalization import SetNormalization
+from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm import Swarm
 from keras_sets.layers.swarm_cell import SwarmCell
 
 __all__ = [
     "CausalMeanPooling",
+    "DSS",
+    "DSSConv1D",
+    "DSSConv2D",
+    "DSSConv3D",
+    "DSSDense",
+    "GraphEquivariantDense",
+    "InducedSetAttentionBlock",
     "LogSumExpPooling",
     "MaxPooling",
     "MeanPooling",
     "PermutationEquivariantDense",
+    "PermutationGroupDense",
     "Pooling",
+    "PoolingByMultiheadAttention",
+    "PoolingMaps",
+    "SetAttentionBlock",
     "SetLayer",
+    "SetNormalization",
     "SumPooling",
     "Swarm",
     "SwarmCell",
+    "SwarmStreamingCell",
     "get_pooling",
 ]

@@ -36,8 +36,12 @@ class SetLayer(keras.layers.Layer):
         self.supports_masking = True
 
     def __call__(self, inputs, mask=None, weights=None, **kwargs):
-        validation.check_set(self.name, inputs, mask, weights)
+        self.check_arguments(inputs, mask, weights)
         return super().__call__(inputs, mask=mask, weights=weights, **kwargs)
+
+    def check_arguments(self, inputs, mask=None, weights=None):
+        """Raises a ValueError unless the arguments are a batch of sets."""
+        validation.check_set(self.name, inputs, mask, weights)
 
     def prepare(self, inputs, mask=None, weights=None, inputs_mask=None):
         """Returns `(x, present, weights)`.
@@ -47,7 +51,7 @@ class SetLayer(keras.layers.Layer):
         """
         if mask is None and inputs_mask is not None:
             mask = inputs_mask
-            validation.check_set(self.name, inputs, mask, None)
+            self.check_arguments(inputs, mask)
         x = ops.cast(inputs, self.compute_dtype)
         present, weights = multiplicities(mask, weights, accumulation_dtype(x))
         return zero_absent(x, present), present, weights

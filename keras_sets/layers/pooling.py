@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 
 
@@ -226,6 +227,86 @@ class CausalMeanPooling(Pooling):
         return config
 
 
+@keras.saving.register_keras_serializable(package="keras_sets")
+class PoolingMaps(Pooling):
+    """Pools a set under several learned maps and deals the results out by gates.
+
+    The features split into values v, `num_maps` keys k and `num_maps` gates g:
+
+    ```
+    map[s, j] = softmax over entities j of k[j, s] + log w[j]
+    y[e] = sum_s g[e, s] * sum_j map[s, j] * v[j]
+    ```
+
+    It is attention with `num_maps` queries for the whole set: every entity chooses its own
+    mixture of a few summaries, at a cost linear in the number of entities.
+
+    Args:
+        num_maps: Positive integer, how many maps there are.
+
+    Call arguments:
+        inputs: `(batch, *entities, features)` with more than `2 * num_maps` features.
+        mask: Optional bool `(batch, *entities)`, True for a real entity.
+        weights: Optional float `(batch, *entities)`, at least 0: multiplicities.
+
+    Output shape:
+        `(batch, *entities, features - 2 * num_maps)`: every entity has its own mixture.
+
+    Masking:
+        Masked entities do not count and get 0. The mask is passed on.
+
+    Symmetry:
+        Equivariant to permutations of the entities.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> keras_sets.layers.PoolingMaps(num_maps=4)(np.ones((2, 5, 15))).shape == (2, 5, 7)
+    True
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400).
+    """
+
+    symmetry = "equivariant"
+
+    def __init__(self, num_maps=4, **kwargs):
+        num_maps = validation.positive_integer("num_maps", num_maps)
+        super().__init__(**kwargs)
+        if self.keepdims:
+            raise ValueError(
+                "PoolingMaps keeps the entity axes as they are: `keepdims` does not apply. "
+                f"Received: keepdims={self.keepdims}"
+            )
+        self.num_maps = num_maps
+
+    def build(self, input_shape):
+        self._check_features(input_shape)
+        super().build(input_shape)
+
+    def pool(self, x, mask, weights, keepdims):
+        return set_ops.set_pooling_maps(x, self.num_maps, mask, weights)
+
+    def compute_output_shape(self, input_shape):
+        self._check_features(input_shape)
+        return (*input_shape[:-1], input_shape[-1] - 2 * self.num_maps)
+
+    def _check_features(self, input_shape):
+        if input_shape[-1] <= 2 * self.num_maps:
+            raise ValueError(
+                f"PoolingMaps splits the features of its inputs into values, {self.num_maps} "
+                f"keys and {self.num_maps} gates: with num_maps={self.num_maps} it expects "
+                f"more than {2 * self.num_maps} features. Received: {input_shape[-1]} features "
+                f"(input shape {tuple(input_shape)})"
+            )
+
+    def get_config(self):
+        config = super().get_config()
+        del config["keepdims"]
+        return {**config, "num_maps": self.num_maps}
+
+
 POOLINGS = {
     "mean": MeanPooling,
     "sum": SumPooling,
@@ -233,6 +314,7 @@ POOLINGS = {
     "logsumexp": LogSumExpPooling,
     "causal_mean": CausalMeanPooling,
     "causal": CausalMeanPooling,
+    "pooling_maps": PoolingMaps,
 }
 
 
@@ -260,9 +342,23 @@ def get_pooling(identifier, **kwargs):
 def serialize_pooling(pooling):
     """Inverse of `get_pooling`: the name of a plain pooling, else its configuration."""
     for name, cls in POOLINGS.items():
-        if type(pooling) is cls and not getattr(pooling, "keepdims", False):
+        if type(pooling) is cls and _options(pooling) == _options(cls(name=name)):
             return name
-    return keras.saving.serialize_keras_object(pooling)
+    return serialize_part(pooling)
+
+
+def serialize_part(layer):
+    """The configuration of a layer whose owner builds it, so without a shape of its own."""
+    config = keras.saving.serialize_keras_object(layer)
+    if isinstance(config, dict):
+        config.pop("build_config", None)
+    return config
+
+
+def _options(pooling):
+    """The configuration of a pooling but for what every layer has."""
+    common = ("name", "trainable", "dtype")
+    return {key: value for key, value in pooling.get_config().items() if key not in common}
 
 
 def build_pooling(pooling, input_shape):

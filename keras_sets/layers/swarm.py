@@ -11,6 +11,7 @@ from keras_sets.layers.pooling import equivariance_of
 from keras_sets.layers.pooling import get_pooling
 from keras_sets.layers.pooling import pooled_features
 from keras_sets.layers.pooling import serialize_pooling
+from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm_cell import SwarmCell
 
 CONTEXTS = ("swarm", "static", "self")
@@ -306,6 +307,16 @@ class Swarm(SetLayer):
     @staticmethod
     def _drop(h, keep, index):
         return h if keep is None else h * ops.take(keep, index, axis=0)
+
+    def streaming_cell(self):
+        """An RNN cell that shares this layer's weights and sees one entity at a time.
+
+        For causal pooling only. `keras.layers.RNN(swarm.streaming_cell(),
+        return_sequences=True)(x)` equals `swarm(x)`, at a cost and memory per new entity
+        that do not grow with the entities before it. See
+        `keras_sets.layers.SwarmStreamingCell`.
+        """
+        return SwarmStreamingCell(self)
 
     def compute_output_shape(self, input_shape):
         outputs = (*input_shape[:-1], self.units)

@@ -53,3 +53,17 @@ def reseeded(initializer, index):
     elif "seed" not in config or seed is not None:
         return initializer
     return type(initializer).from_config(config)
+
+
+def reseeded_config(config, index):
+    """A layer's configuration whose integer seeds, at any depth, are all other ones."""
+    if isinstance(config, dict):
+        return {
+            key: (value + 0x9E3779B1 * index) % 2**31
+            if key == "seed" and isinstance(value, int)
+            else reseeded_config(value, index)
+            for key, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(reseeded_config(value, index) for value in config)
+    return config

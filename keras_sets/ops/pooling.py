@@ -170,3 +170,29 @@ def set_causal_mean(x, mask=None, weights=None):
     totals = ops.cumsum(flatten_entities(x), axis=1)
     mean = ops.reshape(_ratio(totals, ops.cumsum(counts, axis=1)), shape)
     return zero_absent(mean, present)
+
+
+def set_pooling_maps(x, num_maps, mask=None, weights=None):
+    """Summaries of the set under learned maps, dealt out to the entities by gates.
+
+    The features of `x` split into values, `num_maps` keys and `num_maps` gates. Map s is
+    the softmax of its key over the present entities, each counted `weights` times;
+    entity e gets `sum_s gate[e, s] sum_j map[s, j] values[j]`. The cost is linear in the
+    number of entities. The shape is `(batch, *entities, features - 2 * num_maps)`, absent
+    entities get 0.
+    """
+    values = x.shape[-1] - 2 * num_maps
+    shape = ops.shape(x)[:-1] + (values,)
+    x, present, weights = _accumulate(x, mask, weights)
+    if weights is not None:
+        weights = _scale_free(weights)
+    keys = x[..., values : values + num_maps]
+    gates = flatten_entities(x[..., values + num_maps :])
+    if 0 not in x.shape[1:-1]:
+        keys = keys - ops.stop_gradient(set_max(keys, present, keepdims=True))
+    maps = ops.exp(zero_absent(keys, present)) * _counts(x, present, weights)
+    maps = flatten_entities(maps)
+    totals = ops.expand_dims(ops.sum(maps, axis=1), -1)
+    # One product with the values for all maps; the softmax is normalised after it.
+    summaries = ops.swapaxes(maps, 1, 2) @ flatten_entities(x[..., :values])
+    return zero_absent(ops.reshape(gates @ _ratio(summaries, totals), shape), present)

@@ -1,0 +1,61 @@
+"""Convolutions around the circle (torus): the far ends of every axis are neighbours."""
+
+import keras
+from keras import ops
+
+
+class _Circular:
+    """Mixin: pads every spatial axis with its other end before a "valid" convolution."""
+
+    def __init__(self, *args, **kwargs):
+        kwargs.update(padding="valid", data_format="channels_last")
+        super().__init__(*args, **kwargs)
+
+    def call(self, inputs):
+        x = inputs
+        for axis, (kernel, dilation) in enumerate(
+            zip(self.kernel_size, self.dilation_rate, strict=True), start=1
+        ):
+            total = (kernel - 1) * dilation
+            if x.shape[axis] is not None and total > x.shape[axis]:
+                raise ValueError(
+                    f"Layer '{self.name}' cannot wrap a kernel of size {kernel} with dilation "
+                    f"{dilation} around an axis of size {x.shape[axis]}. Received: "
+                    f"inputs.shape={tuple(inputs.shape)}"
+                )
+            # As many as padding="same" adds on each side.
+            before, after = total // 2, total - total // 2
+            size = ops.shape(x)[axis]
+            parts = [x]
+            if before:
+                parts.insert(0, _slice(x, axis, size - before, size))
+            if after:
+                parts.append(_slice(x, axis, 0, after))
+            x = ops.concatenate(parts, axis=axis) if len(parts) > 1 else x
+        return super().call(x)
+
+    def compute_output_shape(self, input_shape):
+        sizes = (
+            None if size is None else -(-size // stride)
+            for size, stride in zip(input_shape[1:-1], self.strides, strict=True)
+        )
+        return (input_shape[0], *sizes, self.filters)
+
+
+def _slice(x, axis, start, stop):
+    return x[(slice(None),) * axis + (slice(start, stop),)]
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class CircularConv1D(_Circular, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` on a circle."""
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class CircularConv2D(_Circular, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` on a torus."""
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class CircularConv3D(_Circular, keras.layers.Conv3D):
+    """`keras.layers.Conv3D` on a three-dimensional torus."""

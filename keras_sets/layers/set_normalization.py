@@ -1,0 +1,109 @@
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets import validation
+from keras_sets.layers.base import SetLayer
+from keras_sets.layers.weight_options import WeightOptions
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class SetNormalization(WeightOptions, SetLayer):
+    """Normalises every set as a whole.
+
+    `y_i = gamma * (x_i - mean) / sqrt(variance + epsilon) + beta`, with one mean and one
+    variance for a set, over its entities and all features together. Unlike layer
+    normalisation it keeps what distinguishes the entities of a set in size.
+
+    Args:
+        epsilon: Small positive number added to the variance.
+        center: Whether to add `beta`, one number a feature.
+        scale: Whether to multiply by `gamma`, one number a feature.
+        beta_initializer, gamma_initializer: Initializers.
+        beta_regularizer, gamma_regularizer: Regularizers.
+        beta_constraint, gamma_constraint: Constraints.
+
+    Call arguments:
+        inputs: `(batch, *entities, features)`.
+        mask: Optional bool `(batch, *entities)`, True for a real entity.
+        weights: Optional float `(batch, *entities)`, at least 0: multiplicities.
+
+    Output shape:
+        That of the inputs.
+
+    Masking:
+        Masked entities count neither for the mean nor for the variance and get 0. The
+        mask is passed on.
+
+    Symmetry:
+        Equivariant to permutations of the entities; a common factor of the weights does
+        not matter.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> x = np.random.default_rng(0).normal(size=(2, 50, 3))
+    >>> keras_sets.layers.SetNormalization()(x).shape == (2, 50, 3)
+    True
+
+    Reference:
+        [Zhang et al., 2022, Set Norm and Equivariant Skip Connections: Putting the Deep in
+        Deep Sets](https://arxiv.org/abs/2206.11925), section 4.1.
+    """
+
+    def __init__(
+        self,
+        epsilon=1e-5,
+        center=True,
+        scale=True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        **kwargs,
+    ):
+        epsilon = validation.positive_number("epsilon", epsilon)
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.center = bool(center)
+        self.scale = bool(scale)
+        self._set_weight_options(
+            beta_initializer=beta_initializer,
+            gamma_initializer=gamma_initializer,
+            beta_regularizer=beta_regularizer,
+            gamma_regularizer=gamma_regularizer,
+            beta_constraint=beta_constraint,
+            gamma_constraint=gamma_constraint,
+        )
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.gamma = self._add_optioned_weight("gamma", shape) if self.scale else None
+        self.beta = self._add_optioned_weight("beta", shape) if self.center else None
+        self.built = True
+
+    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+        return self.normalize(*self.prepare(inputs, mask, weights, inputs_mask))
+
+    def normalize(self, x, present=None, weights=None):
+        """The computation on what `prepare` returns."""
+        y = set_ops.set_standardize(x, present, weights, self.epsilon)
+        if self.gamma is not None:
+            y = y * ops.cast(ops.convert_to_tensor(self.gamma), y.dtype)
+        if self.beta is not None:
+            y = y + ops.cast(ops.convert_to_tensor(self.beta), y.dtype)
+        return set_ops.zero_absent(ops.cast(y, self.compute_dtype), present)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            **self._weight_options_config(),
+        }

@@ -1,0 +1,142 @@
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets.layers.pooling import CausalMeanPooling
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class SwarmStreamingCell(keras.layers.Layer):
+    """RNN cell that computes a causal `Swarm` one entity at a time.
+
+    A running mean needs its sum and its count only, so a new entity costs `iterations` cell
+    steps and no more memory, however many entities came before:
+
+    ```
+    h, c = 0, 0
+    repeat iterations times:
+        h, c = cell(x, [h, c], pooled=sum_h / count)    # sum_h includes this entity
+    y = projection(concatenate([h, c]))
+    ```
+
+    Made by `keras_sets.layers.Swarm.streaming_cell`. The weights are those of the layer:
+    training the one trains the other.
+
+    Args:
+        swarm: A `keras_sets.layers.Swarm` with `pooling="causal_mean"`.
+
+    Call arguments:
+        inputs: `(batch, features)`, one entity of every set.
+        states: List of the output before `(batch, units)`, the sums of h of every iteration
+            but the last, side by side, and the number of entities `(batch, 1)`. They are
+            float32 (or float64) whatever the dtype policy of the layer.
+        training: Whether this is training. The dropout of the layer is shared by all
+            entities of a set, which a cell that sees one of them cannot do.
+
+    Output shape:
+        `(batch, units)`, and the new states.
+
+    Masking:
+        `keras.layers.RNN` carries the states over masked steps, so that the other steps give
+        what the layer gives with a mask. With `zero_output_for_mask=True` the masked steps
+        give 0, as the layer does. Masked entities must be finite numbers here.
+
+    Symmetry:
+        Causal: an output does not depend on entities after it.
+
+    Example:
+
+    >>> import keras, numpy as np, keras_sets
+    >>> swarm = keras_sets.layers.Swarm(4, pooling="causal_mean")
+    >>> x = np.random.default_rng(0).normal(size=(2, 7, 3)).astype("float32")
+    >>> stream = keras.layers.RNN(swarm.streaming_cell(), return_sequences=True)
+    >>> streamed, whole = (keras.ops.convert_to_numpy(layer(x)) for layer in (stream, swarm))
+    >>> bool(np.allclose(streamed, whole, atol=1e-5))
+    True
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400).
+    """
+
+    def __init__(self, swarm, **kwargs):
+        if type(swarm.pooling) is not CausalMeanPooling:
+            raise ValueError(
+                "Only a causal Swarm can be computed as a stream, because entities that are "
+                "still to come have no influence: make the layer with pooling='causal_mean'. "
+                f"Received: pooling={swarm.pooling!r}"
+            )
+        # `keras.layers.RNN` casts states to the compute dtype of the cell, and sums need
+        # float32; the layer computes in its own dtype all the same.
+        wide = "float64" if swarm.compute_dtype == "float64" else "float32"
+        kwargs.setdefault("dtype", wide)
+        super().__init__(**kwargs)
+        self.swarm = swarm
+        self.state_size = [swarm.units, max(1, self._sums * swarm.hidden_units), 1]
+        self.output_size = swarm.units
+
+    @property
+    def _sums(self):
+        """How many iterations have a mean that later ones read."""
+        last = self.swarm.iterations - 1
+        return {"swarm": last, "static": min(last, 1), "self": 0}[self.swarm.context]
+
+    def build(self, input_shape):
+        if not self.swarm.built:
+            self.swarm.build((input_shape[0], None, input_shape[-1]))
+        self.built = True
+
+    def call(self, inputs, states, training=False):
+        swarm = self.swarm
+        if training and swarm.dropout > 0:
+            raise ValueError(
+                f"The streaming cell of '{swarm.name}' does not apply dropout: train the layer "
+                "itself, whose weights the cell shares, and stream with training=False. "
+                f"Received: training={training}, dropout={swarm.dropout}"
+            )
+        _, sums, count = states
+        x = ops.cast(inputs, swarm.compute_dtype)
+        inputs_gates = swarm.cell.project_inputs(x)
+        recurrent_kernel = swarm.in_compute_dtype(swarm.cell.recurrent_kernel)
+        pooled_kernel = swarm.in_compute_dtype(swarm.cell.pooled_kernel)
+        count = count + 1
+        remaining = ops.split(sums, self._sums, axis=-1) if self._sums else []
+        new_sums = []
+
+        def pooled(h):
+            if swarm.context == "self":
+                return h
+            new_sums.append(remaining[len(new_sums)] + ops.cast(h, sums.dtype))
+            return ops.cast(new_sums[-1] / count, swarm.compute_dtype)
+
+        h, c = swarm.cell.update(inputs_gates)
+        if swarm.context == "static" and swarm.iterations > 1:
+            inputs_gates = inputs_gates + set_ops.linear(pooled(h), pooled_kernel)
+        for _ in range(1, swarm.iterations):
+            gates = inputs_gates + set_ops.linear(h, recurrent_kernel)
+            if swarm.context != "static":
+                gates = gates + set_ops.linear(pooled(h), pooled_kernel)
+            h, c = swarm.cell.update(gates, c)
+        y = swarm.projection(ops.concatenate([h, c], axis=-1))
+        y = ops.cast(y, self.compute_dtype)
+        sums = ops.concatenate(new_sums, axis=-1) if new_sums else sums
+        return y, [y, sums, count]
+
+    def get_initial_state(self, batch_size=None):
+        return [ops.zeros((batch_size, size), self.compute_dtype) for size in self.state_size]
+
+    def compute_output_shape(self, inputs_shape, states_shape=None):
+        batch = inputs_shape[0]
+        return (batch, self.output_size), [(batch, size) for size in self.state_size]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "swarm": keras.saving.serialize_keras_object(self.swarm),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["swarm"] = keras.saving.deserialize_keras_object(config["swarm"])
+        return cls(**config)

@@ -1,0 +1,71 @@
+"""Sums over the nodes of graphs, whose features sit on nodes and on pairs of nodes.
+
+Shapes: nodes `(batch, n, features)`, edges `(batch, n, n, features)`, masks and weights of
+the nodes `(batch, n)`. Sums over nodes are means over the present nodes.
+"""
+
+from keras import ops
+
+from keras_sets.ops.pooling import _counts
+from keras_sets.ops.pooling import _ratio
+from keras_sets.ops.pooling import _scale_free
+from keras_sets.ops.pooling import accumulation_dtype
+from keras_sets.ops.pooling import multiplicities
+from keras_sets.ops.pooling import set_mean
+
+
+def node_shares(x, mask=None, weights=None):
+    """The share of every node in a mean over the nodes, `(batch, n)`; 0 for absent nodes.
+
+    `x` is any tensor `(batch, n, ...)` of these nodes, for its shape and dtype.
+    """
+    dtype = accumulation_dtype(x)
+    present, weights = multiplicities(mask, weights, dtype)
+    if weights is not None:
+        weights = _scale_free(weights)
+    one_per_node = ops.ones((*ops.shape(x)[:2], 1), dtype=dtype)
+    counts = _counts(one_per_node, present, weights)[..., 0]
+    return _ratio(counts, ops.sum(counts, axis=1, keepdims=True))
+
+
+def zero_absent_edges(x, present):
+    """`x` with exact zeros at the edges from and to absent nodes."""
+    if present is None:
+        return x
+    there = ops.logical_and(present[:, :, None], present[:, None, :])
+    return ops.where(ops.expand_dims(there, -1), x, ops.zeros_like(x))
+
+
+def _on_diagonal(x):
+    """bool `(1, n, n, 1)`, True on the diagonal, for edges `x`."""
+    nodes = ops.arange(ops.shape(x)[1], dtype="int32")
+    return ops.expand_dims(ops.equal(nodes[:, None], nodes[None, :]), (0, 3))
+
+
+def reduce_edges(x, mask=None, weights=None):
+    """What a linear equivariant map can make of edges on nodes and on the whole graph.
+
+    Returns:
+        `(nodes, totals)` in the accumulation dtype. `nodes` is a list of three
+        `(batch, n, features)`: the diagonal, the mean of every row and of every column;
+        `totals` a list of two `(batch, features)`: the means of the diagonal and of all
+        edges.
+    """
+    x = ops.cast(x, accumulation_dtype(x))
+    present, weights = multiplicities(mask, weights, x.dtype)
+    x = zero_absent_edges(x, present)
+    batch, n, _, features = ops.shape(x)
+    shares = node_shares(x, present, weights)
+    diagonal = ops.sum(ops.where(_on_diagonal(x), x, ops.zeros_like(x)), axis=2)
+    rows = ops.reshape(shares[:, None, None, :] @ x, (batch, n, features))
+    columns = shares[:, None, :] @ ops.reshape(x, (batch, n, n * features))
+    columns = ops.reshape(columns, (batch, n, features))
+    totals = [set_mean(nodes, present, weights) for nodes in (diagonal, rows)]
+    return [diagonal, rows, columns], totals
+
+
+def edges_from_nodes(diagonal, rows, columns):
+    """`y_ij = rows_i + columns_j`, and `+ diagonal_i` where i = j."""
+    y = ops.expand_dims(rows, 2) + ops.expand_dims(columns, 1)
+    diagonal = ops.expand_dims(diagonal, 2)
+    return ops.where(_on_diagonal(y), y + diagonal, y)
