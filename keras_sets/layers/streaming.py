@@ -29,7 +29,9 @@ class SwarmStreamingCell(keras.layers.Layer):
         inputs: `(batch, features)`, one entity of every set.
         states: List of the output before `(batch, units)`, the sums of h of every iteration
             but the last, side by side, and the number of entities `(batch, 1)`. They are
-            float32 (or float64) whatever the dtype policy of the layer.
+            float32 (or float64) whatever the dtype policy of the layer. (The states that
+            `keras.layers.RNN` returns at the end have the dtype of the RNN layer: under a
+            half-precision policy give it `dtype="float32"` to continue a stream.)
         training: Whether this is training. The dropout of the layer is shared by all
             entities of a set, which a cell that sees one of them cannot do.
 
