@@ -245,6 +245,7 @@ class TestCommand:
             ["--model", "swarm", "--pooling", "max", "--context", "static", "--layers", "2"],
             ["--model", "deep-sets-mean", "--layers", "2", "--dropout", "0.1"],
             ["--model", "deep-sets-max", "--activation", "elu"],
+            ["--model", "set-transformer", "--heads", "2", "--inducing-points", "3"],
             ["--model", "lstm", "--schedule", "constant"],
             ["--model", "sorted-lstm", "--points", "10", "20"],
         ],
@@ -311,6 +312,21 @@ class TestCommand:
         call(*options, "--resume")
         assert rows(tmp_path / "run") == before
 
+    @pytest.mark.parametrize(
+        "options, parameters",
+        [
+            (["--model", "deep-sets-mean", "--layers", "3"], "36,106"),
+            (["--model", "set-transformer"], "268,170"),
+            (["--model", "set-transformer", "--layers", "3"], "801,162"),
+            (["--model", "lstm"], "136,714"),
+        ],
+        ids=str,
+    )
+    def test_sizes(self, capsys, options, parameters):
+        # Those of the original; one bias less in each equivariant layer and each LSTM.
+        call("--dry-run", *options)
+        assert f"{parameters} parameters" in capsys.readouterr().out
+
     def test_dry_run(self, tmp_path, capsys, monkeypatch):
         monkeypatch.chdir(tmp_path)
         call("--dry-run")
@@ -333,6 +349,7 @@ class TestBadInput:
             (["--dropout", "1"], "expected a number in [0, 1), received '1'"),
             (["--time-budget", "-3"], "expected a positive number"),
             (["--model", "transformer"], "choose from"),
+            (["--model", "set-transformer", "--heads", "3"], "num_heads"),
             (["--entities", "50", "20"], "LEAST is above MOST"),
             (["--tasks", "3"], "at least 10"),
             (["--resume", "--overwrite"], "exclude each other"),

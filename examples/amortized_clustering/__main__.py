@@ -32,7 +32,14 @@ def parse(arguments=None):
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
-        choices=["swarm", "deep-sets-mean", "deep-sets-max", "lstm", "sorted-lstm"],
+        choices=[
+            "swarm",
+            "deep-sets-mean",
+            "deep-sets-max",
+            "set-transformer",
+            "lstm",
+            "sorted-lstm",
+        ],
         default="swarm",
     )
     integer, fraction = common.positive_integer, common.fraction
@@ -48,6 +55,8 @@ def parse(arguments=None):
         default="swarm",
         help="pooled every iteration, once, or never",
     )
+    model.add_argument("--heads", type=integer, default=4, help="of set-transformer")
+    model.add_argument("--inducing-points", type=integer, default=10, help="of set-transformer")
     model.add_argument(
         "--activation",
         choices=["relu", "elu", "leaky_relu"],
@@ -108,7 +117,10 @@ def main(arguments=None):
 
     keras.config.set_dtype_policy(options.dtype_policy)
     keras.utils.set_random_seed(options.seed)
-    model = models.build(options)
+    try:
+        model = models.build(options)
+    except ValueError as error:
+        parser.error(str(error))
     name = run_name(options)
     print(f"{name}: {model.count_params():,} parameters, on {keras.backend.backend()}")
     if options.dry_run:

@@ -24,6 +24,10 @@ def build(options, weighted=False):
     }
     if options.model in ("lstm", "sorted-lstm"):
         return models.bidirectional_lstm(**shared, sort=options.model == "sorted-lstm")
+    if options.model == "set-transformer":
+        return models.set_transformer(
+            **shared, num_heads=options.heads, num_inducing_points=options.inducing_points
+        )
     shared.update(activation=options.activation, weighted=weighted)
     if options.model == "swarm":
         return models.swarm(

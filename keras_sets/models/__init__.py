@@ -8,6 +8,7 @@ The set size n is free.
 from keras_sets.models.sequence_baselines import bidirectional_lstm
 from keras_sets.models.sequence_baselines import sorted_lstm
 from keras_sets.models.stacks import deep_sets
+from keras_sets.models.stacks import set_transformer
 from keras_sets.models.stacks import swarm
 
-__all__ = ["bidirectional_lstm", "deep_sets", "sorted_lstm", "swarm"]
+__all__ = ["bidirectional_lstm", "deep_sets", "set_transformer", "sorted_lstm", "swarm"]

@@ -1,4 +1,4 @@
-"""Stacks of set layers: deep sets and SWARM."""
+"""Stacks of set layers: deep sets, SWARM, and set transformers."""
 
 import keras
 
@@ -165,3 +165,81 @@ def swarm(
         )
 
     return _stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling)
+
+
+def set_transformer(
+    features,
+    units,
+    hidden_units=128,
+    layers=1,
+    num_heads=4,
+    num_inducing_points=10,
+    num_seeds=None,
+    dropout=0.0,
+    weighted=False,
+    name="set_transformer",
+    **block_arguments,
+):
+    """Stack of `InducedSetAttentionBlock` layers.
+
+    Args:
+        features: Width of the entities.
+        units: Width of the output.
+        hidden_units: Width of the blocks.
+        layers: Number of blocks.
+        num_heads: Number of attention heads.
+        num_inducing_points: Number of inducing points in each block. None lets all
+            entities attend to each other (`SetAttentionBlock`), at quadratic cost.
+        num_seeds: None for one output an entity, `(batch, n, units)`. A positive integer
+            for that many outputs a set, `(batch, num_seeds, units)`: attention pooling,
+            a block among the seeds when there are several, then a dense layer.
+        dropout: Fraction of the features to drop; entities share the mask.
+        weighted: Whether the model takes weights as a third input.
+        name: Name of the model.
+        **block_arguments: Of the blocks, such as `normalization` and `residual`.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Symmetry:
+        Equivariant to the order of the entities; invariant with `num_seeds`.
+
+    Example:
+
+    >>> import keras_sets
+    >>> model = keras_sets.models.set_transformer(2, 10, hidden_units=128, layers=1)
+    >>> model.count_params()
+    268170
+
+    Reference:
+        [Lee et al., 2019, Set Transformer](https://arxiv.org/abs/1810.00825), section 3.
+    """
+    layers = validation.positive_integer("layers", layers)
+    block_arguments = {**block_arguments, "dropout": dropout}
+    inputs = set_inputs(features, weighted)
+    context = {"mask": inputs["mask"], "weights": inputs.get("weights")}
+    x = keras.layers.Dense(hidden_units, name="embedding")(inputs["entities"])
+    for depth in range(layers):
+        if num_inducing_points is None:
+            block = set_layers.SetAttentionBlock(
+                hidden_units, num_heads, name=f"block_{depth}", **block_arguments
+            )
+        else:
+            block = set_layers.InducedSetAttentionBlock(
+                hidden_units,
+                num_heads,
+                num_inducing_points,
+                name=f"block_{depth}",
+                **block_arguments,
+            )
+        x = block(x, **context)
+    if num_seeds is not None:
+        x = set_layers.PoolingByMultiheadAttention(
+            hidden_units, num_heads, num_seeds, name="pooling", **block_arguments
+        )(x, **context)
+        if num_seeds > 1:
+            x = set_layers.SetAttentionBlock(
+                hidden_units, num_heads, name="seeds", **block_arguments
+            )(x)
+    x = keras.layers.Dense(units, name="output")(x)
+    return keras.Model(inputs, x, name=name)
