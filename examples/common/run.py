@@ -263,7 +263,10 @@ class Training:
         if done:
             LOG.info("resumed after epoch %d", done)
             print(f"Resuming after epoch {done}.", flush=True)
-        data.start_at(done)
+        # Keras may tell a dataset of more epoch ends than there are epochs.
+        order = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: data.start_at(epoch)
+        )
         schedule = []
         if options.schedule == "cosine":
             schedule = [
@@ -276,6 +279,7 @@ class Training:
                 initial_epoch=done,
                 epochs=options.epochs,
                 callbacks=[
+                    order,
                     self.budget,
                     *schedule,
                     self.log,
