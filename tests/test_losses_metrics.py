@@ -24,9 +24,23 @@ def algorithm(request, monkeypatch):
     return request.param
 
 
+class Traced:
+    """A function without weights: nothing has to be built by a call outside a trace."""
+
+    built = True
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, x):
+        return self.function(x)
+
+
 def assignments(cost):
     """The matching inside a compiled function, as it is used."""
-    outputs, _, _ = testing.outputs_and_gradients(linear_sum_assignment, cost, gradients=False)
+    outputs, _, _ = testing.outputs_and_gradients(
+        Traced(linear_sum_assignment), cost, gradients=False
+    )
     return outputs[0].astype(int)
 
 
@@ -52,7 +66,7 @@ def matrices(n, rng):
     ).astype("float32")
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 6, 10, 12])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 10])
 def test_matching(n, algorithm, rng):
     assert_optimal(matrices(n, rng))
 
@@ -119,7 +133,9 @@ def brute_force(labels, logits):
 
 def loss_of(labels, scores, **options):
     loss = losses.MatchedCrossentropy(reduction=None, **options)
-    outputs, gradient, _ = testing.outputs_and_gradients(lambda s: loss(labels, s), scores)
+    function = Traced(lambda s: loss(labels, s))
+    shape = labels.shape[:1]
+    outputs, gradient, _ = testing.outputs_and_gradients(function, scores, [np.ones(shape)])
     return outputs[0], gradient
 
 
@@ -174,9 +190,9 @@ def test_loss_in_fit(backend, algorithm, jit_compile):
     x[~real] = 0.0
     # Labels of masked entities do not matter when the mask says so.
     full = np.where(real, labels, 2).astype("int32")
-    scoring = [metrics.MatchedAccuracy(), metrics.AdjustedRandIndex()]
     results = []
     for masked in (False, True):
+        scoring = [metrics.MatchedAccuracy(), metrics.AdjustedRandIndex()]
         keras.utils.set_random_seed(3)
         inputs = keras.Input((7, 3))
         y = keras.layers.Masking(0.0)(inputs) if masked else inputs
