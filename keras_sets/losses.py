@@ -127,9 +127,7 @@ class MatchedCrossentropy(keras.losses.Loss):
             log_p = ops.log_softmax(y_pred, axis=-1)
         else:
             log_p = ops.log(ops.maximum(y_pred, keras.config.epsilon()))
-        overlap, counts = set_ops.class_overlap(
-            y_true, -log_p, y_pred.shape[-1], self.ignore_class
-        )
+        overlap, counts = set_ops.class_overlap(y_true, -log_p, y_pred.shape[-1], self.ignore_class)
         matching = set_ops.linear_sum_assignment(overlap)
         matched = ops.take_along_axis(overlap, ops.expand_dims(matching, -1), axis=-1)
         return ops.sum(matched, axis=(1, 2)) / ops.maximum(counts, 1)

@@ -383,9 +383,7 @@ class _Check:
     def compare(self, what, received, expected, scale=0.0, exact=False):
         """Raises unless all values are equal up to the tolerance, relative to the scale."""
         if received.shape != expected.shape:
-            raise AssertionError(
-                f"{what} have shape {received.shape}, expected {expected.shape}"
-            )
+            raise AssertionError(f"{what} have shape {received.shape}, expected {expected.shape}")
         if received.size == 0:
             return
         if not np.isfinite(received).all() and np.isfinite(expected).all():
@@ -434,9 +432,7 @@ class _Function:
         floating = np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16"
         x = ops.convert_to_tensor(x, keras.config.floatx() if floating else None)
         mask = None if mask is None else ops.convert_to_tensor(mask, "bool")
-        weights = (
-            None if weights is None else ops.convert_to_tensor(weights, keras.config.floatx())
-        )
+        weights = None if weights is None else ops.convert_to_tensor(weights, keras.config.floatx())
         if not self._built:
             self._build(x, mask, weights)
         saved = [ops.copy(state.value) for state in self._states]

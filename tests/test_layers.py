@@ -31,9 +31,7 @@ def example(given=(), batch=3, size=6, features=2):
         "weights": 2 * rng.random((batch, size)) * (rng.random((batch, size)) < 0.8),
     }
     kinds = {name: kinds[name] for name in given}
-    counts = reference.multiplicities(
-        (batch, size), kinds.get("mask"), kinds.get("weights")
-    )
+    counts = reference.multiplicities((batch, size), kinds.get("mask"), kinds.get("weights"))
     return x, kinds, counts
 
 
@@ -293,9 +291,7 @@ def test_ways_are_equal(way, pooling):
         close(new, old)
 
 
-@pytest.mark.parametrize(
-    ("jit_compile", "returns"), [(False, False), (False, True), (True, True)]
-)
+@pytest.mark.parametrize(("jit_compile", "returns"), [(False, False), (False, True), (True, True)])
 def test_ways_are_equal_in_fit(backend, jit_compile, returns):
     if jit_compile and backend != "tensorflow":
         pytest.skip("JAX compiles anyway; torch's compiler is experimental in Keras")
