@@ -23,7 +23,8 @@ class Case:
         empty: What a set without entities gives: `"zero"` or `"finite"`.
         training: Value of `training` in the calls.
         returns_states: The output is `(y, h, c)`, states of all iterations.
-        slow: Whether the slower tests (fit, dtype policies, export) run this row too.
+        slow: Whether the slower tests (fit, dtype policies, export) run this row too, and the
+            laws also without a mask and weights.
     """
 
     name: str

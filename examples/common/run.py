@@ -251,9 +251,9 @@ class Training:
         )
         self.log = RunLog(run.path, self.budget, options.tensorboard)
         self.traces = WeightTraces(seed=options.seed)
-        for callback in (self.log, self.traces):
-            callback.set_model(model)
         state = [self.log, self.traces, self.budget, self.backtracking]
+        for callback in state:
+            callback.set_model(model)
         self.checkpoint = callbacks.Checkpoint(run.path / "checkpoints", state)
 
     def fit(self, data, validation_data):
@@ -276,6 +276,7 @@ class Training:
             self.model.fit(
                 data,
                 validation_data=validation_data,
+                shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
                 initial_epoch=done,
                 epochs=options.epochs,
                 callbacks=[
