@@ -5,10 +5,11 @@ import json
 from examples.common import options as common
 
 DEFAULTS = {
-    "epochs": 12,
-    "time_budget": 8.0,
-    "batch_size": 10,
-    "learning_rate": 0.003,
+    "epochs": 100,
+    "time_budget": 7.0,
+    "batch_size": 20,
+    "optimizer": "muon",
+    "learning_rate": 0.006,
     "schedule": "cosine",
 }
 SMOKE = {
@@ -19,6 +20,7 @@ SMOKE = {
     "batch_size": 4,
     "evaluation_tasks": 8,
     "entities": [20, 40],
+    "points": None,
 }
 
 
@@ -81,12 +83,13 @@ def parse(arguments=None):
     data.add_argument(
         "--points",
         type=integer,
-        nargs="+",
+        nargs="*",
+        default=[100, 200],
         metavar="N",
         help="train on so many points of each task, drawn anew in every epoch; of several "
-        "numbers every batch takes one (default: all points)",
+        "numbers every batch takes one; with none given, on all points",
     )
-    data.add_argument("--buckets", type=integer, default=6, help="set sizes to pad to")
+    data.add_argument("--buckets", type=integer, default=4, help="set sizes to pad to")
     data.add_argument(
         "--evaluation-tasks", type=integer, default=300, help="fresh tasks of the final table"
     )
@@ -127,6 +130,8 @@ def main(arguments=None):
         return
     run = runs.Run("amortized_clustering", name, options)
     try:
+        if options.initial_model is not None:
+            runs.load_initial_weights(model, options.initial_model)
         run.prepare()
     except runs.RunError as error:
         parser.error(str(error))
@@ -137,10 +142,10 @@ def main(arguments=None):
     split = 9 * len(tasks) // 10
     batches = {"batch_size": options.batch_size, "buckets": options.buckets}
     training = data.ClusteringDataset(
-        tasks.select(0, split), seed=options.seed, points=options.points, **batches
+        tasks.select(0, split), seed=options.seed, points=options.points or None, **batches
     )
     held_out = data.ClusteringDataset(tasks.select(split, len(tasks)), shuffle=False, **batches)
-    models.compile_for_clustering(model, options.learning_rate)
+    models.compile_for_clustering(model, runs.make_optimizer(options))
 
     def draw():
         from examples.amortized_clustering import plots

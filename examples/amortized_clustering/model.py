@@ -1,7 +1,5 @@
 """The networks that the example compares."""
 
-import keras
-
 from examples.amortized_clustering.data import DIMENSIONS
 from examples.amortized_clustering.data import MAX_CLUSTERS
 from keras_sets import losses
@@ -40,9 +38,9 @@ def build(options, weighted=False):
     return models.deep_sets(**shared, pooling=options.model.removeprefix("deep-sets-"))
 
 
-def compile_for_clustering(model, learning_rate):
+def compile_for_clustering(model, optimizer):
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate, clipnorm=1.0),
+        optimizer=optimizer,
         loss=losses.MatchedCrossentropy(),
         metrics=[metrics.MatchedAccuracy(), metrics.AdjustedRandIndex(name="ari")],
     )

@@ -72,7 +72,15 @@ def make_parser(task, description, defaults):
     training.add_argument("--epochs", type=positive_integer, help="most epochs")
     training.add_argument("--time-budget", type=positive_number, help="minutes of training")
     training.add_argument("--batch-size", type=positive_integer, help="sets in a batch")
-    training.add_argument("--learning-rate", type=positive_number, help="Adam's learning rate")
+    training.add_argument(
+        "--optimizer",
+        choices=["adam", "muon"],
+        help="Muon takes orthogonalised steps in the matrices between iterations",
+    )
+    training.add_argument("--learning-rate", type=positive_number, help="first learning rate")
+    training.add_argument(
+        "--initial-model", metavar="FILE", help="start from the weights of a .keras file"
+    )
     training.add_argument(
         "--schedule",
         choices=["constant", "cosine"],

@@ -25,6 +25,29 @@ FREE_OPTIONS = frozenset(
 )
 
 
+def make_optimizer(options):
+    """The optimizer of the options, with gradients clipped to norm 1."""
+    if options.optimizer == "adam":
+        return keras.optimizers.Adam(options.learning_rate, clipnorm=1.0)
+    # Matrices between hidden states get Muon's steps; the first and the last layer Adam's.
+    return keras.optimizers.Muon(
+        options.learning_rate,
+        clipnorm=1.0,
+        weight_decay=None,
+        adam_weight_decay=None,
+        adam_lr_ratio=0.5,
+        exclude_layers=["cell/kernel$", "projection", "output", "embedding", "equivariant_0"],
+    )
+
+
+def load_initial_weights(model, path):
+    """Copies the weights of a saved model; raises RunError when that cannot be done."""
+    try:
+        model.set_weights(keras.saving.load_model(path, compile=False).get_weights())
+    except (OSError, ValueError) as error:
+        raise RunError(f"The initial model {path} cannot be used: {error}") from error
+
+
 class RunError(Exception):
     """Something about the output folder that the user must decide."""
 
