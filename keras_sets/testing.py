@@ -3,8 +3,8 @@
 Every check calls `layer(inputs, mask=mask, weights=weights)`, with `mask` and `weights`
 only where they were given, so that plain Keras layers, models and functions can be checked
 as well. Values are compared, and gradients of a random linear function of the outputs
-towards the inputs and towards the layer's weights. Errors are relative to the largest
-value of what is compared.
+towards the inputs and towards the layer's weights. Errors are relative to the
+largest value of an output, and of all gradients together.
 
 >>> import keras, numpy as np, keras_sets
 >>> points = np.random.default_rng(0).normal(size=(2, 5, 3))
@@ -320,13 +320,14 @@ class _Result:
 
     @property
     def gradient_scale(self):
-        """The floor of what counts as a gradient, in units of the largest one.
+        """The largest gradient: what errors of gradients are relative to.
 
-        Some gradients are 0 but for rounding, such as that of a bias under a softmax; their
-        own largest value says nothing.
+        All gradients of a call are sums of products of the same numbers, and rounding is
+        relative to these. A sum in which they cancel, such as the gradient of a bias before a
+        softmax, is 0 but for their rounding, and its own largest value says nothing.
         """
         gradients = [g for g in (self.inputs_gradient, *self.weight_gradients) if g is not None]
-        return 0.01 * max((np.abs(g).max(initial=0.0) for g in gradients), default=0.0)
+        return max((np.abs(g).max(initial=0.0) for g in gradients), default=0.0)
 
 
 class _Check:

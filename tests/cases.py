@@ -18,6 +18,7 @@ class Case:
         make: `make(**kwargs)` gives the layer; `dtype` is the only keyword argument used.
         symmetry: `"equivariant"`, `"invariant"` or `"causal"`.
         entities: Sizes of the entity axes in tests.
+        elements: Sizes of the axes of a single entity before its features.
         scale_invariant: Whether a common factor of the weights changes nothing.
         copies: As in `keras_sets.testing.assert_multiplicity`.
         empty: What a set without entities gives: `"zero"` or `"finite"`.
@@ -31,12 +32,17 @@ class Case:
     make: Callable
     symmetry: str
     entities: tuple = (5,)
+    elements: tuple = ()
     scale_invariant: bool = True
     copies: str = "all"
     empty: str = "zero"
     training: bool | None = None
     returns_states: bool = False
     slow: bool = True
+
+    @property
+    def input_shape(self):
+        return (2, *self.entities, *self.elements, 3)
 
     def inputs(self, seed=0, batch=2, features=3, entities=None):
         """`(x, mask, weights)`: both leave out some entities, and none leaves out all."""
@@ -47,7 +53,7 @@ class Case:
         if mask.size:
             mask.reshape(batch, -1)[:, 0] = True
             weights.reshape(batch, -1)[:, 0] = 0.5
-        x = rng.normal(size=(*shape, features)).astype("float32")
+        x = rng.normal(size=(*shape, *self.elements, features)).astype("float32")
         return x, mask, weights.astype("float32")
 
     def function(self, layer=None):
@@ -83,27 +89,45 @@ def _factory(cls, *args, **options):
     return lambda **kwargs: cls(*args, **options, **kwargs)
 
 
+def _split(options):
+    """The options of a row, and those of its layer."""
+    names = {field.name for field in dataclasses.fields(Case)}
+    return (
+        {key: value for key, value in options.items() if key in names},
+        {key: value for key, value in options.items() if key not in names},
+    )
+
+
+def _with_bias(name, cls, *args, symmetry="equivariant", **options):
+    """A row of a layer whose bias is what a set without entities gives."""
+    case, options = _split(options)
+    make = _factory(cls, *args, **{"bias_initializer": "random_normal", **options})
+    return Case(name, make, symmetry, empty="finite", **case)
+
+
 def _pooling(name, cls, **options):
     return Case(name, _factory(cls), "invariant", **options)
 
 
 def _dense(pooling, symmetry="equivariant", **options):
-    make = _factory(
-        layers.PermutationEquivariantDense,
-        4,
-        activation="tanh",
-        pooling=pooling,
-        bias_initializer="random_normal",
-    )
     name = options.pop("name", f"dense_{pooling}")
-    return Case(name, make, symmetry, empty="finite", **options)
+    cls = layers.PermutationEquivariantDense
+    options = {"activation": "tanh", "pooling": pooling, **options}
+    return _with_bias(name, cls, 4, symmetry=symmetry, **options)
+
+
+def _dense_with_maps(dtype=None):
+    return layers.PermutationEquivariantDense(
+        4,
+        pooling=layers.PoolingMaps(1, dtype=dtype),
+        bias_initializer="random_normal",
+        dtype=dtype,
+    )
 
 
 def _swarm(name, symmetry="equivariant", **options):
-    names = {field.name for field in dataclasses.fields(Case)}
-    case = {key: options.pop(key) for key in list(options) if key in names}
-    options = {"hidden_units": 3, "iterations": 3, "bias_initializer": "random_normal", **options}
-    return Case(name, _factory(layers.Swarm, 4, **options), symmetry, empty="finite", **case)
+    options = {"hidden_units": 3, "iterations": 3, **options}
+    return _with_bias(name, layers.Swarm, 4, symmetry=symmetry, **options)
 
 
 POOLINGS = [
@@ -130,6 +154,7 @@ CASES = [
     _dense("max", slow=False),
     _dense("logsumexp", scale_invariant=False, slow=False),
     _dense("causal", "causal", copies="last"),
+    Case("dense_maps", _dense_with_maps, "equivariant", empty="finite", slow=False),
     _dense("mean", name="dense_mean_2d", entities=(3, 2), slow=False),
     _swarm("swarm_mean"),
     _swarm("swarm_sum", pooling="sum", scale_invariant=False, slow=False),
@@ -153,4 +178,72 @@ CASES = [
     ),
     _swarm("swarm_2d", entities=(3, 2), slow=False),
     _swarm("swarm_causal_2d", "causal", pooling="causal", copies="none", entities=(3, 2)),
+    _swarm("swarm_maps", hidden_units=10, pooling="pooling_maps", slow=False),
+    Case("pooling_maps", _factory(layers.PoolingMaps, 1), "equivariant"),
+    Case(
+        "pooling_maps_2d",
+        _factory(layers.PoolingMaps, 1),
+        "equivariant",
+        entities=(3, 2),
+        slow=False,
+    ),
+    Case("set_normalization", _factory(layers.SetNormalization), "equivariant"),
+    _with_bias("sab", layers.SetAttentionBlock, 4, 2, feed_forward_layers=1),
+    _with_bias(
+        "sab_clean",
+        layers.SetAttentionBlock,
+        4,
+        2,
+        residual="clean",
+        normalization="set",
+        dropout=0.4,
+        training=True,
+        slow=False,
+    ),
+    _with_bias("isab", layers.InducedSetAttentionBlock, 4, 2, 3, feed_forward_layers=1),
+    _with_bias(
+        "isab_clean_2d",
+        layers.InducedSetAttentionBlock,
+        4,
+        2,
+        3,
+        residual="clean",
+        normalization="set",
+        entities=(3, 2),
+        slow=False,
+    ),
+    _with_bias(
+        "pma",
+        layers.PoolingByMultiheadAttention,
+        4,
+        2,
+        2,
+        symmetry="invariant",
+        feed_forward_layers=1,
+    ),
+    _with_bias(
+        "pma_clean",
+        layers.PoolingByMultiheadAttention,
+        4,
+        2,
+        2,
+        symmetry="invariant",
+        residual="clean",
+        normalization="set",
+        slow=False,
+    ),
+    _with_bias("dss_dense", layers.DSSDense, 4, activation="tanh", scale_invariant=False),
+    _with_bias("dss_centered", layers.DSSDense, 4, pooling="centered", slow=False),
+    _with_bias("dss_concat_max", layers.DSSDense, 4, pooling="concat_max", slow=False),
+    _with_bias(
+        "dss_conv",
+        layers.DSSConv1D,
+        4,
+        3,
+        padding="same",
+        pooling="mean",
+        elements=(4,),
+    ),
+    _with_bias("graph_nodes", layers.GraphEquivariantDense, 4, 1, 1),
+    _with_bias("graph_pooled", layers.GraphEquivariantDense, 4, 1, 0, symmetry="invariant"),
 ]

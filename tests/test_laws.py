@@ -49,7 +49,7 @@ def functional(case, layer=None, masked=True, weighted=True):
     """A model with inputs of any size: x, and a mask and weights."""
     layer = layer or case.make()
     sizes = (None,) * len(case.entities)
-    inputs = [keras.Input((*sizes, 3), name="x")]
+    inputs = [keras.Input((*sizes, *case.elements, 3), name="x")]
     given = {}
     if masked:
         inputs.append(keras.Input(sizes, dtype="bool", name="mask"))
@@ -69,9 +69,10 @@ def test_order(case):
     x, mask, weights = case.inputs()
     check = ORDER[case.symmetry]
     layer = case.function()
+    options = {"training": case.training, "num_entity_axes": len(case.entities)}
     if case.slow:
-        check(layer, x, training=case.training)
-    check(layer, x, mask=mask, weights=weights, training=case.training)
+        check(layer, x, **options)
+    check(layer, x, mask=mask, weights=weights, **options)
 
 
 class Positional(keras.layers.Layer):
@@ -129,9 +130,10 @@ def test_dropout_drops_at_training_only():
 def test_padding(case):
     x, mask, weights = case.inputs()
     layer = case.function()
+    options = {"training": case.training, "num_entity_axes": len(case.entities)}
     if case.slow:
-        testing.assert_padding_invariant(layer, x, training=case.training)
-    testing.assert_padding_invariant(layer, x, mask=mask, weights=weights, training=case.training)
+        testing.assert_padding_invariant(layer, x, **options)
+    testing.assert_padding_invariant(layer, x, mask=mask, weights=weights, **options)
 
 
 class LeaksNotANumber(keras.layers.Layer):
@@ -189,32 +191,37 @@ def test_padding_in_fit(case):
 
     def trained(x, mask, weights):
         keras.utils.set_random_seed(1)
-        sizes = x.shape[1:-1]
-        inputs = keras.Input((*sizes, 3))
+        sizes = mask.shape[1:]
+        inputs = keras.Input(x.shape[1:])
         given = {
             "mask": keras.Input(sizes, dtype="bool"),
             "weights": keras.Input(sizes),
         }
         layer = case.make()
+        layer.build((None, *inputs.shape[1:]))
         y = inputs
-        if not case.name.startswith(("dense", "swarm")):
+        if not layer.trainable_variables:
             # Something to train before a pooling.
             y = layers.PermutationEquivariantDense(3, activation="tanh")(y, **given)
         y = layer(y, **given)
         if case.symmetry != "invariant":
+            if case.elements:
+                y = keras.layers.Reshape((*sizes, -1))(y)
             y = layers.SumPooling()(y, **given)
         model = keras.Model([inputs, *given.values()], y)
         model.compile(keras.optimizers.SGD(0.1), "mse")
-        target = np.zeros((4, y.shape[-1]), "float32")
+        target = np.zeros((4, *y.shape[1:]), "float32")
         history = model.fit([x, mask, weights], target, epochs=2, batch_size=4, verbose=0)
         return model.get_weights(), history.history["loss"]
 
     padding = [(0, 0), *((0, 2) for _ in case.entities)]
     padded_mask = np.pad(mask, padding)
-    padded_x = np.pad(x, [*padding, (0, 0)])
-    fill = np.resize(np.array([np.nan, np.inf, -np.inf, 1e30], "float32"), padded_x.shape)
     inside = np.pad(np.ones(mask.shape, bool), padding)
-    padded_x = np.where(inside[..., None], padded_x, fill)
+    features = x.ndim - mask.ndim
+    padded_x = np.pad(x, [*padding, *[(0, 0)] * features])
+    fill = np.resize(np.array([np.nan, np.inf, -np.inf, 1e30], "float32"), padded_x.shape)
+    inside = np.reshape(inside, (*inside.shape, *[1] * features))
+    padded_x = np.where(inside, padded_x, fill)
     expected, expected_loss = trained(x, mask, weights)
     received, loss = trained(padded_x, padded_mask, np.pad(weights, padding))
     assert_close(received, expected, 1e-4)
@@ -229,6 +236,7 @@ def test_multiplicity(case):
     x, mask, weights = case.inputs()
     options = {
         "training": case.training,
+        "num_entity_axes": len(case.entities),
         "scale_invariant": case.scale_invariant,
         "copies": case.copies,
     }
@@ -331,7 +339,7 @@ def assert_any_size(case, layer):
     reference = None
     for size in (1, 2):
         part = (slice(None), *(slice(size) for _ in case.entities))
-        mask = np.zeros(x.shape[:-1], bool)
+        mask = np.zeros((2, *case.entities), bool)
         mask[part] = True
         received = outputs_of(case, layer, x[part])
         reference = outputs_of(case, layer, x, mask)
@@ -356,7 +364,7 @@ def test_symbolic_size(case):
     layer = case.make()
     model = functional(case, layer)
     sizes = (None,) * len(case.entities)
-    expected = layer.compute_output_shape((None, *sizes, 3))
+    expected = layer.compute_output_shape((None, *sizes, *case.elements, 3))
     received = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), model.output)
     assert keras.tree.flatten(received) == keras.tree.flatten(expected)
     weights = layer.count_params()
@@ -507,7 +515,8 @@ def test_bad_calls(case):
         bad = weights.copy()
         bad.reshape(-1)[0] = wrong
         raises_before_building(case, "finite `weights` >= 0", x, weights=bad)
-    raises_before_building(case, "last axis", keras.KerasTensor((2, *case.entities, None)))
+    unknown = keras.KerasTensor((*x.shape[:-1], None))
+    raises_before_building(case, "last axis", unknown)
 
 
 def test_wrong_weights_of_masked_entities_do_no_harm():
@@ -588,7 +597,7 @@ def assert_config_round_trip(layer):
 @every_case
 def test_config(case):
     layer = case.make()
-    layer(keras.KerasTensor((2, *case.entities, 3)))
+    layer(keras.KerasTensor(case.input_shape))
     again = assert_config_round_trip(layer)
     assert again.built
     again.set_weights(layer.get_weights())
@@ -628,7 +637,12 @@ def test_config_is_broken():
 # --- Masks that Keras carries along ----------------------------------------------------
 
 
-@every_case
+@pytest.mark.parametrize(
+    "case",
+    # Keras' masks are for single vectors.
+    [case for case in CASES if not case.elements],
+    ids=lambda case: case.name,
+)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_implicit_mask(case, weighted):
     x, mask, weights = case.inputs()

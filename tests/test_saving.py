@@ -1,10 +1,4 @@
-"""Files: `.keras` in one process, across processes and backends, and SavedModel."""
-
-import importlib.util
-import os
-import pathlib
-import subprocess
-import sys
+"""Files on one backend; `tests/test_golden.py` has those of other processes and backends."""
 
 import keras
 import numpy as np
@@ -13,35 +7,17 @@ import pytest
 from keras_sets import layers
 from keras_sets import losses
 from tests.cases import CASES
-from tests.conftest import BACKENDS
 
-ROOT = pathlib.Path(__file__).parents[1]
 SLOW = [case for case in CASES if case.slow]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 slow_cases = pytest.mark.parametrize("case", SLOW, ids=lambda case: case.name)
 
-LOAD = """
-import os, pathlib, sys
-import keras, numpy as np
-import keras_sets
-assert keras.config.backend() == os.environ["KERAS_BACKEND"]
-for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
-    model = keras.saving.load_model(path)
-    arrays = np.load(path.with_suffix(".npz"))
-    inputs = [arrays[name] for name in ("x", "mask", "weights")]
-    outputs = keras.tree.flatten(model.predict_on_batch(inputs))
-    for index, output in enumerate(outputs):
-        expected = arrays[f"y{index}"]
-        error = np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-6)
-        print(path.stem, index, "equal" if error < 1e-5 else f"DIFFERS by {error:.3g}")
-"""
-
 
 def model_of(case):
     """A model on sets of any size with a mask and weights, with random values in all weights."""
     sizes = (None,) * len(case.entities)
-    inputs = keras.Input((*sizes, 3), name="x")
+    inputs = keras.Input((*sizes, *case.elements, 3), name="x")
     given = {
         "mask": keras.Input(sizes, dtype="bool", name="mask"),
         "weights": keras.Input(sizes, name="weights"),
@@ -87,42 +63,6 @@ def test_keras_file_is_broken(tmp_path):
         assert_file_round_trip(broken, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A model of every slow row, and what it computed here."""
-    folder = tmp_path_factory.mktemp("models")
-    keras.utils.set_random_seed(0)
-    for case in SLOW:
-        model = model_of(case)
-        x, mask, weights = case.inputs()
-        outputs = predict(model, (x, mask, weights))
-        model.save(folder / f"{case.name}.keras")
-        arrays = {f"y{index}": output for index, output in enumerate(outputs)}
-        np.savez(folder / f"{case.name}.npz", x=x, mask=mask, weights=weights, **arrays)
-    return folder
-
-
-@pytest.mark.parametrize("other", BACKENDS)
-def test_keras_file_in_another_process(other, folder):
-    """Among them the backend at hand: another process with the same one."""
-    if importlib.util.find_spec(other) is None:
-        pytest.skip(f"{other} is not installed")
-    environment = {**os.environ, "KERAS_BACKEND": other}
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOAD, str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    lines = [line for line in finished.stdout.splitlines() if "equal" in line or "DIFF" in line]
-    assert len(lines) == len(SLOW)
-    assert not [line for line in lines if "DIFFERS" in line]
-
-
 def test_training_goes_on_after_loading(tmp_path):
     """A compiled model comes back with its loss and its optimizer."""
     rng = np.random.default_rng(0)
@@ -147,7 +87,7 @@ def test_saved_model(case, backend, tmp_path):
     import tensorflow as tf
 
     sizes = (None,) * len(case.entities)
-    inputs = [keras.Input((*sizes, 3)), keras.Input(sizes, dtype="bool")]
+    inputs = [keras.Input((*sizes, *case.elements, 3)), keras.Input(sizes, dtype="bool")]
     model = keras.Model(inputs, case.make()(inputs[0], mask=inputs[1]))
     model.export(tmp_path / "model", verbose=False)
     served = tf.saved_model.load(tmp_path / "model")
