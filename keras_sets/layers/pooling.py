@@ -10,7 +10,6 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 
-
 # What answers instead of the poolings while a network sees a chunk of a set only.
 _POOLED_ELSEWHERE = contextvars.ContextVar("keras_sets_pooled_elsewhere", default=None)
 
