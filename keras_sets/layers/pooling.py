@@ -1,5 +1,8 @@
 """Poolings: what a set has in common, as one vector."""
 
+import contextlib
+import contextvars
+
 import keras
 from keras import ops
 
@@ -7,12 +10,54 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 
+# What answers instead of the poolings while a network sees a chunk of a set only.
+_POOLED_ELSEWHERE = contextvars.ContextVar("keras_sets_pooled_elsewhere", default=None)
+
+
+@contextlib.contextmanager
+def pooling_elsewhere(pool):
+    """Inside, layers call `pool(pooling, x, mask, weights)` instead of their poolings."""
+    token = _POOLED_ELSEWHERE.set(pool)
+    try:
+        yield
+    finally:
+        _POOLED_ELSEWHERE.reset(token)
+
+
+def pooled_elsewhere():
+    """Whether poolings are answered from outside now."""
+    return _POOLED_ELSEWHERE.get() is not None
+
 
 class Pooling(SetLayer):
     """Base class of poolings over all entity axes.
 
     A subclass implements `pool(x, mask, weights, keepdims)` with a function of
     `keras_sets.ops`. See `MeanPooling` for the arguments that all poolings share.
+
+    A set that is larger than memory, or spread over machines, is pooled chunk by chunk:
+
+    ```
+    state = pooling.init(batch_size, features)
+    for inputs, mask, weights in chunks:
+        state = pooling.update(state, inputs, mask, weights)
+    pooled = pooling.finish(state)
+    ```
+
+    - `init(batch_size, features)`: the state of sets without entities.
+    - `update(state, inputs, mask=None, weights=None)`: the state with a chunk added.
+    - `merge(a, b)`: the state of two disjoint parts of the same sets together. It is
+      commutative and associative up to rounding.
+    - `finish(state)`: what the whole has in common, `(batch, features)`; for `PoolingMaps`
+      the summaries `(batch, num_maps, values)`, for `CausalMeanPooling` the mean so far.
+    - `read(finished, inputs, mask=None)`: what the call gives at the places of a chunk when
+      the whole set is known: `pooling(whole)` is `read` of its chunks, one after the other.
+    - `scan(state, inputs, mask=None, weights=None)`, causal poolings only: the outputs for
+      the next chunk, and the state after it. They need no second pass.
+
+    States are dicts of float32 (or float64) tensors under every dtype policy. Sums keep
+    their rounding errors, softmax-like ones a shift, so that neither the number of chunks
+    nor their sizes matter. A subclass implements `chunk_state`, `merge` and `finish`.
     """
 
     symmetry = "invariant"
@@ -29,8 +74,48 @@ class Pooling(SetLayer):
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
         x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+        elsewhere = _POOLED_ELSEWHERE.get()
+        if elsewhere is not None:
+            return elsewhere(self, x, present, weights)
         pooled = self.pool(x, present, weights, self.keepdims)
         return ops.cast(pooled, self.compute_dtype)
+
+    def chunk_state(self, x, mask, weights):
+        """The state of a chunk alone."""
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be computed in chunks: it needs the methods "
+            "`chunk_state(x, mask, weights)`, `merge(a, b)` and `finish(state)`."
+        )
+
+    def init(self, batch_size, features):
+        """The state of `batch_size` sets without entities of `features` features."""
+        batch_size = validation.positive_integer("batch_size", batch_size)
+        features = validation.positive_integer("features", features)
+        return self.chunk_state(
+            ops.zeros((batch_size, 0, features), self.compute_dtype), None, None
+        )
+
+    def update(self, state, inputs, mask=None, weights=None):
+        """The state with the entities of a chunk added."""
+        return self.merge(state, self.chunk_state(*self._prepare_chunk(inputs, mask, weights)))
+
+    def merge(self, a, b):
+        """The state of two parts of the same sets together."""
+        raise NotImplementedError(f"{type(self).__name__} has no method `merge(a, b)`.")
+
+    def finish(self, state):
+        """What the entities of a state have in common."""
+        raise NotImplementedError(f"{type(self).__name__} has no method `finish(state)`.")
+
+    def read(self, finished, inputs, mask=None):
+        """The output of the call at the places of `inputs`, a part of a finished set."""
+        return (
+            set_ops.expand_over_entities(finished, len(inputs.shape)) if self.keepdims else finished
+        )
+
+    def _prepare_chunk(self, inputs, mask, weights):
+        self.check_arguments(inputs, mask, weights)
+        return self.prepare(ops.convert_to_tensor(inputs), mask, weights)
 
     def compute_output_shape(self, input_shape):
         if self.keepdims:
@@ -80,6 +165,15 @@ class MeanPooling(Pooling):
     def pool(self, x, mask, weights, keepdims):
         return set_ops.set_mean(x, mask, weights, keepdims)
 
+    def chunk_state(self, x, mask, weights):
+        return set_ops.mean_state(x, mask, weights)
+
+    def merge(self, a, b):
+        return set_ops.merge_means(a, b)
+
+    def finish(self, state):
+        return ops.cast(set_ops.finish_mean(state), self.compute_dtype)
+
 
 @keras.saving.register_keras_serializable(package="keras_sets")
 class SumPooling(Pooling):
@@ -109,6 +203,15 @@ class SumPooling(Pooling):
 
     def pool(self, x, mask, weights, keepdims):
         return set_ops.set_sum(x, mask, weights, keepdims)
+
+    def chunk_state(self, x, mask, weights):
+        return set_ops.sum_state(x, mask, weights)
+
+    def merge(self, a, b):
+        return set_ops.merge_sums(a, b)
+
+    def finish(self, state):
+        return ops.cast(set_ops.finish_sum(state), self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -140,6 +243,15 @@ class MaxPooling(Pooling):
     def pool(self, x, mask, weights, keepdims):
         return set_ops.set_max(x, mask, weights, keepdims)
 
+    def chunk_state(self, x, mask, weights):
+        return set_ops.max_state(x, mask, weights)
+
+    def merge(self, a, b):
+        return set_ops.merge_maxima(a, b)
+
+    def finish(self, state):
+        return ops.cast(set_ops.finish_max(state), self.compute_dtype)
+
 
 @keras.saving.register_keras_serializable(package="keras_sets")
 class LogSumExpPooling(Pooling):
@@ -169,6 +281,15 @@ class LogSumExpPooling(Pooling):
 
     def pool(self, x, mask, weights, keepdims):
         return set_ops.set_logsumexp(x, mask, weights, keepdims)
+
+    def chunk_state(self, x, mask, weights):
+        return set_ops.logsumexp_state(x, mask, weights)
+
+    def merge(self, a, b):
+        return set_ops.merge_logsumexps(a, b)
+
+    def finish(self, state):
+        return ops.cast(set_ops.finish_logsumexp(state), self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -217,6 +338,21 @@ class CausalMeanPooling(Pooling):
 
     def pool(self, x, mask, weights, keepdims):
         return set_ops.set_causal_mean(x, mask, weights)
+
+    def chunk_state(self, x, mask, weights):
+        return set_ops.causal_mean_state(x, mask, weights)
+
+    def merge(self, a, b):
+        return set_ops.merge_sums(a, b)
+
+    def finish(self, state):
+        return ops.cast(set_ops.finish_causal_mean(state), self.compute_dtype)
+
+    def scan(self, state, inputs, mask=None, weights=None):
+        """`(outputs, state)`: the running means of the next chunk, and the state after it."""
+        x, present, weights = self._prepare_chunk(inputs, mask, weights)
+        means, state = set_ops.scan_causal_mean(state, x, present, weights)
+        return ops.cast(means, self.compute_dtype), state
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
@@ -287,6 +423,20 @@ class PoolingMaps(Pooling):
 
     def pool(self, x, mask, weights, keepdims):
         return set_ops.set_pooling_maps(x, self.num_maps, mask, weights)
+
+    def chunk_state(self, x, mask, weights):
+        return set_ops.pooling_maps_state(x, self.num_maps, mask, weights)
+
+    def merge(self, a, b):
+        return set_ops.merge_pooling_maps(a, b)
+
+    def finish(self, state):
+        return set_ops.finish_pooling_maps(state)
+
+    def read(self, finished, inputs, mask=None):
+        x, present, _ = self._prepare_chunk(inputs, mask, None)
+        pooled = set_ops.deal_out_maps(finished, x, self.num_maps, present)
+        return ops.cast(pooled, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         self._check_features(input_shape)
@@ -384,7 +534,19 @@ def apply_pooling(pooling, x, mask, weights):
     `(batch, features)` becomes `(batch, 1, ..., 1, features)`; a causal pooling's
     `(batch, *entities, features)` stays.
     """
-    pooled = pooling(x, mask=mask, weights=weights)
+    elsewhere = _POOLED_ELSEWHERE.get()
+    if elsewhere is not None:
+        pooled = elsewhere(pooling, x, mask, weights)
+    else:
+        pooled = pooling(x, mask=mask, weights=weights)
     if len(pooled.shape) == 2:
         pooled = set_ops.expand_over_entities(pooled, len(x.shape))
     return pooled
+
+
+def pool_alone(pooling, x):
+    """What every entity pools to as a set of its own, `(batch, *entities, features)`."""
+    with pooling_elsewhere(None):
+        alone = ops.reshape(x, (-1, 1, x.shape[-1]))
+        pooled = apply_pooling(pooling, alone, None, None)
+    return ops.reshape(pooled, ops.shape(x)[:-1] + (pooled.shape[-1],))

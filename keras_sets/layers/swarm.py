@@ -9,6 +9,8 @@ from keras_sets.layers.pooling import apply_pooling
 from keras_sets.layers.pooling import build_pooling
 from keras_sets.layers.pooling import equivariance_of
 from keras_sets.layers.pooling import get_pooling
+from keras_sets.layers.pooling import pool_alone
+from keras_sets.layers.pooling import pooled_elsewhere
 from keras_sets.layers.pooling import pooled_features
 from keras_sets.layers.pooling import serialize_pooling
 from keras_sets.layers.streaming import SwarmStreamingCell
@@ -231,9 +233,11 @@ class Swarm(SetLayer):
                 index, h, c, *(None if t is None else next(remaining) for t in constants)
             )
 
-        run = keras.remat(step) if self.remat else step
+        # Every iteration has to meet its own pooling when those are computed in chunks.
+        one_by_one = self.unroll or self.iterations == 1 or pooled_elsewhere()
+        run = keras.remat(step) if self.remat and not pooled_elsewhere() else step
         # TensorFlow's loops cannot scatter into buffers of sets without places.
-        if self.unroll or self.iterations == 1 or 0 in state[0].shape[1:-1]:
+        if one_by_one or 0 in state[0].shape[1:-1]:
             states = [state]
             for index in range(1, self.iterations):
                 # A tensor: rematerialisation takes tensors only.
@@ -289,10 +293,7 @@ class Swarm(SetLayer):
     def _pooled(self, h, present, weights):
         if self.context == "swarm":
             return apply_pooling(self.pooling, h, present, weights)
-        # Every entity is a population of its own: entities become the batch.
-        alone = ops.reshape(h, (-1, 1, h.shape[-1]))
-        pooled = apply_pooling(self.pooling, alone, None, None)
-        return ops.reshape(pooled, ops.shape(h)[:-1] + (pooled.shape[-1],))
+        return pool_alone(self.pooling, h)
 
     def _dropout_masks(self, x):
         """Factors for h of every iteration, `(iterations, batch, 1, ..., hidden_units)`.

@@ -5,10 +5,18 @@ Every model takes a dict of inputs: `"entities"` `(batch, n, features)` and `"ma
 The set size n is free.
 """
 
+from keras_sets.models.chunks import predict_in_chunks
 from keras_sets.models.sequence_baselines import bidirectional_lstm
 from keras_sets.models.sequence_baselines import sorted_lstm
 from keras_sets.models.stacks import deep_sets
 from keras_sets.models.stacks import set_transformer
 from keras_sets.models.stacks import swarm
 
-__all__ = ["bidirectional_lstm", "deep_sets", "set_transformer", "sorted_lstm", "swarm"]
+__all__ = [
+    "bidirectional_lstm",
+    "deep_sets",
+    "predict_in_chunks",
+    "set_transformer",
+    "sorted_lstm",
+    "swarm",
+]

@@ -18,31 +18,68 @@ from keras_sets.ops.matching import class_overlap
 from keras_sets.ops.matching import linear_sum_assignment
 from keras_sets.ops.normalization import set_standardize
 from keras_sets.ops.pooling import accumulation_dtype
+from keras_sets.ops.pooling import causal_mean_state
+from keras_sets.ops.pooling import deal_out_maps
 from keras_sets.ops.pooling import expand_over_entities
+from keras_sets.ops.pooling import finish_causal_mean
+from keras_sets.ops.pooling import finish_logsumexp
+from keras_sets.ops.pooling import finish_max
+from keras_sets.ops.pooling import finish_mean
+from keras_sets.ops.pooling import finish_pooling_maps
+from keras_sets.ops.pooling import finish_sum
 from keras_sets.ops.pooling import flatten_entities
+from keras_sets.ops.pooling import logsumexp_state
+from keras_sets.ops.pooling import max_state
+from keras_sets.ops.pooling import mean_state
+from keras_sets.ops.pooling import merge_logsumexps
+from keras_sets.ops.pooling import merge_maxima
+from keras_sets.ops.pooling import merge_means
+from keras_sets.ops.pooling import merge_pooling_maps
+from keras_sets.ops.pooling import merge_sums
 from keras_sets.ops.pooling import multiplicities
+from keras_sets.ops.pooling import pooling_maps_state
+from keras_sets.ops.pooling import scan_causal_mean
 from keras_sets.ops.pooling import set_causal_mean
 from keras_sets.ops.pooling import set_logsumexp
 from keras_sets.ops.pooling import set_max
 from keras_sets.ops.pooling import set_mean
 from keras_sets.ops.pooling import set_pooling_maps
 from keras_sets.ops.pooling import set_sum
+from keras_sets.ops.pooling import sum_state
 from keras_sets.ops.pooling import zero_absent
 
 __all__ = [
     "accumulation_dtype",
+    "causal_mean_state",
     "class_overlap",
+    "deal_out_maps",
     "edges_from_nodes",
     "expand_over_entities",
+    "finish_causal_mean",
+    "finish_logsumexp",
+    "finish_max",
+    "finish_mean",
+    "finish_pooling_maps",
+    "finish_sum",
     "flatten_entities",
     "linear",
     "linear_sum_assignment",
+    "logsumexp_state",
     "lstm_update",
+    "max_state",
+    "mean_state",
+    "merge_logsumexps",
+    "merge_maxima",
+    "merge_means",
+    "merge_pooling_maps",
+    "merge_sums",
     "multiplicities",
     "node_shares",
     "orbit_linear",
     "orbit_sums",
+    "pooling_maps_state",
     "reduce_edges",
+    "scan_causal_mean",
     "set_attention",
     "set_causal_mean",
     "set_logsumexp",
@@ -52,6 +89,7 @@ __all__ = [
     "set_standardize",
     "set_sum",
     "static_loop",
+    "sum_state",
     "zero_absent",
     "zero_absent_edges",
 ]

@@ -4,6 +4,11 @@ Shapes: `x` is `(batch, *entities, features)`, `mask` and `weights` are
 `(batch, *entities)`. A mask says which entities are there, weights say how often.
 An entity with weight 0 is absent, exactly as if it were masked. Sums accumulate in
 float32 or wider; results have the accumulation dtype, the caller casts.
+
+A set larger than memory is pooled in chunks: `*_state(x, mask, weights)` is what a chunk
+adds, `merge_*` joins the states of two chunks, `finish_*` gives what the function of the
+whole set gives. States are dicts of tensors (or pairs of them) with a leading batch axis,
+float32 or wider, and sums carry their rounding errors along.
 """
 
 import math
@@ -82,17 +87,18 @@ def _counts(x, present, weights):
     return ops.ones_like(x[..., :1])
 
 
-def _scale_free(weights):
-    """Weights divided by the largest of their set.
+def _scale_free(x, weights):
+    """`(x * weights / scale, weights / scale, scale)`, scale the largest weight of a set.
 
-    Where only ratios matter this keeps tiny and huge weights within range. The
-    divisor cancels, so no gradient needs to pass through it.
+    Where only ratios matter this keeps tiny and huge weights within range. The scale
+    cancels, so no gradient needs to pass through it.
     """
     axes = tuple(range(1, len(weights.shape)))
     if 0 in weights.shape[1:]:
-        return weights
+        return x, weights, ops.sum(weights, axis=axes, keepdims=True)
     largest = ops.stop_gradient(ops.max(weights, axis=axes, keepdims=True))
-    return weights / ops.where(largest > 0, largest, ops.ones_like(largest))
+    weights = weights / ops.where(largest > 0, largest, ops.ones_like(largest))
+    return x * ops.expand_dims(weights, -1), weights, largest
 
 
 def _ratio(numerator, denominator):
@@ -100,6 +106,44 @@ def _ratio(numerator, denominator):
     positive = denominator > 0
     safe = ops.where(positive, denominator, ops.ones_like(denominator))
     return ops.where(positive, numerator / safe, ops.zeros_like(numerator))
+
+
+def _exact(total):
+    """A sum as a pair: what it is, and what rounding took from it so far."""
+    return total, ops.zeros_like(total)
+
+
+def _add(a, b):
+    """Sum of two such pairs; the rounding error of the addition is kept (Knuth's TwoSum)."""
+    total = a[0] + b[0]
+    of_b = total - a[0]
+    error = (a[0] - (total - of_b)) + (b[0] - of_b)
+    lost = a[1] + b[1] + error
+    return total, ops.where(ops.isfinite(total), lost, ops.zeros_like(lost))
+
+
+def _scaled(pair, factor):
+    return pair[0] * factor, pair[1] * factor
+
+
+def _rounded(pair):
+    return pair[0] + pair[1]
+
+
+def _join_shifts(a, b):
+    """The larger of two shifts, and the factors that bring sums of exponentials to it.
+
+    `a` and `b` are `(shift, occupied)`. Where a side has no entity its factor is 0.
+    """
+    (shift_a, occupied_a), (shift_b, occupied_b) = a, b
+    larger = ops.where(occupied_b, ops.maximum(shift_a, shift_b), shift_a)
+    shift = ops.where(occupied_a, larger, shift_b)
+    zero = ops.zeros_like(shift)
+    factors = (
+        ops.where(occupied, ops.exp(ops.where(occupied, own - shift, zero)), zero)
+        for own, occupied in (a, b)
+    )
+    return shift, *factors
 
 
 def set_sum(x, mask=None, weights=None, keepdims=False):
@@ -110,13 +154,26 @@ def set_sum(x, mask=None, weights=None, keepdims=False):
     return ops.sum(x, axis=entity_axes(x), keepdims=keepdims)
 
 
+def sum_state(x, mask=None, weights=None):
+    """What a chunk adds to the sum."""
+    return {"sum": _exact(set_sum(x, mask, weights))}
+
+
+def merge_sums(a, b):
+    """State of two chunks together, for states that are sums only."""
+    return {name: _add(a[name], b[name]) for name in a}
+
+
+def finish_sum(state):
+    return _rounded(state["sum"])
+
+
 def set_mean(x, mask=None, weights=None, keepdims=False):
     """Weighted mean over the entities. The mean of nothing is 0."""
     x, present, weights = _accumulate(x, mask, weights)
-    axes = entity_axes(x)
     if weights is not None:
-        weights = _scale_free(weights)
-        x = x * ops.expand_dims(weights, -1)
+        x, weights, _ = _scale_free(x, weights)
+    axes = entity_axes(x)
     total = ops.sum(x, axis=axes, keepdims=keepdims)
     size = x.shape[1:-1]
     if present is None and None not in size and 0 not in size:
@@ -125,19 +182,74 @@ def set_mean(x, mask=None, weights=None, keepdims=False):
     return _ratio(total, count)
 
 
+def mean_state(x, mask=None, weights=None):
+    """What a chunk adds to the mean: its sum and count in units of its largest weight."""
+    x, present, weights = _accumulate(x, mask, weights)
+    if weights is not None:
+        x, weights, scale = _scale_free(x, weights)
+    axes = entity_axes(x)
+    count = ops.sum(_counts(x, present, weights), axis=axes)
+    if weights is None:
+        scale = ops.cast(count > 0, x.dtype)
+    return {
+        "scale": ops.reshape(scale, (-1, 1)),
+        "sum": _exact(ops.sum(x, axis=axes)),
+        "count": _exact(count),
+    }
+
+
+def merge_means(a, b):
+    """State of the mean of two chunks together."""
+    scale = ops.maximum(a["scale"], b["scale"])
+    sums = (
+        {name: _scaled(state[name], _ratio(state["scale"], scale)) for name in ("sum", "count")}
+        for state in (a, b)
+    )
+    return {"scale": scale, **merge_sums(*sums)}
+
+
+def finish_mean(state):
+    return _ratio(_rounded(state["sum"]), _rounded(state["count"]))
+
+
 def set_max(x, mask=None, weights=None, keepdims=False):
     """Largest value of every feature over the present entities; 0 for none."""
     x, present, _ = _accumulate(x, mask, weights)
+    if present is None and 0 not in x.shape[1:-1]:
+        return ops.max(x, axis=entity_axes(x), keepdims=keepdims)
+    return finish_max(_max_state(x, present, keepdims))
+
+
+def max_state(x, mask=None, weights=None):
+    """What a chunk adds to the maximum: its own, and whether it has an entity."""
+    x, present, _ = _accumulate(x, mask, weights)
+    return _max_state(x, present)
+
+
+def _max_state(x, present, keepdims=False):
     axes = entity_axes(x)
     if 0 in x.shape[1:-1]:
-        return ops.sum(x, axis=axes, keepdims=keepdims)
-    if present is None:
-        return ops.max(x, axis=axes, keepdims=keepdims)
-    present = ops.expand_dims(present, -1)
+        nothing = ops.sum(x, axis=axes, keepdims=keepdims)
+        occupied = ops.zeros_like(nothing[..., :1], dtype="bool")
+        return {"largest": ops.full_like(nothing, -float("inf")), "occupied": occupied}
+    present = _counts(x, present, None) > 0 if present is None else ops.expand_dims(present, -1)
     lowest = ops.full_like(x, -float("inf"))
-    largest = ops.max(ops.where(present, x, lowest), axis=axes, keepdims=keepdims)
-    occupied = ops.any(present, axis=axes, keepdims=keepdims)
-    return ops.where(occupied, largest, ops.zeros_like(largest))
+    return {
+        "largest": ops.max(ops.where(present, x, lowest), axis=axes, keepdims=keepdims),
+        "occupied": ops.any(present, axis=axes, keepdims=keepdims),
+    }
+
+
+def merge_maxima(a, b):
+    """State of the maximum of two chunks together."""
+    return {
+        "largest": ops.maximum(a["largest"], b["largest"]),
+        "occupied": ops.logical_or(a["occupied"], b["occupied"]),
+    }
+
+
+def finish_max(state):
+    return ops.where(state["occupied"], state["largest"], ops.zeros_like(state["largest"]))
 
 
 def set_logsumexp(x, mask=None, weights=None, keepdims=False):
@@ -146,14 +258,46 @@ def set_logsumexp(x, mask=None, weights=None, keepdims=False):
     axes = entity_axes(x)
     if 0 in x.shape[1:-1]:
         return ops.sum(x, axis=axes, keepdims=keepdims)
+    result = _log_of_sum(*_shifted_sum(x, present, weights))
+    return result if keepdims else ops.squeeze(result, axis=axes)
+
+
+def _shifted_sum(x, present, weights):
+    """`(shift, sum_i w_i exp(x_i - shift))`, shift the maximum, entity axes of size 1."""
     shift = ops.stop_gradient(set_max(x, present, keepdims=True))
     terms = ops.exp(zero_absent(x - shift, present))
     terms = terms * _counts(x, present, weights)
-    total = ops.sum(terms, axis=axes, keepdims=True)
+    return shift, ops.sum(terms, axis=entity_axes(x), keepdims=True)
+
+
+def _log_of_sum(shift, total):
     occupied = total > 0
     total = ops.where(occupied, total, ops.ones_like(total))
-    result = ops.where(occupied, ops.log(total) + shift, ops.zeros_like(total))
-    return result if keepdims else ops.squeeze(result, axis=axes)
+    return ops.where(occupied, ops.log(total) + shift, ops.zeros_like(total))
+
+
+def logsumexp_state(x, mask=None, weights=None):
+    """What a chunk adds to the logarithm of the sum of exponentials."""
+    x, present, weights = _accumulate(x, mask, weights)
+    axes = entity_axes(x)
+    if 0 in x.shape[1:-1]:
+        shift = total = ops.sum(x, axis=axes)
+    else:
+        shift, total = (ops.squeeze(t, axis=axes) for t in _shifted_sum(x, present, weights))
+    return {"shift": shift, "sum": _exact(total)}
+
+
+def merge_logsumexps(a, b):
+    """State of the logarithm of the sum of exponentials of two chunks together."""
+    shift, factor_a, factor_b = _join_shifts(
+        (a["shift"], a["sum"][0] > 0), (b["shift"], b["sum"][0] > 0)
+    )
+    total = _add(_scaled(a["sum"], factor_a), _scaled(b["sum"], factor_b))
+    return {"shift": shift, "sum": total}
+
+
+def finish_logsumexp(state):
+    return _log_of_sum(state["shift"], _rounded(state["sum"]))
 
 
 def set_causal_mean(x, mask=None, weights=None):
@@ -162,14 +306,50 @@ def set_causal_mean(x, mask=None, weights=None):
     Entity t gets the mean over the present entities 1..t, itself included, and 0
     where there is none so far. The shape of `x` is kept; absent entities get 0.
     """
+    return scan_causal_mean(None, x, mask, weights)[0]
+
+
+def causal_mean_state(x, mask=None, weights=None):
+    """What a chunk adds to a running mean: its sum and its count.
+
+    They have the unit of the weights, because a unit that is found in a chunk would let
+    later entities act on earlier ones.
+    """
+    x, present, weights = _accumulate(x, mask, weights)
+    axes = entity_axes(x)
+    counts = _counts(x, present, weights)
+    x = x if weights is None else x * counts
+    return {"sum": _exact(ops.sum(x, axis=axes)), "count": _exact(ops.sum(counts, axis=axes))}
+
+
+def scan_causal_mean(state, x, mask=None, weights=None):
+    """`(means, state)`: the running means of a chunk, after the entities in `state`.
+
+    `state=None` is nothing before, and then no state is returned either.
+    """
     shape = ops.shape(x)
+    after = None if state is None else merge_sums(state, causal_mean_state(x, mask, weights))
     x, present, weights = _accumulate(x, mask, weights)
     if weights is not None:
         x = x * ops.expand_dims(weights, -1)
-    counts = flatten_entities(_counts(x, present, weights))
     totals = ops.cumsum(flatten_entities(x), axis=1)
-    mean = ops.reshape(_ratio(totals, ops.cumsum(counts, axis=1)), shape)
-    return zero_absent(mean, present)
+    counts = ops.cumsum(flatten_entities(_counts(x, present, weights)), axis=1)
+    if state is not None:
+        totals = _add_before(state["sum"], totals)
+        counts = _add_before(state["count"], counts)
+    means = ops.reshape(_ratio(totals, counts), shape)
+    return zero_absent(means, present), after
+
+
+def _add_before(pair, running):
+    """Running sums of a chunk plus the sum of all chunks before it."""
+    total, lost = (ops.expand_dims(part, 1) for part in pair)
+    return total + (running + lost)
+
+
+def finish_causal_mean(state):
+    """The mean of all entities so far."""
+    return _ratio(_rounded(state["sum"]), _rounded(state["count"]))
 
 
 def set_pooling_maps(x, num_maps, mask=None, weights=None):
@@ -181,18 +361,66 @@ def set_pooling_maps(x, num_maps, mask=None, weights=None):
     number of entities. The shape is `(batch, *entities, features - 2 * num_maps)`, absent
     entities get 0.
     """
-    values = x.shape[-1] - 2 * num_maps
-    shape = ops.shape(x)[:-1] + (values,)
     x, present, weights = _accumulate(x, mask, weights)
-    if weights is not None:
-        weights = _scale_free(weights)
+    _, _, totals, summaries = _map_sums(x, num_maps, present, weights)
+    return deal_out_maps(_ratio(summaries, totals), x, num_maps, present)
+
+
+def deal_out_maps(summaries, x, num_maps, present=None):
+    """Every entity's mixture `(batch, *entities, values)` of `(batch, num_maps, values)`."""
+    shape = ops.shape(x)[:-1] + (summaries.shape[-1],)
+    gates = flatten_entities(ops.cast(x[..., -num_maps:], summaries.dtype))
+    return zero_absent(ops.reshape(gates @ summaries, shape), present)
+
+
+def _map_sums(x, num_maps, present, weights):
+    """`(shift, scale, totals, summaries)`: softmax sums before they are normalised.
+
+    `totals` `(batch, num_maps, 1)` and `summaries` `(batch, num_maps, values)` are in units
+    of `exp(shift) * scale`, the largest key of every map and the largest weight. `scale` is
+    None without weights.
+    """
+    values = x.shape[-1] - 2 * num_maps
     keys = x[..., values : values + num_maps]
-    gates = flatten_entities(x[..., values + num_maps :])
-    if 0 not in x.shape[1:-1]:
-        keys = keys - ops.stop_gradient(set_max(keys, present, keepdims=True))
-    maps = ops.exp(zero_absent(keys, present)) * _counts(x, present, weights)
-    maps = flatten_entities(maps)
+    counts, scale = _counts(x, present, weights), None
+    if weights is not None:
+        counts, _, scale = _scale_free(ops.ones_like(counts), weights)
+    shift = ops.stop_gradient(set_max(keys, present, keepdims=True))
+    maps = flatten_entities(ops.exp(zero_absent(keys - shift, present)) * counts)
     totals = ops.expand_dims(ops.sum(maps, axis=1), -1)
     # One product with the values for all maps; the softmax is normalised after it.
     summaries = ops.swapaxes(maps, 1, 2) @ flatten_entities(x[..., :values])
-    return zero_absent(ops.reshape(gates @ _ratio(summaries, totals), shape), present)
+    return shift, scale, totals, summaries
+
+
+def pooling_maps_state(x, num_maps, mask=None, weights=None):
+    """What a chunk adds to the summaries under learned maps."""
+    x, present, weights = _accumulate(x, mask, weights)
+    shift, scale, totals, summaries = _map_sums(x, num_maps, present, weights)
+    if scale is None:
+        scale = ops.cast(totals[:, :1] > 0, x.dtype)
+    return {
+        "shift": ops.reshape(shift, (-1, num_maps, 1)),
+        "scale": ops.reshape(scale, (-1, 1, 1)),
+        "count": _exact(totals),
+        "sum": _exact(summaries),
+    }
+
+
+def merge_pooling_maps(a, b):
+    """State of the summaries of two chunks together."""
+    shift, *factors = _join_shifts((a["shift"], a["count"][0] > 0), (b["shift"], b["count"][0] > 0))
+    scale = ops.maximum(a["scale"], b["scale"])
+    sums = (
+        {
+            name: _scaled(state[name], factor * _ratio(state["scale"], scale))
+            for name in ("count", "sum")
+        }
+        for state, factor in zip((a, b), factors, strict=True)
+    )
+    return {"shift": shift, "scale": scale, **merge_sums(*sums)}
+
+
+def finish_pooling_maps(state):
+    """The summaries, `(batch, num_maps, values)`; 0 for none."""
+    return _ratio(_rounded(state["sum"]), _rounded(state["count"]))

@@ -1,0 +1,386 @@
+"""Networks on sets that are larger than memory."""
+
+import contextlib
+
+import keras
+import numpy as np
+from keras import backend
+from keras import ops
+
+from keras_sets import layers as set_layers
+from keras_sets import ops as set_ops
+from keras_sets import validation
+from keras_sets.layers.pooling import pooling_elsewhere
+
+# Layers that compute every entity on its own, at inference.
+_ENTITY_BY_ENTITY = (
+    keras.layers.Activation,
+    keras.layers.Add,
+    keras.layers.AlphaDropout,
+    keras.layers.Average,
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.ELU,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.Identity,
+    keras.layers.InputLayer,
+    keras.layers.LeakyReLU,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+    keras.layers.Multiply,
+    keras.layers.ReLU,
+    keras.layers.Rescaling,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.Subtract,
+)
+# These do if their axis is that of the features.
+_ALONG_AN_AXIS = (
+    keras.layers.BatchNormalization,
+    keras.layers.Concatenate,
+    keras.layers.LayerNormalization,
+    keras.layers.Softmax,
+)
+
+
+def predict_in_chunks(network, chunks):
+    """Outputs of a network for sets that do not fit in memory, chunk by chunk.
+
+    The entities of a set arrive in chunks, in a fixed order. The outputs equal those for the
+    whole set up to rounding, while only one chunk is in memory at a time. Every pooling of
+    the network takes one pass over the chunks, in which the entities are computed again from
+    the inputs as far as the poolings before it are known: a `Swarm` with T iterations needs
+    T passes, the last one for the outputs. Causal poolings need no pass of their own.
+
+    Args:
+        network: A functional model such as those of `keras_sets.models.deep_sets` and
+            `keras_sets.models.swarm`, a `keras.Sequential`, a layer, or a list of layers.
+            Its layers are `PermutationEquivariantDense`, `Swarm`, poolings, and Keras layers
+            that compute every entity on its own, such as `Dense` and `Activation`.
+        chunks: A list of chunks, or a function without arguments that returns a fresh
+            iterator over them at every call. A chunk is an array of entities
+            `(batch, *entities, features)`, or a tuple `(entities, mask)` or
+            `(entities, mask, weights)` in which mask and weights may be None. A chunk may have
+            any number of entities, none included; it holds the same sets as the others.
+            Chunks are parts along the first entity axis.
+
+    Returns:
+        With one output an entity: an iterator over the outputs of the chunks, as NumPy
+        arrays; all passes but the last are made before it is returned. With one output a
+        set: a NumPy array.
+
+    Raises:
+        ValueError: If a layer cannot be computed in chunks, or the chunks can be seen only
+            once but are needed more often.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> model = keras_sets.models.swarm(2, 4, hidden_units=8, iterations=3)
+    >>> points = np.random.default_rng(0).normal(size=(1, 90, 2)).astype("float32")
+    >>> chunks = [points[:, start : start + 20] for start in range(0, 90, 20)]
+    >>> outputs = keras_sets.models.predict_in_chunks(model, chunks)
+    >>> np.concatenate(list(outputs), axis=1).shape
+    (1, 90, 4)
+    """
+    run, parts = _as_function(network)
+    for part in parts:
+        _check_layer(part)
+    chunks = _Chunks(chunks)
+    finished = []
+    while True:
+        current = _Pass(run, finished)
+        remaining = chunks.open()
+        first = next(remaining)
+        outputs = current(*first)
+        if outputs is not None:
+            break
+        chunks.needed_again()
+        for chunk in remaining:
+            current(*chunk)
+        finished.append(current.finish())
+    if _gives_one_output_a_set(network, parts, first[0]):
+        return outputs
+    return _rest(outputs, current, remaining)
+
+
+def _rest(outputs, current, remaining):
+    yield outputs
+    for chunk in remaining:
+        yield current(*chunk)
+
+
+class _Chunks:
+    """The chunks, once more at every `open()`, each checked and as a tuple of three."""
+
+    def __init__(self, chunks):
+        self._iterator = None
+        self._count = None
+        self._shape = None
+        self._open = chunks if callable(chunks) else chunks.__iter__ if _iterable(chunks) else None
+        if self._open is None:
+            raise ValueError(
+                "Received an invalid value for `chunks`, expected a list of chunks or a "
+                f"function that returns an iterator over them. Received: chunks={chunks!r}"
+            )
+        self._once = not callable(chunks) and iter(chunks) is chunks
+
+    def needed_again(self):
+        if self._once:
+            raise ValueError(
+                "This network needs several passes over `chunks`, one for every pooling and "
+                "one for the outputs, but an iterator can be read only once: pass a list, or a "
+                "function that returns a fresh iterator. Received: "
+                f"chunks of type {type(self._iterator).__name__}"
+            )
+
+    def open(self):
+        before = self._iterator
+        iterable = self._open()
+        if not _iterable(iterable):
+            raise ValueError(
+                "Expected `chunks()` to return an iterator over chunks. Received: "
+                f"{type(iterable).__name__}"
+            )
+        self._iterator = iter(iterable)
+        if self._iterator is before:
+            raise ValueError(
+                "Expected `chunks()` to return a fresh iterator at every call, because the "
+                "network needs several passes. Received: the same iterator twice"
+            )
+        return self._read(self._iterator)
+
+    def _read(self, iterator):
+        count = 0
+        for chunk in iterator:
+            count += 1
+            yield self._checked(chunk)
+        if count == 0 or self._count not in (None, count):
+            expected = "at least one chunk" if self._count is None else f"{self._count} chunks"
+            raise ValueError(
+                f"Expected {expected} in every pass over `chunks`. Received: {count} chunks"
+            )
+        self._count = count
+
+    def _checked(self, chunk):
+        parts = tuple(chunk) if isinstance(chunk, (tuple, list)) else (chunk,)
+        if not 1 <= len(parts) <= 3 or parts[0] is None:
+            raise ValueError(
+                "Expected a chunk to be an array of entities or a tuple (entities, mask, "
+                f"weights). Received: a tuple of {len(parts)} parts"
+            )
+        entities, mask, weights = parts + (None,) * (3 - len(parts))
+        validation.check_set("chunks", entities, mask, weights)
+        shape = validation.shape_of(entities)
+        shape = (shape[0], *shape[2:])
+        if self._shape not in (None, shape):
+            raise ValueError(
+                "Expected all chunks to hold parts of the same sets, so with equal sizes of all "
+                f"axes but the first entity axis, here {self._shape}. Received: {shape}"
+            )
+        self._shape = shape
+        return entities, mask, weights
+
+
+def _iterable(value):
+    return hasattr(value, "__iter__")
+
+
+class _NotYetKnown(BaseException):
+    """Ends the computation of a chunk at a pooling whose result is not known yet.
+
+    No Exception, so that nothing on the way catches it or adds to it.
+    """
+
+
+class _Pass:
+    """One pass over the chunks: gives outputs, or what the next pooling makes of them all.
+
+    Args:
+        run: Function `run(entities, mask, weights)`.
+        finished: Results of the poolings that are known, in the order of the computation.
+    """
+
+    def __init__(self, run, finished):
+        self.run = run
+        self.finished = finished
+        self.carried = []
+        self.pooling = None
+        self.state = None
+
+    def __call__(self, entities, mask, weights):
+        """The outputs for a chunk, or None where a pooling is not known yet."""
+        self._poolings = self._causal_poolings = 0
+        try:
+            with pooling_elsewhere(self._pool), _without_gradients():
+                outputs = self.run(entities, mask, weights)
+                return keras.tree.map_structure(ops.convert_to_numpy, outputs)
+        except _NotYetKnown:
+            return None
+
+    def finish(self):
+        return self.pooling.finish(self.state)
+
+    def _pool(self, pooling, x, mask, weights):
+        batch_and_features = (x.shape[0], x.shape[-1])
+        if getattr(pooling, "symmetry", None) == "causal":
+            index = self._causal_poolings
+            self._causal_poolings += 1
+            if index == len(self.carried):
+                self.carried.append(pooling.init(*batch_and_features))
+            outputs, self.carried[index] = pooling.scan(self.carried[index], x, mask, weights)
+            return outputs
+        index = self._poolings
+        self._poolings += 1
+        if index < len(self.finished):
+            read = getattr(pooling, "read", None)
+            return self.finished[index] if read is None else read(self.finished[index], x, mask)
+        if self.state is None:
+            self.pooling, self.state = pooling, pooling.init(*batch_and_features)
+        self.state = pooling.update(self.state, x, mask, weights)
+        raise _NotYetKnown
+
+
+def _without_gradients():
+    """On torch, states would hold on to the graph of every chunk."""
+    if backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def _as_function(network):
+    """`(run, layers)`: a function of entities, mask and weights, and what it is made of."""
+    if isinstance(network, keras.Sequential):
+        network = network.layers
+    if isinstance(network, keras.Model):
+        operations = getattr(network, "operations", None)
+        if operations is None:
+            raise ValueError(
+                "Received an invalid value for `network`, expected a functional model, whose "
+                f"layers can be seen. Received: network={network!r}"
+            )
+        return lambda *chunk: _run_model(network, *chunk), operations
+    parts = [network] if isinstance(network, keras.layers.Layer) else network
+    if (
+        not isinstance(parts, (list, tuple))
+        or not parts
+        or not all(isinstance(part, keras.layers.Layer) for part in parts)
+    ):
+        raise ValueError(
+            "Received an invalid value for `network`, expected a functional model, a layer or a "
+            f"list of layers. Received: network={network!r}"
+        )
+    return lambda *chunk: _run_layers(parts, *chunk), list(parts)
+
+
+def _run_model(model, entities, mask, weights):
+    if not isinstance(model.input, dict):
+        if weights is not None or keras.tree.is_nested(model.input):
+            raise ValueError(
+                f"Expected `network` to have one input, and chunks without weights, or a dict of "
+                "the inputs 'entities', 'mask' and 'weights'. Received: model "
+                f"'{model.name}' with {len(model.inputs)} inputs and chunks "
+                f"{'without' if weights is None else 'with'} weights"
+            )
+        return model(entities, mask=mask, training=False)
+    given = {"mask": mask, "weights": weights}
+    inputs = {"entities": entities}
+    for name, value in given.items():
+        if name in model.input:
+            dtype = "bool" if name == "mask" else "float32"
+            ones = np.ones(validation.shape_of(entities)[:-1], dtype)
+            inputs[name] = ones if value is None else value
+        elif value is not None:
+            raise ValueError(
+                f"Model '{model.name}' has no input '{name}', expected chunks without {name}. "
+                f"The inputs of the model: {', '.join(model.input)}"
+            )
+    return model(inputs, training=False)
+
+
+def _run_layers(parts, entities, mask, weights):
+    x = ops.convert_to_tensor(entities)
+    present, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
+    x = set_ops.zero_absent(x, present)
+    context = {"mask": present, "weights": weights}
+    for part in parts:
+        if isinstance(part, set_layers.SetLayer):
+            x = part(x, **context, training=False)
+            context = {} if part.symmetry == "invariant" else context
+        elif isinstance(part, _TAKE_TRAINING):
+            x = part(x, training=False)
+        else:
+            x = part(x)
+    return x
+
+
+_TAKE_TRAINING = (
+    keras.layers.AlphaDropout,
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
+
+
+def _gives_one_output_a_set(network, parts, entities):
+    """Whether the outputs have no entity axis, or one of size 1 whatever the set."""
+    if isinstance(network, keras.Model) and not isinstance(network, keras.Sequential):
+        shape = network.output_shape
+    else:
+        received = validation.shape_of(entities)
+        shape = (None,) * (len(received) - 1) + (received[-1],)
+        for part in parts:
+            shape = part.compute_output_shape(shape)
+    while isinstance(shape, (list, tuple, dict)) and not _is_shape(shape):
+        shape = next(iter(shape.values() if isinstance(shape, dict) else shape))
+    return None not in shape[1:-1]
+
+
+def _is_shape(shape):
+    return isinstance(shape, tuple) and all(s is None or isinstance(s, int) for s in shape)
+
+
+def _check_layer(layer):
+    """Raises a ValueError unless the layer can be computed in chunks."""
+    if isinstance(layer, keras.Model):
+        for part in getattr(layer, "operations", [None]):
+            _check_layer(part)
+        return
+    if isinstance(layer, set_layers.Pooling):
+        return _check_pooling(layer, layer)
+    if isinstance(layer, (set_layers.PermutationEquivariantDense, set_layers.Swarm)):
+        if getattr(layer, "context", None) != "self":
+            _check_pooling(layer.pooling, layer)
+        return
+    if isinstance(layer, _ENTITY_BY_ENTITY):
+        return
+    if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1]):
+        return
+    described = f"'{layer.name}' of class {type(layer).__name__}" if layer else "a model"
+    raise ValueError(
+        "Expected `network` to be made of PermutationEquivariantDense, Swarm, poolings, and Keras "
+        "layers that compute every entity on its own along the last axis. A layer that mixes "
+        f"entities in another way cannot be computed in chunks. Received: {described}"
+    )
+
+
+def _check_pooling(pooling, layer):
+    if isinstance(pooling, set_layers.Pooling):
+        needed = ["chunk_state", "merge", "finish"]
+        kind, base = type(pooling), set_layers.Pooling
+        missing = [name for name in needed if getattr(kind, name) is getattr(base, name)]
+    else:
+        needed = ["init", "update", "finish"]
+        missing = [name for name in needed if not callable(getattr(pooling, name, None))]
+    if getattr(pooling, "symmetry", None) == "causal" and not hasattr(pooling, "scan"):
+        missing.append("scan")
+    if missing:
+        raise ValueError(
+            f"The pooling of '{layer.name}' cannot be computed in chunks: it needs the methods "
+            f"{', '.join(missing)}, see `keras_sets.layers.Pooling`. Received: pooling={pooling!r}"
+        )
