@@ -15,10 +15,19 @@ if "KERAS_BACKEND" not in os.environ and INSTALLED:
     os.environ["KERAS_BACKEND"] = INSTALLED[0]
 
 import contextlib  # noqa: E402
+import pathlib  # noqa: E402
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+DATA = pathlib.Path(__file__).parent / "data"
+
+
+def load_arrays(name):
+    """Arrays of the original implementation, see data/README.md."""
+    with np.load(DATA / f"{name}.npz") as arrays:
+        return dict(arrays)
 
 
 @pytest.fixture(autouse=True)

@@ -1,25 +1,19 @@
 """Outputs and gradients against the original PyTorch implementation; see data/README.md."""
 
-import pathlib
-
 import keras
 import numpy as np
 import pytest
 
+from keras_sets import convert
 from keras_sets import layers
 from keras_sets import losses
 from keras_sets import testing
 from keras_sets.ops import matching
+from tests.conftest import load_arrays
 
-DATA = pathlib.Path(__file__).parent / "data"
 TOLERANCE = 1e-6
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def load(name):
-    with np.load(DATA / f"{name}.npz") as file:
-        return {key: file[key] for key in file.files}
 
 
 def assert_parity(what, received, expected):
@@ -58,28 +52,32 @@ def to_keras(array, gates=False):
     return array.T
 
 
-SWARMS = (
-    "swarm_mean",
-    "swarm_mean_masked",
-    "swarm_mean_2d",
-    "swarm_causal",
-    "swarm_causal_2d",
-    "swarm_one_iteration",
-)
+SWARMS = {
+    "swarm_mean": "mean",
+    "swarm_mean_masked": "mean",
+    "swarm_mean_2d": "mean",
+    "swarm_causal": "causal",
+    "swarm_causal_2d": "causal",
+    "swarm_one_iteration": "mean",
+    "swarm_pooling_maps": 4,
+    "swarm_pooling_maps_masked": "pooling_maps",
+}
 
 
 @pytest.mark.parametrize("unroll", [True, False])
 @pytest.mark.parametrize("name", SWARMS)
 def test_swarm(name, unroll):
-    arrays = load(name)
+    arrays = load_arrays(name)
+    pooling = SWARMS[name]
     layer = layers.Swarm(
         units=arrays["y"].shape[-1],
         hidden_units=arrays["w:cell.Whh.weight"].shape[1],
         iterations=int(arrays["iterations"]),
-        pooling="causal" if "causal" in name else "mean",
+        pooling=pooling if isinstance(pooling, str) else layers.PoolingMaps(pooling),
         unroll=unroll,
     )
-    layer.build(arrays["x"].shape)
+    state = {key[2:]: value for key, value in arrays.items() if key.startswith("w:")}
+    convert.load_torch_swarm(layer, state)
     variables = {
         "cell.Wih.weight": (layer.cell.kernel, True),
         "cell.Whh.weight": (layer.cell.recurrent_kernel, True),
@@ -88,17 +86,16 @@ def test_swarm(name, unroll):
         "ffwd.weight": (layer.projection.kernel, False),
         "ffwd.bias": (layer.projection.bias, False),
     }
-    expected = {}
+    gradients = {}
     for key, (variable, gates) in variables.items():
-        variable.assign(to_keras(arrays[f"w:{key}"], gates))
         gradient = arrays.get(f"g:{key}")
-        expected[variable.path] = None if gradient is None else to_keras(gradient, gates)
-    compare(layer, arrays, expected)
+        gradients[variable.path] = None if gradient is None else to_keras(gradient, gates)
+    compare(layer, arrays, gradients)
 
 
 @pytest.mark.parametrize("name", ["set_linear_mean", "set_linear_mean_masked"])
 def test_permutation_equivariant_dense(name):
-    arrays = load(name)
+    arrays = load_arrays(name)
     layer = layers.PermutationEquivariantDense(arrays["y"].shape[-1])
     layer.build(arrays["x"].shape)
     layer.kernel.assign(to_keras(arrays["w:ffwd1.weight"]))
@@ -121,7 +118,7 @@ def test_permutation_equivariant_dense(name):
 def test_matched_crossentropy(algorithm, monkeypatch):
     if algorithm == "shortest_paths":
         monkeypatch.setattr(matching, "SUBSET_LIMIT", 0)
-    arrays = load("matched_cross_entropy")
+    arrays = load_arrays("matched_cross_entropy")
     labels = np.where(arrays["mask"] > 0, arrays["labels"], -1).astype("int32")
     loss = losses.MatchedCrossentropy(reduction=None)
 

@@ -12,9 +12,8 @@ from keras_sets.layers import PoolingByMultiheadAttention
 from keras_sets.layers import SetAttentionBlock
 from keras_sets.layers import SetNormalization
 from keras_sets.ops import set_attention
-from tests.parity import double_precision
-from tests.parity import gradients
-from tests.parity import load_arrays
+from keras_sets.testing import outputs_and_gradients
+from tests.conftest import load_arrays
 
 ATTENTION = {
     "query": "project_queries",
@@ -45,6 +44,7 @@ def in_keras_layout(value, shape, path):
     return (value.T if path.endswith("kernel") else value).reshape(shape)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "name",
     ["induced_set_attention", "induced_set_attention_masked", "pooling_by_multihead_attention"],
@@ -54,33 +54,27 @@ def test_outputs_and_gradients_are_those_of_the_original(name):
     heads = int(arrays["heads"])
     if name.startswith("induced"):
         points, width = arrays["w:inducing_points"].shape
-        make = lambda: InducedSetAttentionBlock(width, heads, points, dtype="float64")  # noqa: E731
+        make = lambda: InducedSetAttentionBlock(width, heads, points)  # noqa: E731
         blocks = {"inducing_block": "mab1", "block": "mab2"}
         names = {"inducing_points": "inducing_points"}
     else:
         points, width = arrays["w:seed_vectors"].shape
-        make = lambda: PoolingByMultiheadAttention(width, heads, points, dtype="float64")  # noqa: E731
+        make = lambda: PoolingByMultiheadAttention(width, heads, points)  # noqa: E731
         blocks = {"block": "mab"}
         names = {"seeds": "seed_vectors"}
     mask = arrays["mask"].astype(bool) if "mask" in arrays else None
     valid = np.ones(arrays["y"].shape[:2], bool) if mask is None else mask
     cotangent = np.where(valid[..., None], arrays["cotangent"], 0)
-    with double_precision():
-        layer = make()
-        layer.build(arrays["x"].shape)
-        keys = {}
-        for variable in layer.weights:
-            key = original_name(variable.path, blocks)
-            keys[variable.path] = key = names.get(key, key)
-            value = arrays[f"w:{key}"]
-            variable.assign(in_keras_layout(value, variable.shape, variable.path))
-        assert sorted(keys.values()) == sorted(k[2:] for k in arrays if k.startswith("w:"))
-        y = ops.convert_to_numpy(layer(arrays["x"], mask=mask))
-        dx, dw = gradients(
-            layer,
-            arrays["x"],
-            lambda x: ops.sum(layer(x, mask=mask) * ops.convert_to_tensor(cotangent)),
-        )
+    layer = make()
+    layer.build(arrays["x"].shape)
+    keys = {}
+    for variable in layer.weights:
+        key = original_name(variable.path, blocks)
+        keys[variable.path] = key = names.get(key, key)
+        value = arrays[f"w:{key}"]
+        variable.assign(in_keras_layout(value, variable.shape, variable.path))
+    assert sorted(keys.values()) == sorted(k[2:] for k in arrays if k.startswith("w:"))
+    (y,), dx, dw = outputs_and_gradients(layer, arrays["x"], [cotangent], mask=mask)
     np.testing.assert_allclose(y[valid], arrays["y"][valid], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(dx, arrays["grad_x"], rtol=1e-5, atol=2e-6)
     for variable, grad in zip(layer.trainable_variables, dw, strict=True):
@@ -138,7 +132,7 @@ def test_gradients_of_empty_and_dirty_sets_are_finite(block):
     mask = np.array([[True, False, False], [False, False, False]])
     layer = BLOCKS[block](normalization="set", residual="clean", feed_forward_layers=1)
     layer.build(x.shape)
-    dx, dw = gradients(layer, x, lambda x: ops.sum(layer(x, mask=mask) ** 2))
+    _, dx, dw = outputs_and_gradients(layer, x, mask=mask)
     assert np.isfinite(dx).all()
     assert not dx[~mask].any()
     assert all(np.isfinite(g).all() for g in dw)
