@@ -1,6 +1,9 @@
 """Keras layers on sets."""
 
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.circular_conv import CircularConv1D
+from keras_sets.layers.circular_conv import CircularConv2D
+from keras_sets.layers.circular_conv import CircularConv3D
 from keras_sets.layers.dss import DSS
 from keras_sets.layers.dss import DSSConv1D
 from keras_sets.layers.dss import DSSConv2D
@@ -27,6 +30,9 @@ from keras_sets.layers.swarm_cell import SwarmCell
 
 __all__ = [
     "CausalMeanPooling",
+    "CircularConv1D",
+    "CircularConv2D",
+    "CircularConv3D",
     "DSS",
     "DSSConv1D",
     "DSSConv2D",
