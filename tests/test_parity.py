@@ -114,6 +114,81 @@ def test_permutation_equivariant_dense(name):
     )
 
 
+class MaxAfterProjection(keras.layers.Layer):
+    """`ffwd1(x) + max_j ffwd2(x_j)`: unlike a mean, a maximum does not commute with a matrix."""
+
+    def __init__(self, units):
+        super().__init__(autocast=False)
+        self.own = keras.layers.Dense(units, name="own")
+        self.shared = keras.layers.Dense(units, name="shared")
+        self.pooling = layers.MaxPooling(keepdims=True)
+
+    def build(self, input_shape):
+        self.own.build(input_shape)
+        self.shared.build(input_shape)
+        self.built = True
+
+    def call(self, inputs, mask=None):
+        return self.own(inputs) + self.pooling(self.shared(inputs), mask=mask)
+
+
+@pytest.mark.parametrize("name", ["set_linear_max", "set_linear_max_masked"])
+def test_maximum_after_projection(name):
+    arrays = load(name)
+    layer = MaxAfterProjection(arrays["y"].shape[-1])
+    layer.build(arrays["x"].shape)
+    expected = {}
+    for dense, key in ((layer.own, "ffwd1"), (layer.shared, "ffwd2")):
+        for variable, kind in ((dense.kernel, "weight"), (dense.bias, "bias")):
+            variable.assign(to_keras(arrays[f"w:{key}.{kind}"]))
+            expected[variable.path] = to_keras(arrays[f"g:{key}.{kind}"])
+    compare(layer, arrays, expected)
+
+
+@pytest.mark.parametrize("name", ["image_transformer", "image_transformer_gray"])
+def test_causal_stack_on_images(name):
+    """The image transformer of the original: all its features, one or two causal layers."""
+    arrays = load(name)
+    images = arrays["images"]
+    batch, height, width, channels = images.shape
+    hidden = arrays["w:cells.0.cell.Whh.weight"].shape[1]
+
+    before = arrays["w:input_embedding.weight"][images].reshape(batch, -1, hidden)
+    before = np.concatenate([np.zeros((batch, 1, hidden)), before[:, :-1]], axis=1)
+    x = before.reshape(*images.shape, hidden)
+    x = x + np.moveaxis(arrays["w:location_features"], 0, -1)[None, :, :, None]
+    x = x + arrays["w:cond_embedding.weight"][arrays["labels"]][:, None, None, None]
+    if "w:channel_embedding" in arrays:
+        x = x + arrays["w:channel_embedding"].T
+    assert x.shape == (batch, height, width, channels, hidden)
+
+    y = keras.ops.convert_to_tensor(x)
+    depths = [depth for depth in (0, 2) if f"w:cells.{depth}.ffwd.bias" in arrays]
+    for depth in depths:
+        weights = {key.removeprefix(f"w:cells.{depth}."): value for key, value in arrays.items()}
+        layer = layers.Swarm(
+            units=len(weights["ffwd.bias"]),
+            hidden_units=hidden,
+            iterations=int(arrays["iterations"]),
+            pooling="causal",
+        )
+        layer.build(x.shape)
+        layer.cell.kernel.assign(to_keras(weights["cell.Wih.weight"], gates=True))
+        layer.cell.recurrent_kernel.assign(to_keras(weights["cell.Whh.weight"], gates=True))
+        layer.cell.pooled_kernel.assign(to_keras(weights["cell.Whp.weight"], gates=True))
+        layer.cell.bias.assign(to_keras(weights["cell.Wih.bias"], gates=True))
+        layer.projection.kernel.assign(to_keras(weights["ffwd.weight"]))
+        layer.projection.bias.assign(weights["ffwd.bias"])
+        y = layer(keras.ops.relu(y) if depth else y)
+    logits = keras.ops.convert_to_numpy(y)
+    assert_parity("logits", logits, arrays["logits"])
+
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    picked = np.take_along_axis(log_probabilities, images[..., None].astype(int), axis=-1)
+    assert_parity("loss", -picked.mean(keepdims=True).ravel(), arrays["loss_nats"].reshape(1))
+
+
 @pytest.mark.parametrize("algorithm", ["subsets", "shortest_paths"])
 def test_matched_crossentropy(algorithm, monkeypatch):
     if algorithm == "shortest_paths":

@@ -93,23 +93,25 @@ def predict_in_chunks(network, chunks):
     while True:
         current = _Pass(run, finished)
         remaining = chunks.open()
-        first = next(remaining)
-        outputs = current(*first)
+        outputs = current(next(remaining))
         if outputs is not None:
             break
         chunks.needed_again()
         for chunk in remaining:
-            current(*chunk)
+            current(chunk)
+            del chunk  # before the next one is made
         finished.append(current.finish())
-    if _gives_one_output_a_set(network, parts, first[0]):
+    if _gives_one_output_a_set(network, parts, current.inputs_shape):
         return outputs
-    return _rest(outputs, current, remaining)
+    return _rest([outputs], current, remaining)
 
 
-def _rest(outputs, current, remaining):
-    yield outputs
+def _rest(made, current, remaining):
+    yield made.pop()
     for chunk in remaining:
-        yield current(*chunk)
+        made.append(current(chunk))
+        del chunk
+        yield made.pop()
 
 
 class _Chunks:
@@ -154,9 +156,11 @@ class _Chunks:
 
     def _read(self, iterator):
         count = 0
-        for chunk in iterator:
+        for chunk in map(self._checked, iterator):
             count += 1
-            yield self._checked(chunk)
+            waiting = [chunk]
+            del chunk  # nothing holds a chunk while the next one is made
+            yield waiting.pop()
         if count == 0 or self._count not in (None, count):
             expected = "at least one chunk" if self._count is None else f"{self._count} chunks"
             raise ValueError(
@@ -206,16 +210,18 @@ class _Pass:
     def __init__(self, run, finished):
         self.run = run
         self.finished = finished
+        self.inputs_shape = None
         self.carried = []
         self.pooling = None
         self.state = None
 
-    def __call__(self, entities, mask, weights):
+    def __call__(self, chunk):
         """The outputs for a chunk, or None where a pooling is not known yet."""
+        self.inputs_shape = validation.shape_of(chunk[0])
         self._poolings = self._causal_poolings = 0
         try:
             with pooling_elsewhere(self._pool), _without_gradients():
-                outputs = self.run(entities, mask, weights)
+                outputs = self.run(*chunk)
                 return keras.tree.map_structure(ops.convert_to_numpy, outputs)
         except _NotYetKnown:
             return None
@@ -327,13 +333,12 @@ _TAKE_TRAINING = (
 )
 
 
-def _gives_one_output_a_set(network, parts, entities):
+def _gives_one_output_a_set(network, parts, inputs_shape):
     """Whether the outputs have no entity axis, or one of size 1 whatever the set."""
     if isinstance(network, keras.Model) and not isinstance(network, keras.Sequential):
         shape = network.output_shape
     else:
-        received = validation.shape_of(entities)
-        shape = (None,) * (len(received) - 1) + (received[-1],)
+        shape = (None,) * (len(inputs_shape) - 1) + (inputs_shape[-1],)
         for part in parts:
             shape = part.compute_output_shape(shape)
     while isinstance(shape, (list, tuple, dict)) and not _is_shape(shape):
