@@ -134,7 +134,7 @@ class MaxAfterProjection(keras.layers.Layer):
 
 @pytest.mark.parametrize("name", ["set_linear_max", "set_linear_max_masked"])
 def test_maximum_after_projection(name):
-    arrays = load(name)
+    arrays = load_arrays(name)
     layer = MaxAfterProjection(arrays["y"].shape[-1])
     layer.build(arrays["x"].shape)
     expected = {}
@@ -148,7 +148,7 @@ def test_maximum_after_projection(name):
 @pytest.mark.parametrize("name", ["image_transformer", "image_transformer_gray"])
 def test_causal_stack_on_images(name):
     """The image transformer of the original: all its features, one or two causal layers."""
-    arrays = load(name)
+    arrays = load_arrays(name)
     images = arrays["images"]
     batch, height, width, channels = images.shape
     hidden = arrays["w:cells.0.cell.Whh.weight"].shape[1]
