@@ -51,7 +51,9 @@ class MatchedAccuracy(_ClusteringMetric):
     """Accuracy under the best matching of predicted to true labels, mean over sets.
 
     Args:
-        ignore_class: Label of entities that do not count (padding).
+        ignore_class: Label of entities that do not count (padding). A mask that Keras carries
+            along counts as well, but in `fit` under JAX metrics do not receive it: mark
+            padding by this label there.
         name, dtype: As in `keras.metrics.Mean`.
 
     Example:
@@ -80,7 +82,9 @@ class AdjustedRandIndex(_ClusteringMetric):
     (all entities together, or each alone) it is 1, as in scikit-learn.
 
     Args:
-        ignore_class: Label of entities that do not count (padding).
+        ignore_class: Label of entities that do not count (padding). A mask that Keras carries
+            along counts as well, but in `fit` under JAX metrics do not receive it: mark
+            padding by this label there.
         name, dtype: As in `keras.metrics.Mean`.
 
     Example:
