@@ -50,8 +50,8 @@ class Pooling(SetLayer):
       commutative and associative up to rounding.
     - `finish(state)`: what the whole has in common, `(batch, features)`; for `PoolingMaps`
       the summaries `(batch, num_maps, values)`, for `CausalMeanPooling` the mean so far.
-    - `read(finished, inputs, mask=None)`: what the call gives at the places of a chunk when
-      the whole set is known: `pooling(whole)` is `read` of its chunks, one after the other.
+    - `read(finished, inputs, mask=None, weights=None)`: what the call gives at the places of a
+      chunk when the whole set is known: `pooling(whole)` is `read` of its chunks, one after the other.
     - `scan(state, inputs, mask=None, weights=None)`, causal poolings only: the outputs for
       the next chunk, and the state after it. They need no second pass.
 
@@ -107,7 +107,7 @@ class Pooling(SetLayer):
         """What the entities of a state have in common."""
         raise NotImplementedError(f"{type(self).__name__} has no method `finish(state)`.")
 
-    def read(self, finished, inputs, mask=None):
+    def read(self, finished, inputs, mask=None, weights=None):
         """The output of the call at the places of `inputs`, a part of a finished set."""
         return (
             set_ops.expand_over_entities(finished, len(inputs.shape)) if self.keepdims else finished
@@ -433,8 +433,8 @@ class PoolingMaps(Pooling):
     def finish(self, state):
         return set_ops.finish_pooling_maps(state)
 
-    def read(self, finished, inputs, mask=None):
-        x, present, _ = self._prepare_chunk(inputs, mask, None)
+    def read(self, finished, inputs, mask=None, weights=None):
+        x, present, _ = self._prepare_chunk(inputs, mask, weights)
         pooled = set_ops.deal_out_maps(finished, x, self.num_maps, present)
         return ops.cast(pooled, self.compute_dtype)
 
