@@ -103,11 +103,6 @@ def test_merging_is_commutative_and_associative(name):
         pooling.merge(pooling.merge(empty, b), pooling.merge(pooling.merge(c, empty), a)),
     ):
         assert_close(numpy(pooling.finish(state)), wanted)
-    both = pooling.merge(a, b)
-    for left, right in zip(
-        keras.tree.flatten(both), keras.tree.flatten(pooling.merge(b, a)), strict=True
-    ):
-        assert_close(numpy(left), numpy(right))
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -149,12 +144,27 @@ def test_a_million_entities(name, dtype):
     assert abs(received / expected - 1) < {"float32": 1e-6, "bfloat16": 2**-8}[dtype]
 
 
-def test_sums_of_chunks_do_not_drift():
+def compiled(function):
+    """XLA must not cancel what keeps the rounding errors."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    return function
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_sums_of_chunks_do_not_drift(compile):
     """One large chunk, then small ones that float32 would drop one by one."""
     pooling = layers.SumPooling()
-    state = pooling.update(pooling.init(1, 1), np.full((1, 1, 1), 2.0**25, "float32"))
-    for _ in range(64):
-        state = pooling.update(state, np.ones((1, 1, 1), "float32"))
+    update = compiled(pooling.update) if compile else pooling.update
+    state = pooling.init(1, 1)
+    for value in [2.0**25] + 64 * [1.0]:
+        state = update(state, ops.full((1, 1, 1), value, "float32"))
     assert numpy(pooling.finish(state)).item() == 2.0**25 + 64
 
 
@@ -360,6 +370,11 @@ def test_protocol_errors():
         pooling.init(2, 0)
     with pytest.raises(ValueError, match="mask"):
         pooling.update(pooling.init(2, 3), np.ones((2, 4, 3)), mask=np.ones((2, 3), bool))
+    with pytest.raises(ValueError, match="state"):
+        pooling.update(pooling.init(2, 3), np.ones((2, 4, 1)))
+    causal = layers.CausalMeanPooling()
+    with pytest.raises(ValueError, match="state"):
+        causal.scan(causal.init(1, 3), np.ones((2, 4, 3)))
     with pytest.raises(NotImplementedError, match="chunk_state"):
         Median().init(2, 3)
 
@@ -422,5 +437,4 @@ def test_memory_does_not_grow():
     for outputs in models.predict_in_chunks(model, chunks):
         assert outputs.shape == (1, 5, 4)
     assert len(made) == 3 * 40
-    print("ALIVE", max(alive))
     assert max(alive) <= 8, max(alive)

@@ -97,7 +97,9 @@ class Pooling(SetLayer):
 
     def update(self, state, inputs, mask=None, weights=None):
         """The state with the entities of a chunk added."""
-        return self.merge(state, self.chunk_state(*self._prepare_chunk(inputs, mask, weights)))
+        added = self.chunk_state(*self._prepare_chunk(inputs, mask, weights))
+        self._check_state(state, added)
+        return self.merge(state, added)
 
     def merge(self, a, b):
         """The state of two parts of the same sets together."""
@@ -112,6 +114,18 @@ class Pooling(SetLayer):
         return (
             set_ops.expand_over_entities(finished, len(inputs.shape)) if self.keepdims else finished
         )
+
+    def _check_state(self, state, added):
+        """Raises a ValueError unless a chunk holds the same sets as a state."""
+        before, after = (
+            [validation.shape_of(tensor) for tensor in keras.tree.flatten(tree)]
+            for tree in (state, added)
+        )
+        if len(before) != len(after) or not all(map(validation.compatible_shapes, before, after)):
+            raise ValueError(
+                f"Layer '{self.name}' expects chunks with as many sets and features as its `state`, "
+                f"whose tensors have the shapes {before}. Received: a chunk with {after}"
+            )
 
     def _prepare_chunk(self, inputs, mask, weights):
         self.check_arguments(inputs, mask, weights)
@@ -351,6 +365,7 @@ class CausalMeanPooling(Pooling):
     def scan(self, state, inputs, mask=None, weights=None):
         """`(outputs, state)`: the running means of the next chunk, and the state after it."""
         x, present, weights = self._prepare_chunk(inputs, mask, weights)
+        self._check_state(state, self.chunk_state(x[:, :0], None, None))
         means, state = set_ops.scan_causal_mean(state, x, present, weights)
         return ops.cast(means, self.compute_dtype), state
 
