@@ -50,8 +50,8 @@ class Pooling(SetLayer):
       commutative and associative up to rounding.
     - `finish(state)`: what the whole has in common, `(batch, features)`; for `PoolingMaps`
       the summaries `(batch, num_maps, values)`, for `CausalMeanPooling` the mean so far.
-    - `read(finished, inputs, mask=None)`: what the call gives at the places of a chunk when
-      the whole set is known: `pooling(whole)` is `read` of its chunks, one after the other.
+    - `read(finished, inputs, mask=None, weights=None)`: what the call gives at the places of a
+      chunk when the whole set is known: `pooling(whole)` is `read` of its chunks, one after the other.
     - `scan(state, inputs, mask=None, weights=None)`, causal poolings only: the outputs for
       the next chunk, and the state after it. They need no second pass.
 
@@ -97,7 +97,9 @@ class Pooling(SetLayer):
 
     def update(self, state, inputs, mask=None, weights=None):
         """The state with the entities of a chunk added."""
-        return self.merge(state, self.chunk_state(*self._prepare_chunk(inputs, mask, weights)))
+        added = self.chunk_state(*self._prepare_chunk(inputs, mask, weights))
+        self._check_state(state, added)
+        return self.merge(state, added)
 
     def merge(self, a, b):
         """The state of two parts of the same sets together."""
@@ -107,11 +109,23 @@ class Pooling(SetLayer):
         """What the entities of a state have in common."""
         raise NotImplementedError(f"{type(self).__name__} has no method `finish(state)`.")
 
-    def read(self, finished, inputs, mask=None):
+    def read(self, finished, inputs, mask=None, weights=None):
         """The output of the call at the places of `inputs`, a part of a finished set."""
         return (
             set_ops.expand_over_entities(finished, len(inputs.shape)) if self.keepdims else finished
         )
+
+    def _check_state(self, state, added):
+        """Raises a ValueError unless a chunk holds the same sets as a state."""
+        before, after = (
+            [validation.shape_of(tensor) for tensor in keras.tree.flatten(tree)]
+            for tree in (state, added)
+        )
+        if len(before) != len(after) or not all(map(validation.compatible_shapes, before, after)):
+            raise ValueError(
+                f"Layer '{self.name}' expects chunks with as many sets and features as its `state`, "
+                f"whose tensors have the shapes {before}. Received: a chunk with {after}"
+            )
 
     def _prepare_chunk(self, inputs, mask, weights):
         self.check_arguments(inputs, mask, weights)
@@ -351,6 +365,7 @@ class CausalMeanPooling(Pooling):
     def scan(self, state, inputs, mask=None, weights=None):
         """`(outputs, state)`: the running means of the next chunk, and the state after it."""
         x, present, weights = self._prepare_chunk(inputs, mask, weights)
+        self._check_state(state, self.chunk_state(x[:, :0], None, None))
         means, state = set_ops.scan_causal_mean(state, x, present, weights)
         return ops.cast(means, self.compute_dtype), state
 
@@ -433,8 +448,8 @@ class PoolingMaps(Pooling):
     def finish(self, state):
         return set_ops.finish_pooling_maps(state)
 
-    def read(self, finished, inputs, mask=None):
-        x, present, _ = self._prepare_chunk(inputs, mask, None)
+    def read(self, finished, inputs, mask=None, weights=None):
+        x, present, _ = self._prepare_chunk(inputs, mask, weights)
         pooled = set_ops.deal_out_maps(finished, x, self.num_maps, present)
         return ops.cast(pooled, self.compute_dtype)
 

@@ -242,7 +242,8 @@ class _Pass:
         self._poolings += 1
         if index < len(self.finished):
             read = getattr(pooling, "read", None)
-            return self.finished[index] if read is None else read(self.finished[index], x, mask)
+            finished = self.finished[index]
+            return finished if read is None else read(finished, x, mask, weights)
         if self.state is None:
             self.pooling, self.state = pooling, pooling.init(*batch_and_features)
         self.state = pooling.update(self.state, x, mask, weights)
