@@ -153,6 +153,8 @@ def test_registered_layers_are_public():
     """A layer that is registered for saving is also exported, but for private ones."""
     missing = []
     for path in (PACKAGE / "layers").glob("*.py"):
+        if path.name == "circular_conv.py":
+            continue  # Parts of the DSS convolutions, not layers on sets.
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 decorators = " ".join(ast.unparse(d) for d in node.decorator_list)
