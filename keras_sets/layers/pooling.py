@@ -195,9 +195,10 @@ class CausalMeanPooling(Pooling):
 
     Example:
 
-    >>> import numpy as np, keras_sets
+    >>> import keras, numpy as np, keras_sets
     >>> x = np.array([[[1.0], [3.0], [5.0]]])
-    >>> np.array(keras_sets.layers.CausalMeanPooling()(x)).ravel().tolist()
+    >>> means = keras_sets.layers.CausalMeanPooling()(x)
+    >>> keras.ops.convert_to_numpy(means).ravel().tolist()
     [1.0, 2.0, 3.0]
 
     Reference:
