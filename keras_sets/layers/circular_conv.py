@@ -48,14 +48,65 @@ def _slice(x, axis, start, stop):
 
 @keras.saving.register_keras_serializable(package="keras_sets")
 class CircularConv1D(_Circular, keras.layers.Conv1D):
-    """`keras.layers.Conv1D` on a circle."""
+    """`keras.layers.Conv1D` on a circle: the far ends of every axis are neighbours.
+
+    Takes the arguments of `keras.layers.Conv1D` but `padding` and `data_format`; the
+    features are the last axis, and the output is as large as the input over the strides.
+
+    Symmetry:
+        Equivariant to circular shifts along the spatial axes, for strides of 1.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> keras_sets.layers.CircularConv1D(4, 3)(np.ones((2, 8, 3))).shape == (2, 8, 4)
+    True
+
+    Reference:
+        [Maron et al., 2020, On Learning Sets of Symmetric
+        Elements](https://arxiv.org/abs/2002.08599), section 4.
+    """
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
 class CircularConv2D(_Circular, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` on a torus."""
+    """`keras.layers.Conv2D` on a torus: the far ends of every axis are neighbours.
+
+    Takes the arguments of `keras.layers.Conv2D` but `padding` and `data_format`; the
+    features are the last axis, and the output is as large as the input over the strides.
+
+    Symmetry:
+        Equivariant to circular shifts along the spatial axes, for strides of 1.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> keras_sets.layers.CircularConv2D(4, 3)(np.ones((2, 8, 8, 3))).shape == (2, 8, 8, 4)
+    True
+
+    Reference:
+        [Maron et al., 2020, On Learning Sets of Symmetric
+        Elements](https://arxiv.org/abs/2002.08599), section 4.
+    """
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
 class CircularConv3D(_Circular, keras.layers.Conv3D):
-    """`keras.layers.Conv3D` on a three-dimensional torus."""
+    """`keras.layers.Conv3D` on a three-dimensional torus: the far ends of every axis are neighbours.
+
+    Takes the arguments of `keras.layers.Conv3D` but `padding` and `data_format`; the
+    features are the last axis, and the output is as large as the input over the strides.
+
+    Symmetry:
+        Equivariant to circular shifts along the spatial axes, for strides of 1.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> keras_sets.layers.CircularConv3D(4, 3)(np.ones((2, 8, 8, 8, 3))).shape == (2, 8, 8, 8, 4)
+    True
+
+    Reference:
+        [Maron et al., 2020, On Learning Sets of Symmetric
+        Elements](https://arxiv.org/abs/2002.08599), section 4.
+    """

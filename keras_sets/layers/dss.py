@@ -146,6 +146,9 @@ class DSS(SetLayer):
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
         shape = ops.shape(inputs)
         element = tuple(shape[2:])
+        if inputs.shape[1] == 0 and None not in tuple(inputs.shape):
+            # TensorFlow's convolutions of an empty batch have the channels of the input.
+            return ops.zeros(self.compute_output_shape(tuple(inputs.shape)), self.compute_dtype)
         x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
         # Elements become the batch.
         if self.pooling == "centered":

@@ -492,6 +492,12 @@ def get_pooling(identifier, **kwargs):
         identifier: A name such as `"mean"`, a serialised layer, a layer, or any callable
             `pooling(inputs, mask=None, weights=None)`.
         **kwargs: Arguments for a pooling that is made from its name.
+
+    Example:
+
+    >>> import keras_sets
+    >>> keras_sets.layers.get_pooling("mean", keepdims=True).keepdims
+    True
     """
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)

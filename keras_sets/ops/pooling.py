@@ -297,6 +297,7 @@ def merge_logsumexps(a, b):
 
 
 def finish_logsumexp(state):
+    """`log sum_i w_i exp(x_i)` of the entities in a state; 0 for none."""
     return _log_of_sum(state["shift"], _rounded(state["sum"]))
 
 
