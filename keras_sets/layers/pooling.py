@@ -51,7 +51,8 @@ class Pooling(SetLayer):
     - `finish(state)`: what the whole has in common, `(batch, features)`; for `PoolingMaps`
       the summaries `(batch, num_maps, values)`, for `CausalMeanPooling` the mean so far.
     - `read(finished, inputs, mask=None, weights=None)`: what the call gives at the places of a
-      chunk when the whole set is known: `pooling(whole)` is `read` of its chunks, one after the other.
+      chunk when the whole set is known: `pooling(whole)` is `read` of its chunks, one after
+      the other.
     - `scan(state, inputs, mask=None, weights=None)`, causal poolings only: the outputs for
       the next chunk, and the state after it. They need no second pass.
 
@@ -123,8 +124,8 @@ class Pooling(SetLayer):
         )
         if len(before) != len(after) or not all(map(validation.compatible_shapes, before, after)):
             raise ValueError(
-                f"Layer '{self.name}' expects chunks with as many sets and features as its `state`, "
-                f"whose tensors have the shapes {before}. Received: a chunk with {after}"
+                f"Layer '{self.name}' expects chunks with as many sets and features as its "
+                f"`state`, whose tensors have the shapes {before}. Received: a chunk with {after}"
             )
 
     def _prepare_chunk(self, inputs, mask, weights):
