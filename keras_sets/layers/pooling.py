@@ -331,9 +331,10 @@ class CausalMeanPooling(Pooling):
 
     Example:
 
-    >>> import numpy as np, keras_sets
+    >>> import keras, numpy as np, keras_sets
     >>> x = np.array([[[1.0], [3.0], [5.0]]])
-    >>> np.array(keras_sets.layers.CausalMeanPooling()(x)).ravel().tolist()
+    >>> means = keras_sets.layers.CausalMeanPooling()(x)
+    >>> keras.ops.convert_to_numpy(means).ravel().tolist()
     [1.0, 2.0, 3.0]
 
     Reference:
@@ -491,6 +492,12 @@ def get_pooling(identifier, **kwargs):
         identifier: A name such as `"mean"`, a serialised layer, a layer, or any callable
             `pooling(inputs, mask=None, weights=None)`.
         **kwargs: Arguments for a pooling that is made from its name.
+
+    Example:
+
+    >>> import keras_sets
+    >>> keras_sets.layers.get_pooling("max", keepdims=True).keepdims
+    True
     """
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
