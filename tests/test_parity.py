@@ -119,6 +119,7 @@ class MaxAfterProjection(keras.layers.Layer):
 
     def __init__(self, units):
         super().__init__(autocast=False)
+        self.supports_masking = True
         self.own = keras.layers.Dense(units, name="own")
         self.shared = keras.layers.Dense(units, name="shared")
         self.pooling = layers.MaxPooling(keepdims=True)

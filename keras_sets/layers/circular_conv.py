@@ -103,7 +103,8 @@ class CircularConv3D(_Circular, keras.layers.Conv3D):
     Example:
 
     >>> import numpy as np, keras_sets
-    >>> keras_sets.layers.CircularConv3D(4, 3)(np.ones((2, 8, 8, 8, 3))).shape == (2, 8, 8, 8, 4)
+    >>> layer = keras_sets.layers.CircularConv3D(4, 3)
+    >>> layer(np.ones((2, 8, 8, 8, 3))).shape == (2, 8, 8, 8, 4)
     True
 
     Reference:

@@ -333,8 +333,8 @@ class CausalMeanPooling(Pooling):
 
     >>> import keras, numpy as np, keras_sets
     >>> x = np.array([[[1.0], [3.0], [5.0]]])
-    >>> y = keras_sets.layers.CausalMeanPooling()(x)
-    >>> keras.ops.convert_to_numpy(y).ravel().tolist()
+    >>> means = keras_sets.layers.CausalMeanPooling()(x)
+    >>> keras.ops.convert_to_numpy(means).ravel().tolist()
     [1.0, 2.0, 3.0]
 
     Reference:
@@ -496,7 +496,7 @@ def get_pooling(identifier, **kwargs):
     Example:
 
     >>> import keras_sets
-    >>> keras_sets.layers.get_pooling("mean", keepdims=True).keepdims
+    >>> keras_sets.layers.get_pooling("max", keepdims=True).keepdims
     True
     """
     if isinstance(identifier, dict):

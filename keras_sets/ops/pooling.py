@@ -165,6 +165,7 @@ def merge_sums(a, b):
 
 
 def finish_sum(state):
+    """The sum of all entities in a state; 0 for none."""
     return _rounded(state["sum"])
 
 
@@ -209,6 +210,7 @@ def merge_means(a, b):
 
 
 def finish_mean(state):
+    """The mean of all entities in a state; 0 for none."""
     return _ratio(_rounded(state["sum"]), _rounded(state["count"]))
 
 
@@ -249,6 +251,7 @@ def merge_maxima(a, b):
 
 
 def finish_max(state):
+    """The largest value of all entities in a state; 0 for none."""
     return ops.where(state["occupied"], state["largest"], ops.zeros_like(state["largest"]))
 
 
@@ -297,7 +300,7 @@ def merge_logsumexps(a, b):
 
 
 def finish_logsumexp(state):
-    """`log sum_i w_i exp(x_i)` of the entities in a state; 0 for none."""
+    """The logarithm of the sum of exponentials in a state; 0 for none."""
     return _log_of_sum(state["shift"], _rounded(state["sum"]))
 
 
@@ -349,7 +352,7 @@ def _add_before(pair, running):
 
 
 def finish_causal_mean(state):
-    """The mean of all entities so far."""
+    """The mean of all entities so far; 0 for none."""
     return _ratio(_rounded(state["sum"]), _rounded(state["count"]))
 
 
