@@ -92,7 +92,7 @@ class CircularConv2D(_Circular, keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="keras_sets")
 class CircularConv3D(_Circular, keras.layers.Conv3D):
-    """`keras.layers.Conv3D` on a three-dimensional torus: the far ends of every axis are neighbours.
+    """`keras.layers.Conv3D` on a 3-torus: the far ends of every axis are neighbours.
 
     Takes the arguments of `keras.layers.Conv3D` but `padding` and `data_format`; the
     features are the last axis, and the output is as large as the input over the strides.
