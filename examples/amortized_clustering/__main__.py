@@ -49,7 +49,10 @@ def parse(arguments=None):
     model.add_argument("--layers", type=integer, default=1, help="number of layers")
     model.add_argument("--iterations", type=integer, default=10, help="of each swarm layer")
     model.add_argument(
-        "--pooling", choices=["mean", "sum", "max", "logsumexp"], default="mean", help="of swarm"
+        "--pooling",
+        choices=["mean", "sum", "max", "logsumexp", "pooling_maps"],
+        default="mean",
+        help="of swarm",
     )
     model.add_argument(
         "--context",

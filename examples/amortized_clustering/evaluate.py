@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
@@ -104,11 +106,13 @@ def mixture_predictions(tasks, seed=0):
         mixture = GaussianMixture(k, n_init=3, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # EM that has not converged is still an answer
-            p = mixture.fit(points).predict_proba(points)
+            mixture.fit(points)
         log_p = np.full((len(points), MAX_CLUSTERS), -np.inf)
-        with np.errstate(divide="ignore"):
-            log_p[:, :k] = np.log(p)
-        predictions.append(log_p)
+        # Not the logarithm of `predict_proba`, which rounds small probabilities to zero.
+        for j in range(k):
+            component = multivariate_normal(mixture.means_[j], mixture.covariances_[j])
+            log_p[:, j] = np.log(mixture.weights_[j]) + component.logpdf(points)
+        predictions.append(log_p - logsumexp(log_p, axis=1, keepdims=True))
     return predictions
 
 

@@ -29,6 +29,15 @@ def _number(text, kind, accept, expected):
     return value
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something: not those of switches and empty options."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False or action.default == "":
+            return action.help
+        return super()._get_help_string(action)
+
+
 def make_parser(task, description, defaults):
     """A parser with the options of every example; the task adds its own.
 
@@ -40,7 +49,7 @@ def make_parser(task, description, defaults):
     parser = argparse.ArgumentParser(
         prog=f"python -m examples.{task}",
         description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     run = parser.add_argument_group("run")
     run.add_argument("--output", help="folder of the run (default: runs/TASK/NAME)")
