@@ -4,9 +4,9 @@ from keras import ops
 
 from keras_sets.ops.pooling import _counts
 from keras_sets.ops.pooling import _ratio
-from keras_sets.ops.pooling import _scale_free
 from keras_sets.ops.pooling import accumulation_dtype
 from keras_sets.ops.pooling import multiplicities
+from keras_sets.ops.pooling import scale_weights
 
 
 def set_attention(query, key, value, mask=None, weights=None):
@@ -29,7 +29,7 @@ def set_attention(query, key, value, mask=None, weights=None):
     dtype = accumulation_dtype(query)
     present, weights = multiplicities(mask, weights, dtype)
     if weights is not None:
-        weights = _scale_free(weights)
+        weights, _ = scale_weights(weights)
     if 0 in (query.shape[1], key.shape[1]):
         shape = ops.shape(query)[:3] + (value.shape[-1],)
         return ops.zeros(shape, dtype=dtype)

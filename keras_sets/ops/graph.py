@@ -8,9 +8,9 @@ from keras import ops
 
 from keras_sets.ops.pooling import _counts
 from keras_sets.ops.pooling import _ratio
-from keras_sets.ops.pooling import _scale_free
 from keras_sets.ops.pooling import accumulation_dtype
 from keras_sets.ops.pooling import multiplicities
+from keras_sets.ops.pooling import scale_weights
 from keras_sets.ops.pooling import set_mean
 
 
@@ -22,7 +22,7 @@ def node_shares(x, mask=None, weights=None):
     dtype = accumulation_dtype(x)
     present, weights = multiplicities(mask, weights, dtype)
     if weights is not None:
-        weights = _scale_free(weights)
+        weights, _ = scale_weights(weights)
     one_per_node = ops.ones((*ops.shape(x)[:2], 1), dtype=dtype)
     counts = _counts(one_per_node, present, weights)[..., 0]
     return _ratio(counts, ops.sum(counts, axis=1, keepdims=True))

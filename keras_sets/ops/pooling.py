@@ -87,18 +87,23 @@ def _counts(x, present, weights):
     return ops.ones_like(x[..., :1])
 
 
-def _scale_free(x, weights):
-    """`(x * weights / scale, weights / scale, scale)`, scale the largest weight of a set.
+def scale_weights(weights):
+    """`(weights / scale, scale)`, scale the largest weight of every set.
 
     Where only ratios matter this keeps tiny and huge weights within range. The scale
     cancels, so no gradient needs to pass through it.
     """
     axes = tuple(range(1, len(weights.shape)))
     if 0 in weights.shape[1:]:
-        return x, weights, ops.sum(weights, axis=axes, keepdims=True)
+        return weights, ops.sum(weights, axis=axes, keepdims=True)
     largest = ops.stop_gradient(ops.max(weights, axis=axes, keepdims=True))
-    weights = weights / ops.where(largest > 0, largest, ops.ones_like(largest))
-    return x * ops.expand_dims(weights, -1), weights, largest
+    return weights / ops.where(largest > 0, largest, ops.ones_like(largest)), largest
+
+
+def _scale_free(x, weights):
+    """`(x * weights / scale, weights / scale, scale)`; see `scale_weights`."""
+    weights, scale = scale_weights(weights)
+    return x * ops.expand_dims(weights, -1), weights, scale
 
 
 def _ratio(numerator, denominator):
