@@ -73,7 +73,7 @@ def parse(arguments=None):
 
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--tasks", type=integer, default=3000, help="tasks, of which a tenth validate"
+        "--tasks", type=integer, default=10000, help="tasks, of which a tenth validate"
     )
     data.add_argument(
         "--entities",
