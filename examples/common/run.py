@@ -1,6 +1,5 @@
 """A run: its folder, its log, and training that can be killed and resumed."""
 
-import contextlib
 import csv
 import io
 import json
@@ -320,9 +319,8 @@ class Training:
     def draw(self):
         from examples.common import plots
 
-        with contextlib.suppress(KeyboardInterrupt):
-            plots.learning_curves(self.log.rows, self.run.path / "learning_curves.png")
-            plots.weight_traces(
-                self.traces.names, self.traces.values, self.run.path / "weight_traces.png"
-            )
+        plots.learning_curves(self.log.rows, self.run.path / "learning_curves.png")
+        plots.weight_traces(
+            self.traces.names, self.traces.values, self.run.path / "weight_traces.png"
+        )
         self.draw_task()
