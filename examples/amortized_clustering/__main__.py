@@ -1,5 +1,6 @@
 """Command line of the clustering example; see `--help`."""
 
+import argparse
 import json
 
 from examples.common import options as common
@@ -92,6 +93,12 @@ def parse(arguments=None):
         help="train on so many points of each task, drawn anew in every epoch; of several "
         "numbers every batch takes one; with none given, on all points",
     )
+    data.add_argument(
+        "--rotate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="turn and mirror the training tasks at random in every epoch",
+    )
     data.add_argument("--buckets", type=integer, default=4, help="set sizes to pad to")
     data.add_argument(
         "--evaluation-tasks", type=integer, default=300, help="fresh tasks of the final table"
@@ -145,7 +152,11 @@ def main(arguments=None):
     split = 9 * len(tasks) // 10
     batches = {"batch_size": options.batch_size, "buckets": options.buckets}
     training = data.ClusteringDataset(
-        tasks.select(0, split), seed=options.seed, points=options.points or None, **batches
+        tasks.select(0, split),
+        points=options.points or None,
+        rotate=options.rotate,
+        seed=options.seed,
+        **batches,
     )
     held_out = data.ClusteringDataset(tasks.select(split, len(tasks)), shuffle=False, **batches)
     models.compile_for_clustering(model, runs.make_optimizer(options))

@@ -170,14 +170,28 @@ class ClusteringDataset(keras.utils.PyDataset):
     for each batch, the points drawn anew in every epoch. A set network may be trained on
     small sets and used on large ones, and small sets are cheap.
 
+    With `rotate`, every task is turned, and half of them mirrored, anew in every epoch: the
+    distribution of the tasks is the same in all directions, so that is as good as new tasks.
+
     Items are `({"entities": (batch, size, 2), "mask": (batch, size)}, labels)`.
     """
 
-    def __init__(self, tasks, batch_size, buckets=4, points=None, shuffle=True, seed=0, **kwargs):
+    def __init__(
+        self,
+        tasks,
+        batch_size,
+        buckets=4,
+        points=None,
+        rotate=False,
+        shuffle=True,
+        seed=0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.tasks = tasks
         self.batch_size = batch_size
         self.points = points
+        self.rotate = rotate
         self.buckets = bucket_sizes(tasks.sizes, buckets)
         self.shuffle = shuffle
         self.seed = seed
@@ -225,10 +239,11 @@ class ClusteringDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         indices, size = self._batches[index]
-        rng = None
-        if self.points is not None:
-            rng = np.random.default_rng([self.seed, self.epoch, index])
-        points, mask, labels = self.tasks.padded(indices, size, rng)
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        subset = None if self.points is None else rng
+        points, mask, labels = self.tasks.padded(indices, size, subset)
+        if self.rotate:
+            points = points @ random_orthogonal(rng, len(points)).astype(points.dtype)
         return {"entities": points, "mask": mask}, labels
 
     def start_at(self, epoch):
@@ -238,6 +253,15 @@ class ClusteringDataset(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self.start_at(self.epoch + 1)
+
+
+def random_orthogonal(rng, count):
+    """`(count, 2, 2)` rotations and reflections of the plane, each as likely as any other."""
+    angle = rng.uniform(0, 2 * np.pi, count)
+    handedness = rng.choice([-1.0, 1.0], count)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    rows = [[cosine, sine], [-handedness * sine, handedness * cosine]]
+    return np.moveaxis(np.array(rows), -1, 0)
 
 
 def bucket_sizes(sizes, count):
