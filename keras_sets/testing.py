@@ -32,6 +32,7 @@ def assert_permutation_equivariant(
     training=None,
     num_entity_axes=None,
     permutations=3,
+    group=None,
     gradients=True,
     tolerance=None,
     seed=0,
@@ -52,6 +53,8 @@ def assert_permutation_equivariant(
         num_entity_axes: How many axes after the first are entity axes. None is all but the
             last, or those of `mask` or `weights`.
         permutations: Number of random permutations.
+        group: A group of `keras_sets.groups` on the entities: only its permutations are tried,
+            which are its generators and random products of these. None is all permutations.
         gradients: Whether to compare gradients too.
         tolerance: Largest relative error. None is a few units of the output's precision.
         seed: Seed of all random choices.
@@ -60,7 +63,7 @@ def assert_permutation_equivariant(
         AssertionError: Says what differed, and by how much.
     """
     check = _Check(layer, inputs, mask, weights, training, num_entity_axes, gradients, tolerance)
-    _check_permutations(check, permutations, seed, equivariant=True)
+    _check_permutations(check, permutations, seed, group, equivariant=True)
 
 
 def assert_permutation_invariant(
@@ -71,6 +74,7 @@ def assert_permutation_invariant(
     training=None,
     num_entity_axes=None,
     permutations=3,
+    group=None,
     gradients=True,
     tolerance=None,
     seed=0,
@@ -78,14 +82,14 @@ def assert_permutation_invariant(
     """Checks `f(P x) = f(x)`: permuting the entities changes no output.
 
     Args:
-        layer, inputs, mask, weights, training, num_entity_axes, permutations, gradients,
-        tolerance, seed: As in `assert_permutation_equivariant`.
+        layer, inputs, mask, weights, training, num_entity_axes, permutations, group,
+        gradients, tolerance, seed: As in `assert_permutation_equivariant`.
 
     Raises:
         AssertionError: Says what differed, and by how much.
     """
     check = _Check(layer, inputs, mask, weights, training, num_entity_axes, gradients, tolerance)
-    _check_permutations(check, permutations, seed, equivariant=False)
+    _check_permutations(check, permutations, seed, group, equivariant=False)
 
 
 def assert_causal(
@@ -154,17 +158,17 @@ def assert_padding_invariant(
     tolerance=None,
     seed=0,
 ):
-    """Checks that appended masked entities change nothing, whatever they hold.
+    """Checks that masked entities change nothing, whatever they hold.
 
-    Every entity axis grows by `padding`. The new places hold large numbers, then NaN and
-    infinities. Outputs and gradients of the real entities must stay, gradients towards the
-    padding must be 0, and so must outputs at padded places.
+    Every entity axis grows by `padding`. The new places, and those that `mask` leaves out,
+    hold large numbers, then NaN and infinities. Outputs and gradients of the real entities
+    must stay, gradients towards the padding must be 0, and so must outputs at padded places.
 
     Args:
         layer: As in `assert_permutation_equivariant`; it is called with a `mask`.
         inputs, mask, weights, training, num_entity_axes, gradients, tolerance, seed:
             As in `assert_permutation_equivariant`.
-        padding: By how much every entity axis grows.
+        padding: By how much every entity axis grows; 0 for a layer on sets of a fixed size.
         zero_outputs: Whether outputs at padded places have to be 0.
 
     Raises:
@@ -175,15 +179,15 @@ def assert_padding_invariant(
     axes = check.entities
     padded = tuple(size + padding for size in axes)
     corner = (slice(None), *(slice(size) for size in axes))
-    real = np.zeros((check.batch, *padded), bool)
-    real[corner] = True
-
-    def embed(array, filling):
-        filling[corner] = array
-        return filling
-
     x, mask, weights = check.arguments
-    new_mask = embed(True if mask is None else mask, np.zeros(real.shape, bool))
+    real = np.zeros((check.batch, *padded), bool)
+    real[corner] = True if mask is None else mask
+
+    def surround(array, content):
+        """The array where it is real, and other content elsewhere."""
+        filling = _garbage((*real.shape, *array.shape[real.ndim :]), array, content, rng)
+        filling[real] = array[real[corner]]
+        return filling
 
     def pair(shape_of_output):
         """A cotangent of a real output, and of the padded one."""
@@ -191,19 +195,19 @@ def assert_padding_invariant(
         if shape_of_output[1 : 1 + len(axes)] != axes:
             return cotangent, cotangent
         # Outputs at padded places are the constant 0, so that any cotangent will do there.
-        beyond = rng.normal(size=(check.batch, *padded, *shape_of_output[1 + len(axes) :]))
-        return cotangent, embed(cotangent, beyond if zero_outputs else 0.0 * beyond)
+        beyond = rng.normal(size=(*real.shape, *shape_of_output[1 + len(axes) :]))
+        if not zero_outputs:
+            beyond[~real] = 0.0
+            cotangent[~real[corner]] = 0.0
+        beyond[corner] = cotangent
+        return cotangent, beyond
 
     shapes = [output.shape for output in check.evaluate(check.arguments).outputs]
     cotangents, padded_cotangents = zip(*(pair(shape) for shape in shapes), strict=True)
     reference = check.evaluate(check.arguments, cotangents)
-    padded_shape = (check.batch, *padded, *x.shape[1 + len(axes) :])
     for content in ("large numbers", "NaN and infinities"):
-        new_x = embed(x, _garbage(padded_shape, x, content, rng))
-        new_weights = None
-        if weights is not None:
-            new_weights = embed(weights, _garbage(real.shape, weights, content, rng))
-        result = check.evaluate((new_x, new_mask, new_weights), padded_cotangents)
+        new_weights = None if weights is None else surround(weights, content)
+        result = check.evaluate((surround(x, content), real, new_weights), padded_cotangents)
         broken = f"not padding invariant: with {content} in the padding, "
         for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
             outputs = f"outputs{_number(index, reference)}"
@@ -216,7 +220,7 @@ def assert_padding_invariant(
                         scale=0.0,
                         exact=True,
                     )
-                new = new[corner]
+                new, old = new[real], old[real[corner]]
             check.compare(broken + outputs, new, old)
         if result.inputs_gradient is not None:
             beyond = result.inputs_gradient[~real]
@@ -585,9 +589,12 @@ def _where(condition, x, other):
     return np.where(condition, x, other)
 
 
-def _permutations(batch, size, count, rng):
+def _permutations(batch, size, count, group, rng):
     """Permutations `(batch, size)` with a name each: neighbours, reversal, random."""
     identity = np.tile(np.arange(size), (batch, 1))
+    if group is not None:
+        yield from _permutations_of(group, identity, count, rng)
+        return
     for place in sorted({0, max(size - 2, 0)}):
         exchanged = identity.copy()
         exchanged[:, place : place + 2] = exchanged[:, place : place + 2][:, ::-1]
@@ -597,7 +604,26 @@ def _permutations(batch, size, count, rng):
         yield "random order", rng.permuted(identity, axis=1)
 
 
-def _check_permutations(check, count, seed, equivariant):
+def _permutations_of(group, identity, count, rng):
+    batch, size = identity.shape
+    if group.degree != size:
+        raise ValueError(
+            f"`group` acts on {group.degree} entities, expected the {size} of `inputs`. "
+            f"Received: group={group!r}"
+        )
+    for index, generator in enumerate(group.generators):
+        yield f"generator {index} of the group", identity[:, list(generator)]
+    # So many factors leave no part of a small group out.
+    factors = 2 * size * bool(len(group.generators))
+    for _ in range(count):
+        order = identity
+        for _ in range(factors):
+            chosen = np.array(group.generators)[rng.integers(len(group.generators), size=batch)]
+            order = np.take_along_axis(order, chosen, axis=1)
+        yield "a random permutation of the group", order
+
+
+def _check_permutations(check, count, seed, group, equivariant):
     rng = np.random.default_rng(seed)
     law = "not permutation " + ("equivariant" if equivariant else "invariant")
 
@@ -613,7 +639,7 @@ def _check_permutations(check, count, seed, equivariant):
         check.require_entities(outputs, law)
     cotangents = [rng.normal(size=output.shape) for output in outputs.outputs]
     reference = check.evaluate(check.arguments, cotangents)
-    for name, order in _permutations(check.batch, check.size, count, rng):
+    for name, order in _permutations(check.batch, check.size, count, group, rng):
         arguments = tuple(permuted(argument, order) for argument in check.arguments)
         moved = [permuted(v, order) for v in cotangents] if equivariant else cotangents
         result = check.evaluate(arguments, moved)

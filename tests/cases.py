@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 
+import keras
 import numpy as np
 from keras import ops
 
+from keras_sets import groups
 from keras_sets import layers
 
 
@@ -16,9 +18,11 @@ class Case:
     Attributes:
         name: Name of the case in test reports.
         make: `make(**kwargs)` gives the layer; `dtype` is the only keyword argument used.
-        symmetry: `"equivariant"`, `"invariant"` or `"causal"`.
+        symmetry: `"equivariant"`, `"invariant"`, `"causal"` or `"group"`.
         entities: Sizes of the entity axes in tests.
         elements: Sizes of the axes of a single entity before its features.
+        group: The permutations that the symmetry is about, of sets of exactly this size. None
+            is all permutations of sets of any size.
         scale_invariant: Whether a common factor of the weights changes nothing.
         copies: As in `keras_sets.testing.assert_multiplicity`.
         empty: What a set without entities gives: `"zero"` or `"finite"`.
@@ -34,6 +38,7 @@ class Case:
     symmetry: str
     entities: tuple = (5,)
     elements: tuple = ()
+    group: groups.PermutationGroup | None = None
     scale_invariant: bool = True
     copies: str = "all"
     empty: str = "zero"
@@ -130,6 +135,63 @@ def _dense_with_maps(dtype=None):
 def _swarm(name, symmetry="equivariant", **options):
     options = {"hidden_units": 3, "iterations": 3, **options}
     return _with_bias(name, layers.Swarm, 4, symmetry=symmetry, **options)
+
+
+def _around(make_inner, **options):
+    return lambda dtype=None: layers.DSS(make_inner(dtype=dtype), dtype=dtype, **options)
+
+
+def _group(name, group, symmetry):
+    return _with_bias(
+        name,
+        layers.PermutationGroupDense,
+        4,
+        group,
+        symmetry=symmetry,
+        entities=(group.degree,),
+        group=group,
+        scale_invariant=False,
+        copies="none",
+        bare=False,
+    )
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class ThroughPairs(layers.SetLayer):
+    """Nodes to pairs of nodes, to pairs, and back to nodes."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.parts = [
+            layers.GraphEquivariantDense(
+                units,
+                *orders,
+                activation="tanh",
+                bias_initializer="random_normal",
+                dtype=self.dtype_policy,
+                name=f"part_{index}",
+            )
+            for index, orders in enumerate([(1, 2), (2, 2), (2, 1)])
+        ]
+
+    def build(self, input_shape):
+        for part in self.parts:
+            part.build(input_shape)
+            input_shape = part.compute_output_shape(input_shape)
+        self.built = True
+
+    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+        x = inputs
+        for part in self.parts:
+            x = part(x, mask=inputs_mask if mask is None else mask, weights=weights)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
 
 
 POOLINGS = [
@@ -251,6 +313,53 @@ CASES = [
         padding="same",
         pooling="mean",
         elements=(4,),
+    ),
+    _with_bias(
+        "dss_conv_2d",
+        layers.DSSConv2D,
+        4,
+        3,
+        padding="circular",
+        elements=(3, 4),
+        entities=(4,),
+        scale_invariant=False,
+        bare=False,
+    ),
+    _with_bias(
+        "dss_conv_3d",
+        layers.DSSConv3D,
+        4,
+        2,
+        padding="same",
+        pooling="max",
+        elements=(2, 3, 2),
+        entities=(4,),
+        bare=False,
+    ),
+    Case(
+        "dss_graphs",
+        _around(
+            _factory(layers.GraphEquivariantDense, 4, 2, 2, bias_initializer="random_normal"),
+            activation="tanh",
+            pooling="logsumexp",
+        ),
+        "equivariant",
+        elements=(3, 3),
+        entities=(4,),
+        scale_invariant=False,
+        empty="finite",
+        bare=False,
+    ),
+    _group("group_symmetric", groups.symmetric(5), "equivariant"),
+    _group("group_cyclic", groups.cyclic(5), "group"),
+    # Pairs of copies of a node are not what its diagonal holds after an activation.
+    Case(
+        "graph_pairs",
+        _factory(ThroughPairs, 4),
+        "equivariant",
+        copies="none",
+        empty="finite",
+        bare=False,
     ),
     _with_bias("graph_nodes", layers.GraphEquivariantDense, 4, 1, 1),
     _with_bias("graph_pooled", layers.GraphEquivariantDense, 4, 1, 0, symmetry="invariant"),

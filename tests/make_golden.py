@@ -35,7 +35,8 @@ GOLDEN = ROOT / "tests" / "data" / "golden"
 # Rows of the registry.
 ROWS = (
     "mean_pooling sum_pooling max_pooling logsumexp_pooling causal_mean_pooling pooling_maps "
-    "dense_mean swarm_mean set_normalization sab isab pma dss_dense dss_conv graph_nodes"
+    "dense_mean swarm_mean set_normalization sab isab pma dss_dense dss_conv dss_conv_2d "
+    "dss_conv_3d graph_nodes"
 ).split()
 
 
@@ -46,6 +47,11 @@ def _streaming(dtype=None):
 
 # Layers that the laws of the registry do not fit.
 OTHERS = [
+    cases.Case(
+        "swarm_cell",
+        lambda **kwargs: keras.layers.RNN(layers.SwarmCell(4), **kwargs),
+        "causal",
+    ),
     cases.Case("swarm_streaming", _streaming, "causal"),
     cases.Case(
         "permutation_group_dense",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_sets import groups
 from keras_sets import layers
 from keras_sets import testing
 from tests.cases import CASES
@@ -18,12 +19,17 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 slow_cases = pytest.mark.parametrize(
     "case", [case for case in CASES if case.slow], ids=lambda case: case.name
 )
+# Appending entities makes no sense where there are exactly so many places.
+any_size_cases = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.group is None], ids=lambda case: case.name
+)
 scale_invariant_cases = pytest.mark.parametrize(
     "case",
     [case for case in CASES if case.scale_invariant and case.copies == "all"],
     ids=lambda case: case.name,
 )
 ORDER = {
+    "group": testing.assert_permutation_equivariant,
     "equivariant": testing.assert_permutation_equivariant,
     "invariant": testing.assert_permutation_invariant,
     "causal": testing.assert_causal,
@@ -60,6 +66,14 @@ def functional(case, layer=None, masked=True, weighted=True):
     return keras.Model(inputs, layer(inputs[0], **given))
 
 
+def test_every_layer_is_in_the_registry():
+    """Those on sets; cells and layers on single elements have tests of their own."""
+    others = {"Pooling", "SetLayer", "get_pooling", "SwarmCell", "SwarmStreamingCell"}
+    others |= {"CircularConv1D", "CircularConv2D", "CircularConv3D"}
+    tested = {type(case.make()).__name__ for case in CASES if case.slow}
+    assert set(layers.__all__) - tested == others
+
+
 # --- Order ---------------------------------------------------------------------------
 
 
@@ -70,6 +84,8 @@ def test_order(case):
     check = ORDER[case.symmetry]
     layer = case.function()
     options = {"training": case.training, "num_entity_axes": len(case.entities)}
+    if case.group is not None:
+        options["group"] = case.group
     if case.slow and case.bare:
         check(layer, x, **options)
     check(layer, x, mask=mask, weights=weights, **options)
@@ -93,6 +109,15 @@ class LeaksGradients(keras.layers.Layer):
 
 def test_order_is_broken():
     x = np.random.default_rng(0).normal(size=(2, 5, 3))
+    around = layers.PermutationGroupDense(3, groups.cyclic(5))
+    with pytest.raises(AssertionError, match="not permutation equivariant: outputs under exch"):
+        testing.assert_permutation_equivariant(around, x)
+    with pytest.raises(AssertionError, match="under generator 0 of the group"):
+        testing.assert_permutation_equivariant(around, x, group=groups.symmetric(5))
+    with pytest.raises(AssertionError, match="under generator 0 of the group"):
+        testing.assert_permutation_invariant(around, x, group=groups.cyclic(5))
+    with pytest.raises(ValueError, match="`group` acts on 4 entities, expected the 5"):
+        testing.assert_permutation_equivariant(around, x, group=groups.cyclic(4))
     with pytest.raises(AssertionError, match="not permutation equivariant: outputs"):
         testing.assert_permutation_equivariant(Positional(), x)
     with pytest.raises(AssertionError, match="not permutation invariant: outputs"):
@@ -126,11 +151,16 @@ def test_dropout_drops_at_training_only():
 # --- Padding -------------------------------------------------------------------------
 
 
+def padding_of(case):
+    return 2 if case.group is None else 0
+
+
 @every_case
 def test_padding(case):
     x, mask, weights = case.inputs()
     layer = case.function()
     options = {"training": case.training, "num_entity_axes": len(case.entities)}
+    options["padding"] = padding_of(case)
     if case.slow and case.bare:
         testing.assert_padding_invariant(layer, x, **options)
     testing.assert_padding_invariant(layer, x, mask=mask, weights=weights, **options)
@@ -181,6 +211,10 @@ def test_padding_is_broken():
         testing.assert_padding_invariant(LeaksNotANumberInGradients(), x)
     with pytest.raises(AssertionError, match="at padded places"):
         testing.assert_padding_invariant(KeepsPadding(), x)
+    mask = np.array([[True] * 5, [True, False, True, False, True]])
+    with pytest.raises(AssertionError, match="NaN and infinities.*not finite"):
+        testing.assert_padding_invariant(LeaksNotANumber(), x, mask=mask, padding=0)
+    testing.assert_padding_invariant(KeepsPadding(), x, mask=mask, zero_outputs=False)
     testing.assert_padding_invariant(KeepsPadding(), x, zero_outputs=False)
 
 
@@ -214,9 +248,8 @@ def test_padding_in_fit(case):
         history = model.fit([x, mask, weights], target, epochs=2, batch_size=4, verbose=0)
         return model.get_weights(), history.history["loss"]
 
-    padding = [(0, 0), *((0, 2) for _ in case.entities)]
-    padded_mask = np.pad(mask, padding)
-    inside = np.pad(np.ones(mask.shape, bool), padding)
+    padding = [(0, 0), *((0, padding_of(case)) for _ in case.entities)]
+    padded_mask = inside = np.pad(mask, padding)
     features = x.ndim - mask.ndim
     padded_x = np.pad(x, [*padding, *[(0, 0)] * features])
     fill = np.resize(np.array([np.nan, np.inf, -np.inf, 1e30], "float32"), padded_x.shape)
@@ -313,7 +346,7 @@ def test_empty(case):
     assert_empty_is_finite(layer, x, weights=weights, **options)
 
 
-@every_case
+@any_size_cases
 def test_no_places(case):
     """Sets of size 0, not even padding."""
     x, mask, weights = case.inputs(entities=(0,) * len(case.entities))
@@ -351,7 +384,8 @@ def assert_any_size(case, layer):
 @every_case
 def test_size(case):
     layer = case.make()
-    assert_any_size(case, layer)
+    if case.group is None:
+        assert_any_size(case, layer)
     # Sets of a batch do not see each other.
     x, mask, weights = case.inputs(batch=case.entities[0])
     together = outputs_of(case, layer, x, mask, weights)
@@ -359,7 +393,7 @@ def test_size(case):
     assert_close([output[:1] for output in together], alone)
 
 
-@every_case
+@any_size_cases
 def test_symbolic_size(case):
     layer = case.make()
     model = functional(case, layer)
@@ -489,7 +523,7 @@ def test_policies(case, policy):
     assert_close(outputs_of(case, layer, x, mask, weights), expected, tolerance)
     if policy == "mixed_bfloat16":
         testing.assert_padding_invariant(
-            case.function(layer), x, mask=mask, weights=weights, training=case.training
+            case.function(layer), x, mask, weights, case.training, padding=padding_of(case)
         )
 
 
