@@ -17,11 +17,13 @@ from scipy import stats
 from examples.amortized_clustering import __main__ as command
 from examples.amortized_clustering import data
 from examples.amortized_clustering import evaluate
+from examples.amortized_clustering import model as networks
 from keras_sets import losses
 from keras_sets import metrics
+from keras_sets import models
 
 ROOT = pathlib.Path(__file__).parent.parent
-SHIPPED = str(ROOT / "examples" / "amortized_clustering" / "swarm-128x1-10.keras")
+SHIPPED = str(ROOT / "keras_sets" / "models" / "weights" / "clustering_2d.keras")
 
 
 class TestTasks:
@@ -158,6 +160,27 @@ class TestDataset:
         dataset.on_epoch_end()
         assert (before != dataset[0][0]["entities"]).any()
 
+    def test_rotation_keeps_everything_but_the_direction(self):
+        plain, turned = (
+            data.ClusteringDataset(self.tasks, 20, rotate=rotate, shuffle=False, buckets=1)
+            for rotate in (False, True)
+        )
+        (x, labels), (y, same_labels) = plain[0], turned[0]
+        assert y["entities"].dtype == x["entities"].dtype == "float32"
+        x, y = x["entities"].astype("float64"), y["entities"].astype("float64")
+        np.testing.assert_array_equal(labels, same_labels)
+        grams = [points @ np.swapaxes(points, 1, 2) for points in (x, y)]
+        np.testing.assert_allclose(grams[1], grams[0], atol=1e-5)
+        maps = np.linalg.pinv(x) @ y
+        handedness = np.linalg.det(maps)
+        assert (np.abs(np.abs(handedness) - 1) < 1e-5).all()
+        assert (handedness > 0).any() and (handedness < 0).any()
+        assert np.ptp(maps[:, 0, 0]) > 1
+        turned.on_epoch_end()
+        assert (np.abs(turned[0][0]["entities"] - y).max(axis=(1, 2)) > 1e-2).all()
+        turned.start_at(0)
+        np.testing.assert_array_equal(turned[0][0]["entities"].astype("float64"), y)
+
     def test_too_small_a_size_loses_no_point(self):
         with pytest.raises(ValueError, match="size"):
             self.tasks.padded(np.arange(3), 5)
@@ -187,9 +210,7 @@ class TestScores:
 
     def test_padding_does_not_reach_the_predictions(self):
         _, options = command.parse(["--smoke"])
-        from examples.amortized_clustering import model as models
-
-        network = models.build(options)
+        network = networks.build(options)
         tasks = data.generate_tasks(3, seed=1, entities=(10, 11))
         assert len(set(tasks.sizes.tolist())) == 2
         predictions = evaluate.network_predictions(network, tasks, batch_size=3)
@@ -209,10 +230,13 @@ class TestScores:
 
 def test_the_network_that_is_shipped():
     # The README gives 0.835 on 300 tasks, with a standard error of 0.006.
-    network = keras.saving.load_model(SHIPPED, compile=False)
+    network = models.load_pretrained("clustering_2d")
     tasks = data.generate_tasks(40, seed=1)
     accuracy = evaluate.score("", tasks, evaluate.network_predictions(network, tasks)).accuracy
     assert abs(accuracy[0] - 0.835) < 4 * accuracy[1]
+
+    with pytest.raises(ValueError, match="expected one of 'clustering_2d'"):
+        models.load_pretrained("clustering")
 
 
 def run(*arguments, **kwargs):

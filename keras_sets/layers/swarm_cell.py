@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
 
 
@@ -139,22 +140,22 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
 
     def project_inputs(self, inputs):
         """`inputs @ kernel + bias`: the part of the gates that iterations share."""
-        gates = set_ops.linear(inputs, self._weight(self.kernel))
-        return gates if self.bias is None else gates + self._weight(self.bias)
+        gates = set_ops.linear(inputs, self.in_compute_dtype(self.kernel))
+        return gates if self.bias is None else gates + self.in_compute_dtype(self.bias)
 
     def update(self, gates, cell_state=None):
         """`(h, c)` from the four pre-activations and the cell state (None is zero)."""
         return set_ops.lstm_update(gates, cell_state, self.activation, self.recurrent_activation)
 
-    def _weight(self, weight):
-        return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)
+    # Not a layer on sets, but with weights like theirs.
+    in_compute_dtype = SetLayer.in_compute_dtype
 
     def call(self, inputs, states, pooled=None, training=False):
         h, c = states
         gates = self.project_inputs(inputs)
-        gates = gates + set_ops.linear(h, self._weight(self.recurrent_kernel))
+        gates = gates + set_ops.linear(h, self.in_compute_dtype(self.recurrent_kernel))
         if pooled is not None:
-            gates = gates + set_ops.linear(pooled, self._weight(self.pooled_kernel))
+            gates = gates + set_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
         h, c = self.update(gates, c)
         return h, [h, c]
 

@@ -6,6 +6,7 @@ The set size n is free.
 """
 
 from keras_sets.models.chunks import predict_in_chunks
+from keras_sets.models.pretrained import load_pretrained
 from keras_sets.models.sequence_baselines import bidirectional_lstm
 from keras_sets.models.sequence_baselines import sorted_lstm
 from keras_sets.models.stacks import deep_sets
@@ -15,6 +16,7 @@ from keras_sets.models.stacks import swarm
 __all__ = [
     "bidirectional_lstm",
     "deep_sets",
+    "load_pretrained",
     "predict_in_chunks",
     "set_transformer",
     "sorted_lstm",

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from keras_sets.ops.pooling import _counts
-from keras_sets.ops.pooling import _ratio
 from keras_sets.ops.pooling import accumulation_dtype
+from keras_sets.ops.pooling import counts_of
 from keras_sets.ops.pooling import multiplicities
+from keras_sets.ops.pooling import safe_ratio
 from keras_sets.ops.pooling import scale_weights
 
 
@@ -33,7 +33,7 @@ def set_attention(query, key, value, mask=None, weights=None):
     if 0 in (query.shape[1], key.shape[1]):
         shape = ops.shape(query)[:3] + (value.shape[-1],)
         return ops.zeros(shape, dtype=dtype)
-    counts = _counts(ops.cast(key[:, :, 0, :1], dtype), present, weights)
+    counts = counts_of(ops.cast(key[:, :, 0, :1], dtype), present, weights)
     counts = ops.expand_dims(counts[..., 0], (1, 2))
     query = ops.transpose(ops.cast(query, dtype), (0, 2, 1, 3)) * query.shape[-1] ** -0.5
     key = ops.transpose(ops.cast(key, dtype), (0, 2, 3, 1))
@@ -49,7 +49,7 @@ def set_attention(query, key, value, mask=None, weights=None):
         terms = ops.exp(ops.where(there, scores, ops.zeros_like(scores))) * counts
     # The softmax is normalised after the product with the values.
     total = ops.sum(terms, axis=-1, keepdims=True)
-    return ops.transpose(_ratio(terms @ value, total), (0, 2, 1, 3))
+    return ops.transpose(safe_ratio(terms @ value, total), (0, 2, 1, 3))
 
 
 def _largest(scores, present):

@@ -6,10 +6,10 @@ the nodes `(batch, n)`. Sums over nodes are means over the present nodes.
 
 from keras import ops
 
-from keras_sets.ops.pooling import _counts
-from keras_sets.ops.pooling import _ratio
 from keras_sets.ops.pooling import accumulation_dtype
+from keras_sets.ops.pooling import counts_of
 from keras_sets.ops.pooling import multiplicities
+from keras_sets.ops.pooling import safe_ratio
 from keras_sets.ops.pooling import scale_weights
 from keras_sets.ops.pooling import set_mean
 
@@ -24,8 +24,8 @@ def node_shares(x, mask=None, weights=None):
     if weights is not None:
         weights, _ = scale_weights(weights)
     one_per_node = ops.ones((*ops.shape(x)[:2], 1), dtype=dtype)
-    counts = _counts(one_per_node, present, weights)[..., 0]
-    return _ratio(counts, ops.sum(counts, axis=1, keepdims=True))
+    counts = counts_of(one_per_node, present, weights)[..., 0]
+    return safe_ratio(counts, ops.sum(counts, axis=1, keepdims=True))
 
 
 def zero_absent_edges(x, present):

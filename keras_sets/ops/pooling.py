@@ -78,7 +78,7 @@ def _accumulate(x, mask, weights):
     return zero_absent(ops.cast(x, dtype), present), present, weights
 
 
-def _counts(x, present, weights):
+def counts_of(x, present, weights):
     """The multiplicity of every entity, `(batch, *entities, 1)`, in x's dtype."""
     if weights is not None:
         return ops.expand_dims(weights, -1)
@@ -106,7 +106,7 @@ def _scale_free(x, weights):
     return x * ops.expand_dims(weights, -1), weights, scale
 
 
-def _ratio(numerator, denominator):
+def safe_ratio(numerator, denominator):
     """`numerator / denominator`, 0 where the denominator is not positive."""
     positive = denominator > 0
     safe = ops.where(positive, denominator, ops.ones_like(denominator))
@@ -184,8 +184,8 @@ def set_mean(x, mask=None, weights=None, keepdims=False):
     size = x.shape[1:-1]
     if present is None and None not in size and 0 not in size:
         return total / math.prod(size)
-    count = ops.sum(_counts(x, present, weights), axis=axes, keepdims=keepdims)
-    return _ratio(total, count)
+    count = ops.sum(counts_of(x, present, weights), axis=axes, keepdims=keepdims)
+    return safe_ratio(total, count)
 
 
 def mean_state(x, mask=None, weights=None):
@@ -194,7 +194,7 @@ def mean_state(x, mask=None, weights=None):
     if weights is not None:
         x, weights, scale = _scale_free(x, weights)
     axes = entity_axes(x)
-    count = ops.sum(_counts(x, present, weights), axis=axes)
+    count = ops.sum(counts_of(x, present, weights), axis=axes)
     if weights is None:
         scale = ops.cast(count > 0, x.dtype)
     return {
@@ -208,7 +208,7 @@ def merge_means(a, b):
     """State of the mean of two chunks together."""
     scale = ops.maximum(a["scale"], b["scale"])
     sums = (
-        {name: _scaled(state[name], _ratio(state["scale"], scale)) for name in ("sum", "count")}
+        {name: _scaled(state[name], safe_ratio(state["scale"], scale)) for name in ("sum", "count")}
         for state in (a, b)
     )
     return {"scale": scale, **merge_sums(*sums)}
@@ -216,7 +216,7 @@ def merge_means(a, b):
 
 def finish_mean(state):
     """The mean of all entities in a state; 0 for none."""
-    return _ratio(_rounded(state["sum"]), _rounded(state["count"]))
+    return safe_ratio(_rounded(state["sum"]), _rounded(state["count"]))
 
 
 def set_max(x, mask=None, weights=None, keepdims=False):
@@ -239,7 +239,7 @@ def _max_state(x, present, keepdims=False):
         nothing = ops.sum(x, axis=axes, keepdims=keepdims)
         occupied = ops.zeros_like(nothing[..., :1], dtype="bool")
         return {"largest": ops.full_like(nothing, -float("inf")), "occupied": occupied}
-    present = _counts(x, present, None) > 0 if present is None else ops.expand_dims(present, -1)
+    present = counts_of(x, present, None) > 0 if present is None else ops.expand_dims(present, -1)
     lowest = ops.full_like(x, -float("inf"))
     return {
         "largest": ops.max(ops.where(present, x, lowest), axis=axes, keepdims=keepdims),
@@ -274,7 +274,7 @@ def _shifted_sum(x, present, weights):
     """`(shift, sum_i w_i exp(x_i - shift))`, shift the maximum, entity axes of size 1."""
     shift = ops.stop_gradient(set_max(x, present, keepdims=True))
     terms = ops.exp(zero_absent(x - shift, present))
-    terms = terms * _counts(x, present, weights)
+    terms = terms * counts_of(x, present, weights)
     return shift, ops.sum(terms, axis=entity_axes(x), keepdims=True)
 
 
@@ -326,7 +326,7 @@ def causal_mean_state(x, mask=None, weights=None):
     """
     x, present, weights = _accumulate(x, mask, weights)
     axes = entity_axes(x)
-    counts = _counts(x, present, weights)
+    counts = counts_of(x, present, weights)
     x = x if weights is None else x * counts
     return {"sum": _exact(ops.sum(x, axis=axes)), "count": _exact(ops.sum(counts, axis=axes))}
 
@@ -342,11 +342,11 @@ def scan_causal_mean(state, x, mask=None, weights=None):
     if weights is not None:
         x = x * ops.expand_dims(weights, -1)
     totals = ops.cumsum(flatten_entities(x), axis=1)
-    counts = ops.cumsum(flatten_entities(_counts(x, present, weights)), axis=1)
+    counts = ops.cumsum(flatten_entities(counts_of(x, present, weights)), axis=1)
     if state is not None:
         totals = _add_before(state["sum"], totals)
         counts = _add_before(state["count"], counts)
-    means = ops.reshape(_ratio(totals, counts), shape)
+    means = ops.reshape(safe_ratio(totals, counts), shape)
     return zero_absent(means, present), after
 
 
@@ -358,7 +358,7 @@ def _add_before(pair, running):
 
 def finish_causal_mean(state):
     """The mean of all entities so far; 0 for none."""
-    return _ratio(_rounded(state["sum"]), _rounded(state["count"]))
+    return safe_ratio(_rounded(state["sum"]), _rounded(state["count"]))
 
 
 def set_pooling_maps(x, num_maps, mask=None, weights=None):
@@ -372,7 +372,7 @@ def set_pooling_maps(x, num_maps, mask=None, weights=None):
     """
     x, present, weights = _accumulate(x, mask, weights)
     _, _, totals, summaries = _map_sums(x, num_maps, present, weights)
-    return deal_out_maps(_ratio(summaries, totals), x, num_maps, present)
+    return deal_out_maps(safe_ratio(summaries, totals), x, num_maps, present)
 
 
 def deal_out_maps(summaries, x, num_maps, present=None):
@@ -391,7 +391,7 @@ def _map_sums(x, num_maps, present, weights):
     """
     values = x.shape[-1] - 2 * num_maps
     keys = x[..., values : values + num_maps]
-    counts, scale = _counts(x, present, weights), None
+    counts, scale = counts_of(x, present, weights), None
     if weights is not None:
         counts, _, scale = _scale_free(ops.ones_like(counts), weights)
     shift = ops.stop_gradient(set_max(keys, present, keepdims=True))
@@ -422,7 +422,7 @@ def merge_pooling_maps(a, b):
     scale = ops.maximum(a["scale"], b["scale"])
     sums = (
         {
-            name: _scaled(state[name], factor * _ratio(state["scale"], scale))
+            name: _scaled(state[name], factor * safe_ratio(state["scale"], scale))
             for name in ("count", "sum")
         }
         for state, factor in zip((a, b), factors, strict=True)
@@ -432,4 +432,4 @@ def merge_pooling_maps(a, b):
 
 def finish_pooling_maps(state):
     """The summaries, `(batch, num_maps, values)`; 0 for none."""
-    return _ratio(_rounded(state["sum"]), _rounded(state["count"]))
+    return safe_ratio(_rounded(state["sum"]), _rounded(state["count"]))

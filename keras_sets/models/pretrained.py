@@ -1,0 +1,50 @@
+"""Trained networks that come with the package."""
+
+import pathlib
+
+import keras
+
+from keras_sets import validation
+
+_FOLDER = pathlib.Path(__file__).parent / "weights"
+
+
+def load_pretrained(name):
+    """A network that is trained already.
+
+    - `"clustering_2d"` clusters points in the plane: logits `(batch, n, 10)`, one of up to ten
+      clusters for every point, whose numbers mean nothing. `Swarm` with 128 hidden units and
+      10 iterations. It knows 100 to 1000 points in 3 to 10 Gaussian clusters with means from a
+      standard normal distribution and standard deviations of about 0.2: bring your points to
+      mean 0 and variance 1.
+
+    How each was trained, and how good it is, is on the project's page of results.
+
+    Args:
+        name: One of the names above.
+
+    Returns:
+        A functional `keras.Model`, not compiled, with a dict of inputs: `"entities"`
+        `(batch, n, features)` and `"mask"` bool `(batch, n)`, True for a real entity.
+
+    Raises:
+        ValueError: If there is no such network. Lists those that there are.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> model = keras_sets.models.load_pretrained("clustering_2d")
+    >>> rng = np.random.default_rng(0)
+    >>> centers = np.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
+    >>> points = (centers[:, None] + 0.2 * rng.normal(size=(3, 60, 2))).reshape(1, 180, 2)
+    >>> mask = np.ones((1, 180), bool)
+    >>> logits = model.predict({"entities": points, "mask": mask}, verbose=0)
+    >>> logits.shape
+    (1, 180, 10)
+    >>> clusters = logits[0].argmax(axis=-1).reshape(3, 60)
+    >>> [len(set(cluster)) for cluster in clusters.tolist()]
+    [1, 1, 1]
+    """
+    names = sorted(path.stem for path in _FOLDER.glob("*.keras"))
+    validation.one_of("name", name, names)
+    return keras.saving.load_model(_FOLDER / f"{name}.keras", compile=False)
