@@ -1,0 +1,159 @@
+"""What is measured: each function returns `(step, facts)`.
+
+`step()` does the work once and waits for the result. A subject imports its own libraries,
+because the backend is chosen for a process.
+"""
+
+import numpy as np
+
+CLASSES = 10
+
+
+def _data(sets, points, features):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(sets, points, features)).astype("float32")
+    return x, rng.integers(0, CLASSES, size=(sets, points))
+
+
+def original(sets, points, hidden, iterations, features=2, causal=False, training=True):
+    """The original formulation, eager PyTorch."""
+    import torch
+
+    from benchmarks.original import Swarm
+
+    model = Swarm(features, CLASSES, hidden, iterations, causal)
+    x, y = (torch.from_numpy(array) for array in _data(sets, points, features))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def train():
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, CLASSES), y.reshape(-1))
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    def infer():
+        with torch.no_grad():
+            return model(x).numpy()
+
+    return train if training else infer, {"version": torch.__version__}
+
+
+def network(
+    layer,
+    sets,
+    points,
+    hidden,
+    iterations,
+    features=2,
+    causal=False,
+    training=True,
+    policy="float32",
+):
+    """A Keras model of one layer: `swarm`, `lstm` or `isab`, and its projection to classes."""
+    import keras
+
+    import keras_sets
+
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((points, features))
+    if layer == "swarm":
+        outputs = keras_sets.layers.Swarm(
+            CLASSES,
+            hidden_units=hidden,
+            iterations=iterations,
+            pooling="causal" if causal else "mean",
+        )(inputs)
+    elif layer == "lstm":
+        x = keras.layers.LSTM(hidden, return_sequences=True)(inputs)
+        outputs = keras.layers.Dense(CLASSES)(x)
+    else:
+        x = keras_sets.layers.InducedSetAttentionBlock(hidden, 4, 16)(inputs)
+        outputs = keras.layers.Dense(CLASSES)(x)
+    outputs = keras.layers.Activation("linear", dtype="float32")(outputs)
+    model = keras.Model(inputs, outputs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss)
+    x, y = _data(sets, points, features)
+
+    def train():
+        return float(np.asarray(model.train_on_batch(x, y)))
+
+    def infer():
+        return model.predict_on_batch(x)
+
+    facts = {"version": keras.version(), "parameters": model.count_params()}
+    return train if training else infer, facts
+
+
+def products(
+    sets, points, hidden, iterations, causal=False, training=True, policy="float32", **unused
+):
+    """The matrix products of a step and nothing else, on the Keras backend.
+
+    The first iteration has none, because its state is zero.
+    """
+    import keras
+
+    backend = keras.config.backend()
+    rows, inner = sets * points, hidden * (2 if causal else 1)
+    dtype = "bfloat16" if policy == "mixed_bfloat16" else "float32"
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.normal(size=shape).astype("float32")
+        for shape in ((rows, inner), (inner, 4 * hidden), (rows, 4 * hidden))
+    ]
+
+    def all_products(h, kernel, gates):
+        results = []
+        for _ in range(iterations - 1):
+            results.append(h @ kernel)
+            if training:
+                results += [gates @ kernel.T, h.T @ gates]
+        return results
+
+    if backend == "torch":
+        import torch
+
+        tensors = [torch.from_numpy(array).to(getattr(torch, dtype)) for array in arrays]
+
+        def step():
+            with torch.no_grad():
+                all_products(*tensors)
+    elif backend == "jax":
+        import jax
+
+        tensors = [jax.numpy.asarray(array, dtype) for array in arrays]
+        # Every product gets its own scale, or the compiler would do it once.
+        scales = jax.numpy.arange(1.0, iterations, dtype=dtype)
+
+        @jax.jit
+        def compiled(h, kernel, gates):
+            def one(carry, scale):
+                results = [(h * scale) @ kernel]
+                if training:
+                    results += [(gates * scale) @ kernel.T, h.T @ (gates * scale)]
+                return [a + b for a, b in zip(carry, results, strict=True)], None
+
+            shapes = [(rows, 4 * hidden), (rows, inner), (inner, 4 * hidden)]
+            zeros = [jax.numpy.zeros(s, dtype) for s in shapes[: 3 if training else 1]]
+            return jax.lax.scan(one, zeros, scales)[0]
+
+        def step():
+            jax.block_until_ready(compiled(*tensors))
+    else:
+        import tensorflow as tf
+
+        tensors = [tf.constant(array, dtype) for array in arrays]
+
+        def step():
+            h, kernel, gates = tensors
+            for _ in range(iterations - 1):
+                tf.matmul(h, kernel)
+                if training:
+                    tf.matmul(gates, kernel, transpose_b=True)
+                    tf.matmul(h, gates, transpose_a=True).numpy()
+
+    count = (iterations - 1) * (3 if training else 1)
+    return step, {"gigaflop": 2e-9 * rows * inner * 4 * hidden * count}

@@ -1,0 +1,84 @@
+"""One subject of a benchmark in a process of its own.
+
+The process sets its subject up, writes `ready`, and then measures whenever it is told to:
+for a line with a number of steps it writes the seconds of a step. So subjects on several
+backends take turns within one run.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+
+class Worker:
+    """A subject that waits in another process.
+
+    Args:
+        subject: Name of a function of `benchmarks.subjects`.
+        backend: Keras backend, or None.
+        options: Keyword arguments of the function, as JSON can hold them.
+    """
+
+    def __init__(self, subject, backend=None, **options):
+        environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
+        if backend is not None:
+            environment["KERAS_BACKEND"] = backend
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", subject, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        self.facts = json.loads(self._answer())
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"A worker ended: exit status {self._process.wait()}")
+        return line
+
+    def measure(self, steps=1):
+        """Seconds of one step, the mean over `steps`."""
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        return float(self._answer())
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def interleaved(workers, repeats, steps=1):
+    """`{name: seconds}`: all workers take turns, `repeats` times."""
+    seconds = {name: [] for name in workers}
+    for _ in range(repeats):
+        for name, worker in workers.items():
+            seconds[name].append(worker.measure(steps))
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def main():
+    from benchmarks import subjects
+
+    # What libraries print must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    step, facts = getattr(subjects, sys.argv[1])(**json.loads(sys.argv[2]))
+    for _ in range(3):
+        step()
+    print(json.dumps(facts), file=answers, flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        start = time.perf_counter()
+        for _ in range(count):
+            step()
+        print((time.perf_counter() - start) / count, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
