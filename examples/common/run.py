@@ -322,16 +322,16 @@ class Training:
         run: The `Run`, prepared.
         model: The compiled model.
         draw: Function that draws the task's pictures, called during training and after.
-        pictures: False draws nothing: for one of many trainings of a run.
+        quiet: True draws nothing and prints no progress: for one of many trainings of a run.
         budget, backtracking and so on come from the run's options.
     """
 
-    def __init__(self, run, model, draw=lambda: None, pictures=True):
+    def __init__(self, run, model, draw=lambda: None, quiet=False):
         options = run.options
         self.run = run
         self.model = model
         self.draw_task = draw
-        self.pictures = pictures
+        self.quiet = quiet
         self.budget = callbacks.TimeBudget(options.time_budget or float("inf"))
         self.backtracking = callbacks.Backtracking(
             "val_loss", options.backtracking_horizon, options.backtracking_factor
@@ -349,7 +349,8 @@ class Training:
         done = self.checkpoint.restore(self.model) if options.resume else 0
         if done:
             LOG.info("resumed after epoch %d", done)
-            print(f"Resuming after epoch {done}.", flush=True)
+            if not self.quiet:
+                print(f"Resuming after epoch {done}.", flush=True)
         # Keras may tell a dataset of more epoch ends than there are epochs.
         order = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: data.start_at(epoch)
@@ -366,6 +367,7 @@ class Training:
                 shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
                 initial_epoch=done,
                 epochs=options.epochs,
+                verbose=0 if self.quiet else "auto",
                 callbacks=[
                     order,
                     self.budget,
@@ -382,7 +384,7 @@ class Training:
         self.draw()
 
     def draw(self):
-        if not self.pictures:
+        if self.quiet:
             return
         from examples.common import plots
 

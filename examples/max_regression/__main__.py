@@ -39,13 +39,13 @@ def table(name, error, count):
     """The errors of this run and the published ones as text."""
     lines = [
         f"mean absolute error; this run: {count:,} fresh sets, ± standard error",
-        f"{'':15}  {'this run':>17}  {'published':>15}",
+        f"{'':15}  {'this run':>19}  {'published':>15}",
     ]
     for model in dict.fromkeys([*PUBLISHED, name]):
-        here = f"{error[0]:.4f} ± {error[1]:.4f}" if model == name else ""
+        here = f"{error[0]:.5f} ± {error[1]:.5f}" if model == name else ""
         value, deviation = PUBLISHED.get(model, (None, None))
         there = "-" if value is None else f"{value}" + (f" ± {deviation}" if deviation else "")
-        lines.append(f"{model:15}  {here:>17}  {there:>15}")
+        lines.append(f"{model:15}  {here:>19}  {there:>15}")
     return "\n".join(lines)
 
 
