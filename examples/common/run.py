@@ -196,6 +196,7 @@ class Run:
         part.name = "-".join(names)
         part.path = self.path / part.name
         part.path.mkdir(exist_ok=True)
+        LOG.info("training %s", part.name)
         return part
 
     def save_model(self, model):

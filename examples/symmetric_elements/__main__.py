@@ -14,7 +14,7 @@ DEFAULTS = {
     "schedule": "cosine",
 }
 SMOKE = {
-    "sizes": [8, 16],
+    "sizes": [8],
     "epochs": 2,
     "steps": 2,
     "batch_size": 4,
@@ -96,7 +96,7 @@ def main(arguments=None):
     name = options.task + (f"-{options.run}" if options.run else "")
 
     def build(model):
-        return models.build(model, options.task, task)
+        return models.build(model, options.task)
 
     builders = {model: lambda model=model: build(model) for model in options.models}
     networks = runs.build_networks(parser, options, builders)
