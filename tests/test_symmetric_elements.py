@@ -100,16 +100,15 @@ class TestNetworks:
             expected = before if task == "signals" else before[:, order]
             assert np.allclose(after, expected, atol=1e-3) == (name != "mlp"), name
 
-    def test_who_learns_of_the_others(self, task, rng):
-        """The logits of an image depend on the other images, but not for `siamese`."""
-        if task == "signals":
-            pytest.skip("one answer for the set")
-        (inputs, _), (others, _), _ = data.draw(task, (2, 2, 1), 0)
-        mixed = np.concatenate([inputs[:, :1], others[:, 1:]], axis=1)
-        for name in data.MODELS:
-            network = models.build(name, task)
-            before, after = (network.predict_on_batch(x)[:, 0] for x in (inputs, mixed))
-            assert np.allclose(before, after, atol=1e-5) == (name == "siamese"), name
+
+def test_who_learns_of_the_others():
+    """The logit of an image depends on the other images, but not for `siamese`."""
+    (inputs, _), (others, _), _ = data.draw("odd-one-out", (2, 2, 1), 0)
+    mixed = np.concatenate([inputs[:, :1], others[:, 1:]], axis=1)
+    for name in data.MODELS:
+        network = models.build(name, "odd-one-out")
+        before, after = (network.predict_on_batch(x)[:, 0] for x in (inputs, mixed))
+        assert np.allclose(before, after, atol=1e-5) == (name == "siamese"), name
 
 
 class TestCommand:
@@ -130,16 +129,16 @@ class TestCommand:
             assert f"{name:18} {scores['parameters'][name]:>10,}" in table
 
     def test_resume_does_what_is_missing(self, tmp_path, capsys):
-        options = ["--smoke", "--models", "mlp", "--sizes", 8, 16, "--repeats", 2]
-        call(*options, "--output", tmp_path)
-        before = (tmp_path / "scores.json").read_text()
-        assert "over 2 repeats" in capsys.readouterr().out
-        kept = (tmp_path / "mlp-8-1" / "metrics.csv").read_text()
+        options = ["--smoke", "--models", "mlp", "--sizes", 8, 16, "--output", tmp_path]
+        call(*options)
+        first = json.loads((tmp_path / "scores.json").read_text())["accuracies"]["mlp"]
+        kept = (tmp_path / "mlp-8-0" / "metrics.csv").read_text()
         shutil.rmtree(tmp_path / "mlp-16-0")
-        (tmp_path / "scores.json").unlink()
-        call(*options, "--output", tmp_path, "--resume")
-        assert (tmp_path / "scores.json").read_text() == before
-        assert (tmp_path / "mlp-8-1" / "metrics.csv").read_text() == kept
+        call(*options, "--resume", "--repeats", 2)
+        assert "over 2 repeats" in capsys.readouterr().out
+        both = json.loads((tmp_path / "scores.json").read_text())["accuracies"]["mlp"]
+        assert [repeats[:1] for repeats in both] == first and all(len(r) == 2 for r in both)
+        assert (tmp_path / "mlp-8-0" / "metrics.csv").read_text() == kept
 
     def test_summary(self):
         assert command.summary([0.2, 0.4, 0.6], 10) == pytest.approx((0.4, 0.2 / 3**0.5))
@@ -149,6 +148,7 @@ class TestCommand:
         "arguments, message",
         [
             (["--task", "graphs"], "argument --task: invalid choice: 'graphs'"),
+            (["--seed", "-1"], "argument --seed: expected a non-negative integer, received '-1'"),
             (["--sizes", "10", "-1"], "expected a positive integer, received '-1'"),
             (["--initial-model", "x.keras"], "holds the weights of one network"),
         ],
