@@ -1,5 +1,6 @@
 """A run: its folder, its log, and training that can be killed and resumed."""
 
+import copy
 import csv
 import io
 import json
@@ -20,7 +21,7 @@ LOG = logging.getLogger("examples")
 # Options that do not change what a run computes up to an epoch.
 FREE_OPTIONS = frozenset(
     "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
-    "evaluation_tasks smoke".split()
+    "evaluation_tasks test_sets models repeats smoke".split()
 )
 
 
@@ -49,6 +50,60 @@ def load_initial_weights(model, path):
 
 class RunError(Exception):
     """Something about the output folder that the user must decide."""
+
+
+def build_networks(parser, options, builders):
+    """Builds the networks of a command and prints their names and sizes.
+
+    Args:
+        parser: Ends the program with its message when a network cannot be built.
+        options: The parsed options.
+        builders: Dict from names to functions without arguments that return a model.
+
+    Returns:
+        Dict from names to models.
+    """
+    keras.config.set_dtype_policy(options.dtype_policy)
+    if options.initial_model is not None and len(builders) > 1:
+        parser.error(
+            "argument --initial-model: holds the weights of one network, but this run trains "
+            f"{len(builders)}: {', '.join(builders)}"
+        )
+    networks = {}
+    for name, build in builders.items():
+        keras.utils.set_random_seed(options.seed)
+        try:
+            networks[name] = build()
+        except ValueError as error:
+            parser.error(str(error))
+        size = networks[name].count_params()
+        print(f"{name}: {size:,} parameters, on {keras.backend.backend()}")
+    return networks
+
+
+def open_run(parser, options, task, name, networks):
+    """The run of the options with its folder prepared; bad ones end the program."""
+    run = Run(task, name, options)
+    try:
+        if options.initial_model is not None:
+            for model in networks.values():
+                load_initial_weights(model, options.initial_model)
+        run.prepare()
+    except RunError as error:
+        parser.error(str(error))
+    return run
+
+
+def train(parser, run, model, data, validation_data, **arguments):
+    """A `Training` that is done; a checkpoint of another network ends the program."""
+    try:
+        training = Training(run, model, **arguments)
+        training.fit(data, validation_data)
+    except ValueError as error:
+        if run.options.resume:
+            parser.error(str(error))
+        raise
+    return training
 
 
 class Run:
@@ -134,6 +189,15 @@ class Run:
             handler = logging.FileHandler(self.path / "log.txt")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         LOG.addHandler(handler)
+
+    def part(self, *names):
+        """One of several trainings of this run, in a folder of its own below the run's."""
+        part = copy.copy(self)
+        part.name = "-".join(names)
+        part.path = self.path / part.name
+        part.path.mkdir(exist_ok=True)
+        LOG.info("training %s", part.name)
+        return part
 
     def save_model(self, model):
         temporary = self.path / ".model.part.keras"
@@ -259,14 +323,16 @@ class Training:
         run: The `Run`, prepared.
         model: The compiled model.
         draw: Function that draws the task's pictures, called during training and after.
+        quiet: True draws nothing and prints no progress: for one of many trainings of a run.
         budget, backtracking and so on come from the run's options.
     """
 
-    def __init__(self, run, model, draw=lambda: None):
+    def __init__(self, run, model, draw=lambda: None, quiet=False):
         options = run.options
         self.run = run
         self.model = model
         self.draw_task = draw
+        self.quiet = quiet
         self.budget = callbacks.TimeBudget(options.time_budget or float("inf"))
         self.backtracking = callbacks.Backtracking(
             "val_loss", options.backtracking_horizon, options.backtracking_factor
@@ -284,7 +350,8 @@ class Training:
         done = self.checkpoint.restore(self.model) if options.resume else 0
         if done:
             LOG.info("resumed after epoch %d", done)
-            print(f"Resuming after epoch {done}.", flush=True)
+            if not self.quiet:
+                print(f"Resuming after epoch {done}.", flush=True)
         # Keras may tell a dataset of more epoch ends than there are epochs.
         order = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: data.start_at(epoch)
@@ -301,6 +368,7 @@ class Training:
                 shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
                 initial_epoch=done,
                 epochs=options.epochs,
+                verbose=0 if self.quiet else "auto",
                 callbacks=[
                     order,
                     self.budget,
@@ -317,6 +385,8 @@ class Training:
         self.draw()
 
     def draw(self):
+        if self.quiet:
+            return
         from examples.common import plots
 
         plots.learning_curves(self.log.rows, self.run.path / "learning_curves.png")

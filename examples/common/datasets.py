@@ -1,0 +1,83 @@
+"""Batches that are a function of seed and epoch alone, so that a resumed run sees the same."""
+
+import keras
+import numpy as np
+
+
+def generator(seed, stream):
+    """A generator of its own for each positive number `stream`, none that a dataset uses."""
+    # NumPy pads seeds with zeros to four numbers, and datasets use three.
+    return np.random.default_rng([seed, 0, 0, stream])
+
+
+class EpochDataset(keras.utils.PyDataset):
+    """Base class: a subclass gives its length and its items, from `seed` and `epoch`."""
+
+    def __init__(self, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.epoch = 0
+
+    def start_at(self, epoch):
+        """Gives the batches of that epoch, as a resumed run must."""
+        self.epoch = epoch
+
+    def on_epoch_end(self):
+        self.start_at(self.epoch + 1)
+
+
+class GeneratedDataset(EpochDataset):
+    """Fresh data for every step: item i of an epoch is `draw(generator)`.
+
+    Args:
+        draw: Function of a `numpy.random.Generator` that returns a batch.
+        steps: Positive integer, batches in an epoch.
+        seed: Non-negative integer.
+    """
+
+    def __init__(self, draw, steps, seed=0, **kwargs):
+        super().__init__(seed, **kwargs)
+        self.draw = draw
+        self.steps = steps
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        return self.draw(np.random.default_rng([self.seed, self.epoch, index]))
+
+
+class ArrayDataset(EpochDataset):
+    """Batches of arrays, all of the same size, in an order that never repeats.
+
+    The order is that of one permutation of the sets after the other, cut into batches, so
+    every set is seen once before any is seen again, however many there are.
+
+    Args:
+        inputs, targets: Arrays, or dicts of arrays, of the same length.
+        batch_size: Positive integer.
+        steps: Batches in an epoch. None: as many as hold all sets.
+        seed: Non-negative integer.
+    """
+
+    def __init__(self, inputs, targets, batch_size, steps=None, seed=0, **kwargs):
+        super().__init__(seed, **kwargs)
+        self.arrays = (inputs, targets)
+        self.batch_size = batch_size
+        self.steps = steps or -(-len(targets) // batch_size)
+        self.start_at(0)
+
+    def start_at(self, epoch):
+        super().start_at(epoch)
+        sets = len(self.arrays[1])
+        count = self.steps * self.batch_size
+        round_, offset = divmod(epoch * count, sets)
+        rounds = range(round_, round_ + -(-(offset + count) // sets))
+        order = [np.random.default_rng([self.seed, r]).permutation(sets) for r in rounds]
+        self._order = np.concatenate(order)[offset:][:count].reshape(self.steps, -1)
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        return keras.tree.map_structure(lambda array: array[self._order[index]], self.arrays)
