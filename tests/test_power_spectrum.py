@@ -21,7 +21,7 @@ class TestData:
         pairs, powers = data.draw_sets(np.random.default_rng(0), 2, 5, 4, 3)
         assert pairs.shape == (2, 5, 2) and powers.shape == (2, 3)
         np.testing.assert_allclose(pairs[0, 0], [5.4235129, -1.004198], rtol=1e-5)
-        np.testing.assert_allclose(powers[0], [0.6799319, 0.2548993, 0.0022007], rtol=1e-5)
+        np.testing.assert_allclose(powers[0], [0.6799319, 0.2548993, 0.00220074], rtol=1e-5)
 
     def test_values_are_the_sum_of_cosines(self):
         rng = np.random.default_rng(0)
@@ -240,7 +240,7 @@ class TestCommand:
         assert "1/3, 1/2, 1/6" in capsys.readouterr().out
         network = next(name for name in names if name.startswith("circle"))
         model = keras.models.load_model(output / network / "model.keras")
-        assert model.predict(some_pairs(), verbose=0).shape == (3, 4)
+        assert model.predict({"entities": some_pairs()}, verbose=0).shape == (3, 4)
 
     @pytest.mark.parametrize(
         "arguments, message",

@@ -141,12 +141,16 @@ def main(arguments=None):
     def sets(rng, count, samples=options.samples, kmax=kmax):
         return data.draw_sets(rng, count, samples, kmax, wanted)
 
+    def batch(rng, count):
+        pairs, powers = sets(rng, count)
+        return {"entities": pairs}, powers
+
     trained = {name: [] for name in specifications}
     for seed in range(options.seed, options.seed + options.repeats):
         training = datasets.GeneratedDataset(
-            lambda rng: sets(rng, options.batch_size), options.steps, seed
+            lambda rng: batch(rng, options.batch_size), options.steps, seed
         )
-        validation = sets(datasets.generator(seed, 1), options.validation_sets)
+        validation = batch(datasets.generator(seed, 1), options.validation_sets)
         for name in specifications:
             keras.utils.set_random_seed(seed)
             model = build(name)

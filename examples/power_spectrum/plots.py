@@ -51,7 +51,7 @@ def is_network(name):
 def label(name, value):
     if name == "constant":
         return f"constant ({value:.2f})"
-    return name + (f" ({value:.0e}, below the axis)" if value < FLOOR else "")
+    return name + (f"\n({value:.0e}, below the axis)" if value < FLOOR else "")
 
 
 def mean(errors, frequency=None):
@@ -76,7 +76,8 @@ def grid_of_sizes(axis, results, options, frequency=None):
                 label="invariant to moves,\nas many parameters",
             )
     references(axis, results, frequency)
-    axis.set(xscale="log", yscale="log", xlabel="width", ylim=(FLOOR * 0.8, 4))
+    axis.set(xscale="log", yscale="log", xlabel="width")
+    axis.set_ylim(bottom=FLOOR * 0.8)
     axis.set_xticks(options.widths, [str(width) for width in options.widths])
     axis.minorticks_off()
 
