@@ -127,9 +127,11 @@ def main(arguments=None):
     networks = runs.build_networks(parser, options, builders)
     if options.dry_run:
         return
-    title = "figures-2-3-4" if options.figure == "2" else f"figure-{options.figure}"
-    name = title.replace("figure-appendix", "appendix") + (f"-{options.run}" if options.run else "")
-    run = runs.open_run(parser, options, "power_spectrum", name, networks)
+    folder = {"2": "figures-2-3-4", "appendix": "appendix"}.get(
+        options.figure, f"figure-{options.figure}"
+    )
+    folder += f"-{options.run}" if options.run else ""
+    run = runs.open_run(parser, options, "power_spectrum", folder, networks)
 
     from examples.power_spectrum import plots
 
@@ -163,9 +165,9 @@ def main(arguments=None):
             print(f"{part.name}: validation {best:.4f} after {minutes:.1f} minutes", flush=True)
 
     def errors(pairs, powers):
-        """Errors of every network, the repeats one after the other."""
+        """Errors of every network, mean over the repeats."""
         return {
-            name: np.concatenate([evaluate.network_errors(m, pairs, powers) for m in repeats])
+            name: np.mean([evaluate.network_errors(m, pairs, powers) for m in repeats], axis=0)
             for name, repeats in trained.items()
         }
 
