@@ -14,6 +14,8 @@ from keras_sets.ops import linear_sum_assignment
 from keras_sets.ops import matching
 
 scipy_optimize = pytest.importorskip("scipy.optimize")
+scipy_special = pytest.importorskip("scipy.special")
+scipy_stats = pytest.importorskip("scipy.stats")
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
 
@@ -325,3 +327,168 @@ def test_labels_in_a_traced_function_are_not_seen():
     assert np.isfinite(outputs[0]).all()
     with pytest.raises(ValueError, match="y_true"):
         losses.MatchedCrossentropy()(bad, logits)
+
+
+# --- The likelihood of mixtures ------------------------------------------------------
+
+
+def mixture_example(batch=3, n=6, components=4, features=2, sigmas=None, seed=0):
+    rng = np.random.default_rng(seed)
+    width = 1 + features + (features if sigmas is None else sigmas)
+    parameters = rng.normal(size=(batch, components, width)).astype("float32")
+    points = rng.normal(size=(batch, n, features)).astype("float32")
+    return points, parameters
+
+
+def negative_log_likelihoods(points, parameters):
+    """By SciPy, point by point."""
+    points, parameters = points.astype("float64"), parameters.astype("float64")
+    features = points.shape[-1]
+    logits = parameters[..., 0]
+    weights = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    means = parameters[..., 1 : 1 + features]
+    sigmas = np.broadcast_to(np.log1p(np.exp(parameters[..., 1 + features :])), means.shape)
+    density = sum(
+        np.stack(
+            [
+                weights[b, k]
+                * scipy_stats.multivariate_normal(means[b, k], np.diag(sigmas[b, k] ** 2)).pdf(x)
+                for b, x in enumerate(points)
+            ]
+        )
+        for k in range(parameters.shape[1])
+    )
+    return -np.log(density)
+
+
+@pytest.mark.parametrize("features, sigmas", [(2, None), (2, 1), (3, None), (1, None)])
+def test_mixture_loss(features, sigmas):
+    points, parameters = mixture_example(features=features, sigmas=sigmas)
+    loss = losses.GaussianMixtureLoss(reduction=None)
+    outputs, gradient, _ = testing.outputs_and_gradients(
+        Traced(lambda y: loss(points, y)), parameters, [np.ones((3, 6))]
+    )
+    expected = negative_log_likelihoods(points, parameters)
+    np.testing.assert_allclose(outputs[0], expected, rtol=2e-5)
+    assert losses.GaussianMixtureLoss()(points, parameters) == pytest.approx(
+        expected.mean(), rel=1e-5
+    )
+    step = 1e-3 * gradient / np.abs(gradient).max()
+    lower = negative_log_likelihoods(points, parameters - step).sum()
+    higher = negative_log_likelihoods(points, parameters + step).sum()
+    np.testing.assert_allclose(higher - lower, 2 * (step * gradient).sum(), rtol=1e-3)
+
+
+def test_mixture_loss_with_sample_weights():
+    points, parameters = mixture_example()
+    expected = negative_log_likelihoods(points, parameters)
+    counts = np.array([[1, 1, 1, 0, 0, 0], [2, 1, 0, 0, 0, 3], [0, 0, 0, 0, 0, 0.5]])
+    for reduction, total in (
+        ("mean_with_sample_weight", np.average(expected, weights=counts)),
+        ("sum", (expected * counts).sum()),
+        ("sum_over_batch_size", (expected * counts).mean()),
+    ):
+        loss = losses.GaussianMixtureLoss(reduction=reduction)
+        assert loss(points, parameters, counts) == pytest.approx(total, rel=1e-5)
+    assert losses.GaussianMixtureLoss()(points, parameters, counts > 0) == pytest.approx(
+        expected[counts > 0].mean(), rel=1e-5
+    )
+    sets = np.array([1.0, 0.0, 3.0])
+    assert losses.GaussianMixtureLoss()(points, parameters, sets) == pytest.approx(
+        np.average(expected.mean(axis=1), weights=sets), rel=1e-5
+    )
+    assert losses.GaussianMixtureLoss()(points, parameters, 0 * counts) == 0
+
+
+def test_mixture_loss_ignores_what_padding_holds():
+    points, parameters = mixture_example()
+    mask = np.arange(6) < np.array([[6], [2], [4]])
+    function = lambda x: Traced(  # noqa: E731
+        lambda y: losses.GaussianMixtureLoss()(x, y, mask)
+    )
+    expected, expected_gradient, _ = testing.outputs_and_gradients(function(points), parameters)
+    points[~mask] = np.nan
+    received, gradient, _ = testing.outputs_and_gradients(function(points), parameters)
+    np.testing.assert_array_equal(received[0], expected[0])
+    np.testing.assert_array_equal(gradient, expected_gradient)
+
+
+def test_mixture_loss_is_invariant():
+    points, parameters = mixture_example()
+    loss = losses.GaussianMixtureLoss(reduction=None)
+    expected = keras.ops.convert_to_numpy(loss(points, parameters))
+    np.testing.assert_allclose(loss(points, parameters[:, [2, 0, 3, 1]]), expected, rtol=1e-5)
+    np.testing.assert_allclose(loss(points[:, ::-1], parameters), expected[:, ::-1], rtol=1e-5)
+    assert np.abs(loss(points[::-1], parameters) - expected).max() > 0.1
+
+
+def test_mixture_loss_far_from_the_points():
+    """Where every density vanishes in float32, and where a Gaussian has no width."""
+    points, parameters = mixture_example()
+    parameters[..., 0] *= 50
+    parameters[0, :, 1:3] += 1e3
+    parameters[1, :, 3:] = -200.0
+    parameters[2, :, 3:] = 300.0
+    loss = losses.GaussianMixtureLoss(reduction=None)
+    outputs, gradient, _ = testing.outputs_and_gradients(
+        Traced(lambda y: loss(points, y)), parameters, [np.ones((3, 6))]
+    )
+    assert np.isfinite(outputs[0]).all() and np.isfinite(gradient).all()
+    wide = parameters.astype("float64")
+    distance = (points[0, :, None] - wide[0, None, :, 1:3]) / np.log1p(np.exp(wide[0, None, :, 3:]))
+    log_p = (
+        scipy_special.log_softmax(wide[0, :, 0])
+        - 0.5 * np.square(distance).sum(axis=-1)
+        - np.log(np.log1p(np.exp(wide[0, :, 3:]))).sum(axis=-1)
+        - np.log(2 * np.pi)
+    )
+    np.testing.assert_allclose(outputs[0][0], -scipy_special.logsumexp(log_p, axis=-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_mixture_loss_in_fit(backend, jit_compile):
+    """Sets of several sizes, their mask as sample weights, in float32 under bfloat16."""
+    if jit_compile and backend == "torch":
+        pytest.skip("torch's compiler is experimental in Keras")
+    points, _ = mixture_example(batch=4)
+    mask = np.arange(6) < np.array([[6], [2], [4], [5]])
+    inputs = keras.Input((6, 2), dtype="float32")
+    x = keras.layers.Flatten()(inputs)
+    x = keras.layers.Dense(15, dtype="mixed_bfloat16")(x)
+    model = keras.Model(inputs, keras.layers.Reshape((3, 5), dtype="mixed_bfloat16")(x))
+    model.compile(keras.optimizers.SGD(0.05), losses.GaussianMixtureLoss(), jit_compile=jit_compile)
+    predicted = np.asarray(model.predict(points, verbose=0), "float32")
+    first = negative_log_likelihoods(points, predicted)[mask].mean()
+    history = model.fit(
+        points, points, sample_weight=mask.astype("float32"), epochs=5, shuffle=False, verbose=0
+    )
+    # The outputs are rounded to bfloat16, the loss is not.
+    assert history.history["loss"][0] == pytest.approx(first, rel=1e-4)
+    assert history.history["loss"][-1] < first
+
+
+def test_mixture_loss_config():
+    loss = losses.GaussianMixtureLoss(epsilon=0.01, reduction="sum")
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config()
+    points, parameters = mixture_example()
+    log_weights, means, sigmas = again.mixture(ops.convert_to_tensor(parameters), 2)
+    np.testing.assert_allclose(ops.sum(ops.exp(log_weights), axis=-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(means, parameters[..., 1:3])
+    np.testing.assert_allclose(sigmas, np.log1p(np.exp(parameters[..., 3:])) + 0.01, rtol=1e-5)
+
+
+def test_mixture_loss_bad_input():
+    points, parameters = mixture_example()
+    loss = losses.GaussianMixtureLoss()
+    with pytest.raises(ValueError, match=r"`y_true` of shape.*y_true\.shape=\(3, 6\)"):
+        loss(points[..., 0], parameters)
+    for wrong in (parameters[..., :3], parameters[:2], parameters[:, 0]):
+        with pytest.raises(ValueError, match=r"`y_pred` of shape.*with 5 parameters.*y_pred\.sh"):
+            loss(points, wrong)
+    for shape in ((6,), (3, 5), (3, 6, 1), (2,)):
+        with pytest.raises(ValueError, match=r"`sample_weight` of shape.*or\s+`\(batch,\)`"):
+            loss(points, parameters, np.ones(shape))
+    for epsilon in (0, -1.0, None):
+        with pytest.raises(ValueError, match="`epsilon`, expected a positive number"):
+            losses.GaussianMixtureLoss(epsilon=epsilon)

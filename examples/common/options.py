@@ -98,8 +98,9 @@ def make_parser(task, description, defaults):
     )
     training.add_argument(
         "--schedule",
-        choices=["constant", "cosine"],
-        help="course of the learning rate: constant, or falling to 0 over all epochs",
+        choices=["constant", "cosine", "step"],
+        help="course of the learning rate: constant, falling to 0 over all epochs, or falling to "
+        "a tenth after 70 %% of them",
     )
     training.add_argument(
         "--backtracking-horizon",

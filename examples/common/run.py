@@ -169,7 +169,7 @@ class Run:
 
     def _extends(self, recorded):
         """More or fewer epochs are the same run, unless a schedule depends on them."""
-        return recorded.get("schedule") != "cosine"
+        return recorded.get("schedule") == "constant"
 
     def _check_writable(self):
         try:
@@ -280,14 +280,22 @@ class WeightTraces(callbacks.StatefulCallback):
         self.values = state["values"]
 
 
-class CosineDecay(keras.callbacks.Callback):
-    """Sets the learning rate of every epoch: a half cosine from its first value to 0.
+# The learning rate as a fraction of its first value, against the share of training done.
+SCHEDULES = {
+    "cosine": lambda progress: (1 + np.cos(np.pi * progress)) / 2,
+    "step": lambda progress: 1.0 if progress < 0.7 else 0.1,
+}
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Sets the learning rate of every epoch by one of `SCHEDULES`.
 
     Its course follows the epochs or the time budget, whichever is further.
     """
 
-    def __init__(self, learning_rate, epochs, budget, backtracking):
+    def __init__(self, schedule, learning_rate, epochs, budget, backtracking):
         super().__init__()
+        self.schedule = SCHEDULES[schedule]
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.budget = budget
@@ -297,7 +305,7 @@ class CosineDecay(keras.callbacks.Callback):
         spent = self.budget.elapsed / (60 * self.budget.minutes)
         progress = min(max(epoch / self.epochs, spent), 1)
         reduced = self.backtracking.factor ** len(self.backtracking.returns)
-        rate = self.learning_rate * reduced * (1 + np.cos(np.pi * progress)) / 2
+        rate = self.learning_rate * reduced * self.schedule(progress)
         self.model.optimizer.learning_rate.assign(rate)
 
 
@@ -357,10 +365,9 @@ class Training:
             on_epoch_begin=lambda epoch, logs: data.start_at(epoch)
         )
         schedule = []
-        if options.schedule == "cosine":
-            schedule = [
-                CosineDecay(options.learning_rate, options.epochs, self.budget, self.backtracking)
-            ]
+        if options.schedule != "constant":
+            first = (options.schedule, options.learning_rate, options.epochs)
+            schedule = [LearningRate(*first, self.budget, self.backtracking)]
         if done < options.epochs and self.budget.elapsed < 60 * self.budget.minutes:
             self.model.fit(
                 data,

@@ -1,0 +1,1 @@
+"""Maximum likelihood of a mixture of Gaussians in one forward pass."""

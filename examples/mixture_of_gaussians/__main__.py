@@ -1,0 +1,138 @@
+"""Command line of the example on mixtures of Gaussians; see `--help`."""
+
+import dataclasses
+import json
+
+from examples.common import options as common
+
+MODELS = (
+    "deep-sets",
+    "equivariant-mean",
+    "equivariant-max",
+    "set-transformer",
+    "swarm",
+    "swarm-maps",
+)
+DEFAULTS = {
+    "epochs": 100,
+    "batch_size": 10,
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "schedule": "step",
+    # Only when all earlier epochs were better.
+    "backtracking_horizon": 0.99,
+}
+SMOKE = {
+    "hidden": 8,
+    "iterations": 2,
+    "epochs": 2,
+    "steps": 4,
+    "batch_size": 4,
+    "points": [10, 30],
+    "buckets": 1,
+    "validation_sets": 8,
+    "test_sets": 12,
+}
+
+
+def parse(arguments=None):
+    parser = common.make_parser(
+        "mixture_of_gaussians",
+        "Train a network that fits a mixture of Gaussians to a set of points in one forward "
+        "pass, and compare it with the true mixture, with EM, and with published networks.",
+        DEFAULTS,
+    )
+    integer = common.positive_integer
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", choices=MODELS, default="deep-sets", help="encoder of points")
+    model.add_argument(
+        "--decoder",
+        choices=["mean", "attention", "slots"],
+        default="slots",
+        help="mean pooling and dense layers; attention pooling with one seed for each Gaussian; "
+        "or these seeds as slots that share out the points again and again",
+    )
+    model.add_argument("--hidden", type=integer, default=64, help="width of the layers")
+    model.add_argument("--iterations", type=integer, default=6, help="of swarm and of slots")
+    model.add_argument("--heads", type=integer, default=4, help="of attention and of slots")
+    model.add_argument("--inducing-points", type=integer, default=32, help="of set-transformer")
+    model.add_argument("--maps", type=integer, default=8, help="of swarm-maps")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--components", type=integer, default=4, help="Gaussians in a mixture")
+    data.add_argument(
+        "--points",
+        type=integer,
+        nargs=2,
+        default=[100, 500],
+        metavar=("LEAST", "MOST"),
+        help="points in a set",
+    )
+    data.add_argument("--buckets", type=integer, default=4, help="set sizes to pad to")
+    data.add_argument("--steps", type=integer, default=500, help="fresh batches in an epoch")
+    data.add_argument("--validation-sets", type=integer, default=200, help="sets that validate")
+    data.add_argument(
+        "--test-sets", type=integer, default=1000, help="fresh sets of the final table"
+    )
+    options = common.parse(parser, SMOKE, arguments)
+    if options.points[0] > options.points[1]:
+        parser.error(f"argument --points: LEAST is above MOST: {options.points}")
+    if options.test_sets < 2:
+        parser.error("argument --test-sets: a standard error needs 2 sets, received 1")
+    return parser, options
+
+
+def run_name(options):
+    name = f"{options.model}-{options.decoder}-{options.hidden}"
+    return name + (f"-{options.run}" if options.run else "")
+
+
+def main(arguments=None):
+    parser, options = parse(arguments)
+
+    from examples.common import datasets
+    from examples.common import run as runs
+    from examples.mixture_of_gaussians import data
+    from examples.mixture_of_gaussians import evaluate
+    from examples.mixture_of_gaussians import model as models
+    from keras_sets import losses
+
+    name = run_name(options)
+    networks = runs.build_networks(parser, options, {name: lambda: models.build(options)})
+    if options.dry_run:
+        return
+    run = runs.open_run(parser, options, "mixture_of_gaussians", name, networks)
+    model = networks[name]
+    model.compile(runs.make_optimizer(options), loss=losses.GaussianMixtureLoss())
+
+    shape = (options.points, options.components)
+    padded = data.padded_sizes(options.points, options.buckets)
+    training = data.FreshSets(options.steps, options.batch_size, *shape, padded, options.seed)
+    validation = data.fixed_sets(
+        options.validation_sets, datasets.generator(options.seed, 1), *shape
+    )
+    fresh = data.fixed_sets(options.test_sets, datasets.generator(options.seed, 2), *shape)
+
+    def draw():
+        from examples.mixture_of_gaussians import plots
+
+        few = fresh.select(slice(0, 8))
+        predicted = evaluate.predicted_mixtures(model, few, padded)
+        plots.mixtures(few, predicted, run.path / "mixtures.png")
+
+    trained = runs.train(
+        parser, run, model, training, data.FixedSets(validation, 50, padded), draw=draw
+    )
+    scores = evaluate.compare(name, model, fresh, padded, options.seed)
+    text = evaluate.table(scores, len(fresh))
+    minutes = trained.budget.elapsed / 60
+    print(f"\n{len(trained.log.rows)} epochs in {minutes:.1f} minutes; {text}")
+    (run.path / "table.txt").write_text(text + "\n")
+    (run.path / "scores.json").write_text(
+        json.dumps([dataclasses.asdict(score) for score in scores], indent=2) + "\n"
+    )
+    print(f"\nModel, metrics and pictures are in {run.path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Likelihoods of predicted mixtures, of the true ones, and of those after a step of EM."""
+
+import dataclasses
+import warnings
+
+import keras
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.mixture import GaussianMixture
+
+from examples.mixture_of_gaussians import data
+from keras_sets import losses
+
+# Lee et al. 2019, tables 3 and 4: LL0 and its standard deviation over repeats, LL1.
+PUBLISHED = {
+    "oracle": (-1.4726, None, None),
+    "row-wise FF + mean (Deep Sets)": (-2.0006, 0.0123, -1.6186),
+    "equivariant mean + mean": (-1.7606, 0.0213, -1.5191),
+    "equivariant max + mean": (-1.7692, 0.0130, -1.5103),
+    "SAB + PMA": (-1.5145, 0.0046, -1.4619),
+    "ISAB(16) + PMA": (-1.5009, 0.0068, -1.4530),
+    "ISAB(32) + PMA": (-1.4963, 0.0064, -1.4524),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixtures:
+    """One mixture of Gaussians for each set, in float64.
+
+    Attributes:
+        log_weights: `(sets, components)`.
+        means: `(sets, components, 2)`.
+        sigmas: `(sets, components, 2)`, standard deviations along the axes.
+    """
+
+    log_weights: np.ndarray
+    means: np.ndarray
+    sigmas: np.ndarray
+
+
+def true_mixtures(sets):
+    sigmas = np.full_like(sets.means, data.SIGMA)
+    return Mixtures(np.log(sets.weights), sets.means, sigmas)
+
+
+def predicted_mixtures(model, sets, padded, batch_size=50):
+    """What the network says of every set."""
+    batches = data.FixedSets(sets, batch_size, padded)
+    outputs = [None] * len(sets)
+    for i in range(len(batches)):
+        predicted = model.predict_on_batch(batches[i][0])
+        for index, output in zip(batches.indices[i], predicted, strict=True):
+            outputs[index] = output
+    parameters = keras.ops.cast(np.stack(outputs), "float32")
+    mixture = losses.GaussianMixtureLoss().mixture(parameters, data.DIMENSIONS)
+    return Mixtures(*(keras.ops.convert_to_numpy(t).astype("float64") for t in mixture))
+
+
+def component_log_p(sets, mixtures):
+    """`log w_k + log N(x_i; k)`, `(sets, size, components)`."""
+    sigmas = mixtures.sigmas[:, None]
+    distances = (sets.points[:, :, None] - mixtures.means[:, None]) / sigmas
+    log_p = -0.5 * np.square(distances) - np.log(sigmas) - 0.5 * np.log(2 * np.pi)
+    return mixtures.log_weights[:, None] + log_p.sum(axis=-1)
+
+
+def log_likelihoods(sets, mixtures):
+    """Mean log-likelihood of the points of every set, `(sets,)`, in nats a point."""
+    log_p = logsumexp(component_log_p(sets, mixtures), axis=-1)
+    return np.sum(log_p, axis=1, where=sets.mask) / sets.sizes
+
+
+def em_step(sets, mixtures):
+    """The mixtures after one step of expectation maximisation on their sets."""
+    log_p = component_log_p(sets, mixtures)
+    shares = np.exp(log_p - logsumexp(log_p, axis=-1, keepdims=True)) * sets.mask[..., None]
+    mass = shares.sum(axis=1)
+    total = np.maximum(mass, 1e-12)[..., None]
+    points = sets.points.astype("float64")
+    means = np.einsum("bnk,bnd->bkd", shares, points) / total
+    deviations = np.square(points[:, :, None] - means[:, None])
+    sigmas = np.sqrt(np.einsum("bnk,bnkd->bkd", shares, deviations) / total)
+    # A Gaussian that has lost all its points, or all but one, keeps its place and width.
+    kept = mass[..., None] > 1e-12
+    means = np.where(kept, means, mixtures.means)
+    sigmas = np.where(kept & (sigmas > 1e-6), sigmas, mixtures.sigmas)
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(mass / sets.sizes[:, None])
+    return Mixtures(log_weights, means, sigmas)
+
+
+def fitted_mixtures(sets, seed=0):
+    """What EM to convergence from k-means finds on each set alone (scikit-learn)."""
+    components = sets.weights.shape[1]
+    fits = []
+    for points, mask in zip(sets.points, sets.mask, strict=True):
+        fit = GaussianMixture(components, covariance_type="diag", random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # EM that has not converged is still an answer
+            fits.append(fit.fit(points[mask].astype("float64")))
+    return Mixtures(
+        np.log([fit.weights_ for fit in fits]),
+        np.array([fit.means_ for fit in fits]),
+        np.sqrt([fit.covariances_ for fit in fits]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Means over sets with their standard errors, in nats a point.
+
+    Attributes:
+        method: Name.
+        ll0: Log-likelihood of the mixture.
+        ll1: The same after one step of EM, or None.
+        gap: How much the oracle's log-likelihood of the same sets is above `ll0`.
+    """
+
+    method: str
+    ll0: tuple
+    ll1: tuple | None
+    gap: tuple
+
+
+def compare(name, model, sets, padded, seed=0):
+    """The scores of the network, of EM from k-means, and of the oracle."""
+    oracle = log_likelihoods(sets, true_mixtures(sets))
+    predicted = predicted_mixtures(model, sets, padded)
+    one_step = log_likelihoods(sets, em_step(sets, predicted))
+    fitted = log_likelihoods(sets, fitted_mixtures(sets, seed))
+
+    def summary(values):
+        return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+    def score(method, ll0, ll1=None):
+        return Score(method, summary(ll0), ll1 and summary(*ll1), summary(oracle - ll0))
+
+    return [
+        score(name, log_likelihoods(sets, predicted), (one_step,)),
+        score("EM from k-means, to convergence", fitted),
+        score("oracle, the true mixture", oracle),
+    ]
+
+
+def table(scores, count):
+    """The scores as text, with the published ones below."""
+    published = [f"published: {name}" for name in PUBLISHED]
+    width = max(map(len, [score.method for score in scores] + published))
+
+    def line(name, *cells):
+        return f"{name:{width}}" + "".join(f"  {cell:>17}" for cell in cells)
+
+    def cell(value):
+        return "-" if value is None else f"{value[0]:.4f} ± {value[1]:.4f}"
+
+    lines = [
+        f"{count:,} fresh sets, mean ± standard error; log-likelihood in nats a point",
+        line("", "LL0", "LL1, after EM", "oracle - LL0"),
+    ]
+    lines += [line(s.method, cell(s.ll0), cell(s.ll1), cell(s.gap)) for s in scores]
+    oracle = PUBLISHED["oracle"][0]
+    for name, (ll0, deviation, ll1) in zip(published, PUBLISHED.values(), strict=True):
+        first = f"{ll0:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+        lines.append(line(name, first, "-" if ll1 is None else f"{ll1:.4f}", f"{oracle - ll0:.4f}"))
+    lines.append("Published rows: other sets of the same distribution, ± over repeats of training.")
+    return "\n".join(lines)

@@ -1,0 +1,252 @@
+"""Command line of the power spectrum example; see `--help`."""
+
+import json
+
+from examples.common import options as common
+
+DEFAULTS = {
+    "epochs": 20,
+    "batch_size": 256,
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "schedule": "cosine",
+}
+SMOKE = {
+    "depths": [1, 2],
+    "widths": [4, 8],
+    "samples": 32,
+    "sample_sizes": [8, 32, 64],
+    "epochs": 2,
+    "steps": 2,
+    "batch_size": 4,
+    "validation_sets": 8,
+    "test_sets": 16,
+}
+# Highest frequency of the functions in training, how many powers to predict, and the highest
+# frequencies to test with.
+TASKS = {"1": (None, 1, [4, 32, 256]), "2": (4, 4, [4]), "5": (64, 8, [8, 64, 512])}
+TASKS["appendix"] = TASKS["2"]
+# These show the same networks, so that one run draws all of them.
+SAME_RUN = {"3": "2", "4": "2"}
+
+
+def parse(arguments=None):
+    parser = common.make_parser(
+        "power_spectrum",
+        "Train networks to tell the power spectrum of a random periodic function from the set of "
+        "its samples, and draw the figures of the note that proposed it.",
+        DEFAULTS,
+    )
+    integer = common.positive_integer
+    task = parser.add_argument_group("task")
+    task.add_argument(
+        "--figure",
+        choices=["1", "2", "3", "4", "5", "appendix"],
+        default="appendix",
+        help="1: functions; 2, 3, 4 in one run: depths and widths, single frequencies, other set "
+        "sizes; 5: functions with more frequencies; appendix: a network that knows that x lies "
+        "on a circle, and sets with fractional weights",
+    )
+    task.add_argument(
+        "--depths",
+        type=integer,
+        nargs="+",
+        default=[1, 2, 4],
+        metavar="N",
+        help="equivariant layers; figures 5 and appendix take the largest",
+    )
+    task.add_argument(
+        "--widths",
+        type=integer,
+        nargs="+",
+        default=[8, 32, 128],
+        metavar="N",
+        help="units of the layers; figures 5 and appendix take the largest",
+    )
+    task.add_argument(
+        "--repeats", type=integer, default=1, help="trainings with other data and weights"
+    )
+    task.add_argument("--samples", type=integer, default=512, help="pairs in a set")
+    task.add_argument(
+        "--sample-sizes",
+        type=integer,
+        nargs="+",
+        default=[16, 32, 64, 128, 256, 512, 1024, 2048, 4096],
+        metavar="N",
+        help="pairs in the test sets of figure 4 and of the appendix",
+    )
+    task.add_argument("--steps", type=integer, default=100, help="fresh batches in an epoch")
+    task.add_argument("--validation-sets", type=integer, default=256, help="sets that validate")
+    task.add_argument("--test-sets", type=integer, default=1024, help="fresh sets of the figures")
+    options = common.parse(parser, SMOKE, arguments)
+    if options.test_sets < 2:
+        parser.error("argument --test-sets: a standard error needs 2 sets, received 1")
+    options.figure = SAME_RUN.get(options.figure, options.figure)
+    for name in ("depths", "widths", "sample_sizes"):
+        setattr(options, name, sorted(set(getattr(options, name))))
+    return parser, options
+
+
+def network_sizes(options):
+    """`(depth, width)` of the note's networks for the figure."""
+    if options.figure == "1":
+        return []
+    if options.figure == "2":
+        return [(depth, width) for depth in options.depths for width in options.widths]
+    return [(options.depths[-1], options.widths[-1])]
+
+
+def main(arguments=None):
+    parser, options = parse(arguments)
+
+    import keras
+    import numpy as np
+
+    from examples.common import datasets
+    from examples.common import run as runs
+    from examples.power_spectrum import data
+    from examples.power_spectrum import evaluate
+    from examples.power_spectrum import model as models
+
+    kmax, wanted, tested = TASKS[options.figure]
+    specifications = {}
+    for depth, width in network_sizes(options):
+        specifications[f"note-{depth}x{width}"] = (models.note_network, depth, width, wanted)
+    if specifications:
+        # One network that knows of moves, of the size of the largest that does not.
+        depth, width = options.depths[-1], options.widths[-1]
+        largest = models.note_network(depth, width, wanted).count_params()
+        width = models.circle_width(depth, wanted, largest)
+        specifications[f"circle-{depth}x{width}"] = (models.circle_network, depth, width, wanted)
+
+    def build(name, **arguments):
+        make, *sizes = specifications[name]
+        return make(*sizes, **arguments)
+
+    builders = {name: lambda name=name: build(name) for name in specifications}
+    networks = runs.build_networks(parser, options, builders)
+    if options.dry_run:
+        return
+    folder = {"2": "figures-2-3-4", "appendix": "appendix"}.get(
+        options.figure, f"figure-{options.figure}"
+    )
+    folder += f"-{options.run}" if options.run else ""
+    run = runs.open_run(parser, options, "power_spectrum", folder, networks)
+
+    from examples.power_spectrum import plots
+
+    if options.figure == "1":
+        plots.functions(tested, options.samples, options.seed, run.path / "figure_1.png")
+        print(f"The picture is in {run.path}")
+        return
+
+    def sets(rng, count, samples=options.samples, kmax=kmax):
+        return data.draw_sets(rng, count, samples, kmax, wanted)
+
+    def batch(rng, count):
+        pairs, powers = sets(rng, count)
+        return {"entities": pairs}, powers
+
+    trained = {name: [] for name in specifications}
+    for seed in range(options.seed, options.seed + options.repeats):
+        training = datasets.GeneratedDataset(
+            lambda rng: batch(rng, options.batch_size), options.steps, seed
+        )
+        validation = batch(datasets.generator(seed, 1), options.validation_sets)
+        for name in specifications:
+            keras.utils.set_random_seed(seed)
+            model = build(name)
+            model.compile(runs.make_optimizer(options), loss=models.log_power_error)
+            part = run.part(name, str(seed))
+            done = runs.train(parser, part, model, training, validation, quiet=True)
+            trained[name].append(model)
+            minutes = done.budget.elapsed / 60
+            best = done.backtracking.best
+            print(f"{part.name}: validation {best:.4f} after {minutes:.1f} minutes", flush=True)
+
+    def errors(pairs, powers):
+        """Errors of every network, mean over the repeats."""
+        return {
+            name: np.mean([evaluate.network_errors(m, pairs, powers) for m in repeats], axis=0)
+            for name, repeats in trained.items()
+        }
+
+    def fresh(samples, kmax):
+        return sets(datasets.generator(options.seed, 2), options.test_sets, samples, kmax)
+
+    parameters = {name: network.count_params() for name, network in networks.items()}
+    tables = []
+    results = {}
+    for highest in tested:
+        pairs, powers = fresh(options.samples, highest)
+        results[highest] = {
+            **errors(pairs, powers),
+            **classical(evaluate, pairs, powers, [wanted, kmax]),
+        }
+        title = f"{options.test_sets:,} fresh sets of {options.samples} samples, kmax = {highest}"
+        rows = [(name, parameters.get(name), e) for name, e in results[highest].items()]
+        tables.append(evaluate.table(title, rows))
+    scores = {
+        str(highest): {name: list(evaluate.summary(e)) for name, e in by_name.items()}
+        for highest, by_name in results.items()
+    }
+    note = (
+        f"{options.epochs * options.steps:,} steps of {options.batch_size} sets of "
+        f"{options.samples} samples"
+    )
+    if options.figure == "5":
+        plots.frequencies(results, kmax, note, run.path / "figure_5.png")
+    else:
+        by_size = {}
+        for samples in options.sample_sizes:
+            pairs, powers = fresh(samples, kmax)
+            by_size[samples] = {
+                **errors(pairs, powers),
+                **classical(evaluate, pairs, powers, [wanted]),
+            }
+        scores["by set size"] = {
+            str(samples): {name: list(evaluate.summary(e)) for name, e in by_name.items()}
+            for samples, by_name in by_size.items()
+        }
+    if options.figure == "2":
+        plots.sizes(results[kmax], options, note, run.path / "figure_2.png")
+        plots.single_frequencies(results[kmax], options, note, run.path / "figure_3.png")
+        plots.set_sizes(by_size, options, note, run.path / "figure_4.png")
+    if options.figure == "appendix":
+        from examples.power_spectrum import appendix
+
+        moved = appendix.moves(trained, *fresh(options.samples, kmax))
+        weighted = {name: build(name, weighted=True) for name in specifications}
+        for name, model in weighted.items():
+            model.set_weights(trained[name][0].get_weights())
+        uneven = appendix.uneven_samples(
+            weighted, options.sample_sizes, options.test_sets, kmax, wanted, options.seed
+        )
+        scores["largest change of log p by moves"] = {
+            name: float(np.abs(change).max()) for name, change in moved[1].items()
+        }
+        scores["uneven samples"] = {
+            name: {kind: list(evaluate.summary(e)) for kind, e in kinds.items()}
+            for name, kinds in uneven[options.sample_sizes[-1]].items()
+        }
+        plots.appendix(results[kmax], by_size, moved, note, run.path / "appendix.png")
+        plots.coda(uneven, note, run.path / "coda.png")
+        tables.append(appendix.table(moved, weighted, uneven))
+    text = "\n\n".join(tables)
+    print(f"\n{text}")
+    (run.path / "table.txt").write_text(text + "\n")
+    (run.path / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    print(f"\nModels, metrics and pictures are in {run.path}")
+
+
+def classical(evaluate, pairs, powers, frequencies):
+    """Errors of least squares with some numbers of frequencies, and of the constant."""
+    rows = {
+        f"least squares, {count} frequencies": evaluate.least_squares_errors(pairs, powers, count)
+        for count in sorted(set(frequencies))
+    }
+    return {**rows, "constant": evaluate.constant_errors(powers)}
+
+
+if __name__ == "__main__":
+    main()
