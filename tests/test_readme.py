@@ -9,14 +9,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_code_trains():
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+def test_the_code_runs():
+    code, pretrained = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)  # noqa: S102
     model, points, mask = scope["model"], scope["points"], scope["mask"]
     loss = model.evaluate([points, mask], scope["labels"], verbose=0, return_dict=True)["loss"]
     assert np.isfinite(loss) and loss < np.log(2)
+    exec(compile(pretrained, "README.md", "exec"), scope)  # noqa: S102
+    assert scope["logits"].shape == (*points.shape[:2], 10)
 
 
 def test_local_links():
