@@ -370,7 +370,7 @@ def test_mixture_loss(features, sigmas):
     )
     expected = negative_log_likelihoods(points, parameters)
     np.testing.assert_allclose(outputs[0], expected, rtol=2e-5)
-    assert losses.GaussianMixtureLoss()(points, parameters) == pytest.approx(
+    assert float(losses.GaussianMixtureLoss()(points, parameters)) == pytest.approx(
         expected.mean(), rel=1e-5
     )
     step = 1e-3 * gradient / np.abs(gradient).max()
@@ -389,15 +389,15 @@ def test_mixture_loss_with_sample_weights():
         ("sum_over_batch_size", (expected * counts).mean()),
     ):
         loss = losses.GaussianMixtureLoss(reduction=reduction)
-        assert loss(points, parameters, counts) == pytest.approx(total, rel=1e-5)
-    assert losses.GaussianMixtureLoss()(points, parameters, counts > 0) == pytest.approx(
+        assert float(loss(points, parameters, counts)) == pytest.approx(total, rel=1e-5)
+    assert float(losses.GaussianMixtureLoss()(points, parameters, counts > 0)) == pytest.approx(
         expected[counts > 0].mean(), rel=1e-5
     )
     sets = np.array([1.0, 0.0, 3.0])
-    assert losses.GaussianMixtureLoss()(points, parameters, sets) == pytest.approx(
+    assert float(losses.GaussianMixtureLoss()(points, parameters, sets)) == pytest.approx(
         np.average(expected.mean(axis=1), weights=sets), rel=1e-5
     )
-    assert losses.GaussianMixtureLoss()(points, parameters, 0 * counts) == 0
+    assert float(losses.GaussianMixtureLoss()(points, parameters, 0 * counts)) == 0
 
 
 def test_mixture_loss_ignores_what_padding_holds():
