@@ -121,30 +121,17 @@ def run_name(options):
 def main(arguments=None):
     parser, options = parse(arguments)
 
-    import keras
-
     from examples.amortized_clustering import data
     from examples.amortized_clustering import evaluate
     from examples.amortized_clustering import model as models
     from examples.common import run as runs
 
-    keras.config.set_dtype_policy(options.dtype_policy)
-    keras.utils.set_random_seed(options.seed)
-    try:
-        model = models.build(options)
-    except ValueError as error:
-        parser.error(str(error))
     name = run_name(options)
-    print(f"{name}: {model.count_params():,} parameters, on {keras.backend.backend()}")
+    networks = runs.build_networks(parser, options, {name: lambda: models.build(options)})
     if options.dry_run:
         return
-    run = runs.Run("amortized_clustering", name, options)
-    try:
-        if options.initial_model is not None:
-            runs.load_initial_weights(model, options.initial_model)
-        run.prepare()
-    except runs.RunError as error:
-        parser.error(str(error))
+    run = runs.open_run(parser, options, "amortized_clustering", name, networks)
+    model = networks[name]
 
     entities = tuple(options.entities)
     tasks = data.generate_tasks(options.tasks, options.seed, entities=entities)
@@ -166,13 +153,7 @@ def main(arguments=None):
 
         plots.assignments(model, options, fresh, run.path / "assignments.png")
 
-    try:
-        trained = runs.Training(run, model, draw)
-        trained.fit(training, held_out)
-    except ValueError as error:
-        if options.resume:
-            parser.error(str(error))
-        raise
+    trained = runs.train(parser, run, model, training, held_out, draw=draw)
     scores = evaluate.compare(name, model, fresh, options.seed)
     text = evaluate.table(scores, len(fresh))
     minutes = trained.budget.elapsed / 60

@@ -1,1 +1,1 @@
-"""What the examples share: options, run directories, training and pictures."""
+"""What the examples share: options, datasets, run directories, training and pictures."""

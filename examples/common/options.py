@@ -11,6 +11,10 @@ def positive_integer(text):
     return _number(text, int, lambda value: value > 0, "a positive integer")
 
 
+def non_negative_integer(text):
+    return _number(text, int, lambda value: value >= 0, "a non-negative integer")
+
+
 def positive_number(text):
     return _number(text, float, lambda value: value > 0, "a positive number")
 
@@ -60,7 +64,9 @@ def make_parser(task, description, defaults):
     run.add_argument(
         "--overwrite", action="store_true", help="replace an earlier run in the output folder"
     )
-    run.add_argument("--seed", type=int, default=0, help="seed of data, weights and order")
+    run.add_argument(
+        "--seed", type=non_negative_integer, default=0, help="seed of data, weights and order"
+    )
     run.add_argument("--smoke", action="store_true", help="a run of seconds, for tests")
     run.add_argument(
         "--dry-run", action="store_true", help="print the model's name and size, then exit"

@@ -21,7 +21,7 @@ LOG = logging.getLogger("examples")
 # Options that do not change what a run computes up to an epoch.
 FREE_OPTIONS = frozenset(
     "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
-    "evaluation_tasks test_sets smoke".split()
+    "evaluation_tasks test_sets models repeats smoke".split()
 )
 
 
@@ -196,6 +196,7 @@ class Run:
         part.name = "-".join(names)
         part.path = self.path / part.name
         part.path.mkdir(exist_ok=True)
+        LOG.info("training %s", part.name)
         return part
 
     def save_model(self, model):

@@ -6,6 +6,10 @@ LARGEST_DIGIT = 9
 MOST_DIGITS = 9
 PADDING = 0
 MODELS = ("deep-sets", "lstm", "gru")
+PUBLISHED = (
+    "Published (Zaheer et al. 2017, and the authors' notebook): deep sets 100 % at every length,\n"
+    "LSTM and GRU 0 % from 20 digits on."
+)
 
 
 def draw(rng, count, longest=MOST_DIGITS, lengths=None):

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 
 from examples.common import plots
 from examples.digit_sum.data import MOST_DIGITS
+from examples.digit_sum.data import PUBLISHED
 
 MARKERS = "os^"
 
@@ -22,5 +23,6 @@ def accuracy(lengths, accuracies, path):
         ylim=(-0.04, 1.06),
     )
     axis.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
+    axis.set_title(PUBLISHED, fontsize=8, loc="left")
     axis.legend(frameon=False, loc="center right")
     plots.save(figure, path)

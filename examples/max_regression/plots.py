@@ -21,13 +21,17 @@ def errors(sizes, targets, differences, published, path, shown=3000):
     )
     numbers = np.arange(1, MOST_NUMBERS + 1)
     present = [n for n in numbers if (sizes == n).any()]
-    right.bar(present, [np.abs(differences[sizes == n]).mean() for n in present], width=0.7)
+    right.plot(present, [np.abs(differences[sizes == n]).mean() for n in present], "o")
     if published is not None:
         right.axhline(published, color="tab:red", ls="--", label="published, all sizes")
     overall = np.abs(differences).mean()
     right.axhline(overall, color="black", ls=":", label="this run, all sizes")
     right.set(
-        xlabel="numbers in the set", ylabel="mean absolute error", xticks=numbers, title="by size"
+        xlabel="numbers in the set",
+        ylabel="mean absolute error",
+        xticks=numbers,
+        yscale="log",
+        title="by size",
     )
     right.legend(frameon=False)
     plots.save(figure, path)

@@ -7,14 +7,14 @@ from examples.symmetric_elements.data import MODELS
 from examples.symmetric_elements.data import TASKS
 
 DEFAULTS = {
-    "epochs": 20,
+    "epochs": 10,
     "batch_size": 32,
     "optimizer": "adam",
     "learning_rate": 0.001,
     "schedule": "cosine",
 }
 SMOKE = {
-    "sizes": [8, 16],
+    "sizes": [8],
     "epochs": 2,
     "steps": 2,
     "batch_size": 4,
@@ -39,7 +39,7 @@ def parse(arguments=None):
         "--sizes",
         type=integer,
         nargs="+",
-        default=[30, 100, 300, 1000, 3000],
+        default=[100, 300, 1000, 3000],
         metavar="N",
         help="numbers of training sets",
     )
@@ -47,7 +47,7 @@ def parse(arguments=None):
         "--repeats", type=integer, default=1, help="trainings with other data and weights"
     )
     data.add_argument(
-        "--steps", type=integer, default=50, help="batches in an epoch, whatever the size"
+        "--steps", type=integer, default=40, help="batches in an epoch, whatever the size"
     )
     data.add_argument("--validation-sets", type=integer, default=300, help="sets that validate")
     data.add_argument("--test-sets", type=integer, default=3000, help="sets of the table")
@@ -96,7 +96,7 @@ def main(arguments=None):
     name = options.task + (f"-{options.run}" if options.run else "")
 
     def build(model):
-        return models.build(model, options.task, task)
+        return models.build(model, options.task)
 
     builders = {model: lambda model=model: build(model) for model in options.models}
     networks = runs.build_networks(parser, options, builders)

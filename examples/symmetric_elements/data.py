@@ -30,7 +30,7 @@ class Task:
         elements: How many elements a set has.
         shape: Shape of an element, the channels last.
         kernels: Sizes of the three convolutions.
-        strides: Stride of all of them.
+        strides: Their strides.
         classes: Number of classes of a set; None if one of the elements is to be found.
         chance: Accuracy of guessing.
     """
@@ -38,14 +38,16 @@ class Task:
     elements: int
     shape: tuple
     kernels: tuple
-    strides: int
+    strides: tuple
     classes: int | None
     chance: float
 
 
 TASKS = {
-    "signals": Task(MEASUREMENTS, (LENGTH, 1), (100, 50, 25), 2, len(WAVES), 1 / len(WAVES)),
-    "odd-one-out": Task(IMAGES, (CANVAS, CANVAS, 1), (3, 3, 3), 1, None, 1 / IMAGES),
+    "signals": Task(
+        MEASUREMENTS, (LENGTH, 1), (100, 50, 25), (2, 2, 2), len(WAVES), 1 / len(WAVES)
+    ),
+    "odd-one-out": Task(IMAGES, (CANVAS, CANVAS, 1), (3, 3, 3), (1, 2, 2), None, 1 / IMAGES),
 }
 
 
@@ -107,7 +109,12 @@ def odd_one_out(rng, count, images, labels):
     Returns:
         float32 `(count, 8, 12, 12, 1)` and int32 `(count,)`, the place of the odd one.
     """
-    classes = np.unique(labels)
+    classes, members = np.unique(labels, return_counts=True)
+    if members.min() < IMAGES:
+        raise ValueError(
+            f"`images` must hold at least {IMAGES} of every class. Received: "
+            f"{members.min()} of class {classes[members.argmin()]}"
+        )
     common = rng.integers(0, len(classes), count)
     odd = (common + rng.integers(1, len(classes), count)) % len(classes)
     # The images with the smallest random numbers, of those that have the class.
