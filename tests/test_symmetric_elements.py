@@ -98,7 +98,9 @@ class TestNetworks:
             network = models.build(name, task)
             before, after = (network.predict_on_batch(x) for x in (inputs, inputs[:, order]))
             expected = before if task == "signals" else before[:, order]
-            assert np.allclose(after, expected, atol=1e-3) == (name != "mlp"), name
+            # Relative to the scale: sums of sums of untrained layers are large.
+            error = np.abs(after - expected).max() / np.abs(expected).max()
+            assert (error < 1e-5) == (name != "mlp"), (name, error)
 
 
 def test_who_learns_of_the_others():
