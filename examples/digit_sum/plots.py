@@ -13,7 +13,7 @@ def accuracy(lengths, accuracies, path):
     """Fraction of sums that are right against the number of digits."""
     figure, axis = plt.subplots(figsize=(6.4, 3.4), constrained_layout=True)
     axis.axvspan(1, MOST_DIGITS, color="gray", alpha=0.2, lw=0)
-    axis.text(MOST_DIGITS + 0.7, 0.5, "trained on\n1 to 9 digits", va="center", color="dimgray")
+    axis.text(2.5 * MOST_DIGITS, 0.5, "gray: lengths of\nthe training sets", color="dimgray")
     for (name, values), marker in zip(accuracies.items(), MARKERS, strict=False):
         axis.plot(lengths, values, marker=marker, ms=4, label=name)
     axis.set(
