@@ -93,7 +93,7 @@ def export_model(model, output, format="tf_saved_model", batch_size=None, set_si
     for name, value in (("batch_size", batch_size), ("set_size", set_size)):
         if value is not None:
             validation.positive_integer(name, value)
-    output = pathlib.Path(output)
+    output = pathlib.Path(os.path.abspath(output))
     _check_output(output)
     _check_backend(format)
     if not isinstance(model, keras.Model):
@@ -103,7 +103,7 @@ def export_model(model, output, format="tf_saved_model", batch_size=None, set_si
     specs = _input_specs(inputs, batch_size, set_size)
 
     # Next to the output, so that it can be moved there in one step.
-    parent = next(parent for parent in output.absolute().parents if parent.is_dir())
+    parent = next(parent for parent in output.parents if parent.is_dir())
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output.name}.") as temporary:
         written = pathlib.Path(temporary, "export")
         written.mkdir()
@@ -123,14 +123,14 @@ def export_model(model, output, format="tf_saved_model", batch_size=None, set_si
 
 def _check_output(output):
     if output.is_dir():
-        if not any(output.iterdir()):
-            return
-    elif not output.exists():
-        return
-    raise ValueError(
-        "Received an invalid value for `output`, expected a folder that does not exist or is "
-        f"empty. Received: output={str(output)!r}"
-    )
+        free = not any(output.iterdir())
+    else:
+        free = next(path for path in (output, *output.parents) if path.exists()).is_dir()
+    if not free:
+        raise ValueError(
+            "Received an invalid value for `output`, expected a folder that does not exist or is "
+            f"empty. Received: output={str(output)!r}"
+        )
 
 
 def _check_backend(format):
