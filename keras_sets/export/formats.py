@@ -1,9 +1,7 @@
 """Which formats there are, and what Keras needs to be told to export models on sets."""
 
-import contextlib
 import dataclasses
 import importlib.util
-import io
 import os
 import pathlib
 import tempfile
@@ -250,7 +248,7 @@ def _write(model, path, format, specs):
     elif format == "litert":
         # Nothing beyond what every LiteRT runtime has.
         arguments["target_spec"] = {"supported_ops": ["TFLITE_BUILTINS"]}
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # torch warns of every size that it may take for a constant: the answers are checked.
         warnings.simplefilter("ignore")
         model.export(path, format=format, verbose=False, input_signature=[specs], **arguments)
