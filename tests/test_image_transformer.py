@@ -344,7 +344,7 @@ class TestEvaluate:
     def test_a_network_that_knows_nothing(self):
         model = small()
         model.set_weights([0 * w for w in model.get_weights()])
-        bits = evaluate.network_bits(model, some_images(), None, False)
+        bits = evaluate.network_bits(model, some_images(), np.zeros(3, int), False)
         np.testing.assert_allclose(bits, np.log2(LEVELS), rtol=1e-6)
 
     @pytest.mark.parametrize("classes", [None, 2])
