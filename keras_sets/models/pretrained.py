@@ -19,7 +19,7 @@ def load_pretrained(name):
       mean 0 and variance 1.
     - `"digits"` is an image transformer of handwritten digits, 8 x 8 pixels with 17 grey levels,
       given their class: `keras_sets.models.swarm_image_transformer`, from which
-      `keras_sets.models.generate` draws. `Swarm` with 96 hidden units and 5 iterations.
+      `keras_sets.models.generate` draws. `Swarm` with 64 hidden units and 6 iterations.
 
     How each was trained, and how good it is, is on the project's page of results.
 
