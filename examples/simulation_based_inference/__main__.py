@@ -32,7 +32,7 @@ def parse(arguments=None):
     )
     parser.add_argument("--smoke", action="store_true", help="a run of seconds, for tests")
     parser.add_argument("--cpu", action="store_true", help="use no accelerator")
-    parser.add_argument("--epochs", type=integer, default=40)
+    parser.add_argument("--epochs", type=integer, default=20)
     parser.add_argument("--batches", type=integer, default=200, help="batches in an epoch")
     parser.add_argument("--batch-size", type=integer, default=64, help="sets in a batch")
     parser.add_argument("--learning-rate", type=common.positive_number, default=0.002)
