@@ -77,14 +77,18 @@ def sharded(name):
         return keras.ops.sum(keras.ops.square(outputs)), outputs
 
     gradients = jax.jit(jax.value_and_grad(step, argnums=(0, 1), has_aux=True))
-    mesh = keras.distribution.DeviceMesh((4,), ["set"])
+    mesh = keras.distribution.DeviceMesh((1, 4), ["batch", "set"])
+    distribution = keras.distribution.ModelParallel(
+        layout_map=keras.distribution.LayoutMap(mesh), batch_dim_name="batch"
+    )
 
     def shard(array):
         layout = keras.distribution.TensorLayout((None, "set", None)[: array.ndim], mesh)
         return keras.distribution.distribute_tensor(jax.numpy.asarray(array), layout)
 
     parts = [shard(array) for array in (x, mask, weights)]
-    compiled = gradients.lower(variables, *parts).compile()
+    with distribution.scope():
+        compiled = gradients.lower(variables, *parts).compile()
     (_, outputs), found = compiled(variables, *parts)
     (_, expected), wanted = gradients(variables, x, mask, weights)
 

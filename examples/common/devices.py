@@ -1,7 +1,5 @@
 """Training on several devices: every device takes a share of the sets of each batch."""
 
-import os
-
 import keras
 import numpy as np
 
@@ -48,7 +46,7 @@ def _tensorflow_devices(count):
     import tensorflow as tf
 
     cards = tf.config.list_physical_devices("GPU")
-    if not cards or os.environ.get("CUDA_VISIBLE_DEVICES") == "-1":
+    if not cards:
         processor = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
         tf.config.set_logical_device_configuration(processor, parts)

@@ -1,6 +1,6 @@
 """Matrix products and gate arithmetic shared by the layers."""
 
-from keras import backend
+from keras import distribution
 from keras import ops
 
 
@@ -8,15 +8,20 @@ def linear(x, kernel):
     """`x @ kernel` for `(..., features)` by `(features, units)`.
 
     All leading axes are merged first: one large product is what every backend runs
-    fastest, forward and backward. JAX merges them itself, and there it must not be done
-    here: merged with the batch, a set axis that is sharded over devices would be gathered
-    on every one. (`@` rather than `ops.matmul`, which rounds float64 to float32 on torch.)
+    fastest, forward and backward. (`@` rather than `ops.matmul`, which rounds float64 to
+    float32 on torch.)
     """
-    if len(x.shape) <= 2 or backend.backend() == "jax":
+    if len(x.shape) <= 2 or _entities_may_be_sharded():
         return x @ kernel
     shape = ops.shape(x)
     flat = ops.reshape(x, (-1, kernel.shape[0])) @ kernel
     return ops.reshape(flat, shape[:-1] + (kernel.shape[1],))
+
+
+def _entities_may_be_sharded():
+    """Merged with the batch, a sharded set axis would be gathered on every device."""
+    current = distribution.distribution()
+    return current is not None and not isinstance(current, distribution.DataParallel)
 
 
 def lstm_update(gates, cell_state, activation, recurrent_activation):
