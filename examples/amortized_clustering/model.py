@@ -42,6 +42,6 @@ def compile_for_clustering(model, optimizer):
     model.compile(
         optimizer=optimizer,
         loss=losses.MatchedCrossentropy(),
-        metrics=[metrics.MatchedAccuracy(), metrics.AdjustedRandIndex(name="ari")],
+        weighted_metrics=[metrics.MatchedAccuracy(), metrics.AdjustedRandIndex(name="ari")],
     )
     return model

@@ -20,9 +20,9 @@ LOG = logging.getLogger("examples")
 
 # Options that do not change what a run computes up to an epoch.
 FREE_OPTIONS = frozenset(
-    "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
-    "evaluation_tasks test_sets models repeats smoke data_dir name samples recognition_samples "
-    "temperature top_k".split()
+    "output resume overwrite dry_run cpu devices log_to_stdout tensorboard plot_interval "
+    "time_budget evaluation_tasks test_sets models repeats smoke data_dir name samples "
+    "recognition_samples temperature top_k".split()
 )
 
 
@@ -227,7 +227,8 @@ class RunLog(callbacks.StatefulCallback):
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        rate = self.model.optimizer.learning_rate
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         row["seconds"] = round(self.budget.elapsed, 1)
         self.rows.append(row)
         self.write()
