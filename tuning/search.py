@@ -107,7 +107,8 @@ class Search(keras_tuner.Tuner):
         self.deadline = Deadline(time.monotonic() + 60 * minutes)
         self._data = None
         oracle = make_oracle(run.options, task.space)
-        super().__init__(oracle, directory=run.path.parent, project_name=run.path.name)
+        path = run.path.resolve()
+        super().__init__(oracle, directory=path.parent, project_name=path.name)
         if role != "worker" and (run.path / "oracle.json").exists():
             self.oracle.reload()
 
@@ -121,15 +122,10 @@ class Search(keras_tuner.Tuner):
 
     def run_trial(self, trial):
         """Trains the network of a trial and returns its numbers."""
-        hyperparameters = trial.hyperparameters
-        chosen = self.task.space(hyperparameters, self.run.options)
-        options = self.task.parse([*self.arguments, *search_spaces.words(chosen)])
-        # The time is that of the search, and the learning rate must not depend on it.
-        options.resume, options.time_budget = True, None
-        values = dict(hyperparameters.values)
-        options.epochs = values.get("tuner/epochs", options.epochs)
+        options = self._options_of(trial.hyperparameters)
         part = self.run.part(f"trial_{trial.trial_id}")
         part.options = options
+        values = trial.hyperparameters.values
         if "tuner/trial_id" in values:
             self._begin_with(part, values["tuner/trial_id"])
         count = f"{int(trial.trial_id) + 1} of {self.run.options.max_trials}"
@@ -144,20 +140,24 @@ class Search(keras_tuner.Tuner):
         model = self.task.module("model").compiled(options)
         training = runs.Training(part, model, quiet=True, extra_callbacks=[self.deadline])
         training.fit(*self._data)
-        score = training.backtracking.best
+        score, parameters = training.backtracking.best, model.count_params()
+        seconds = training.budget.elapsed
         if not math.isfinite(score):
             raise keras_tuner.errors.FailedTrialError(f"No epoch had a finite {OBJECTIVE}.")
-        numbers = {
-            OBJECTIVE: score,
-            "parameters": model.count_params(),
-            "seconds": training.budget.elapsed,
-        }
         print(
-            f"{title}: {OBJECTIVE} {score:.4f}, {numbers['parameters']:,} parameters, "
-            f"{numbers['seconds']:.1f} s",
+            f"{title}: {OBJECTIVE} {score:.4f}, {parameters:,} parameters, {seconds:.1f} s",
             flush=True,
         )
-        return numbers
+        return {OBJECTIVE: score, "parameters": parameters, "seconds": seconds}
+
+    def _options_of(self, hyperparameters):
+        """The example's options of a trial."""
+        chosen = self.task.space(hyperparameters, self.run.options)
+        options = self.task.parse([*self.arguments, *search_spaces.words(chosen)])
+        # The time is that of the search, and the learning rate must not depend on it.
+        options.resume, options.time_budget = True, None
+        options.epochs = hyperparameters.values.get("tuner/epochs", options.epochs)
+        return options
 
     def _begin_with(self, part, trial_id):
         """Lets a trial go on where another one ended, unless it has done so before."""
@@ -192,12 +192,12 @@ class Deadline(keras.callbacks.Callback):
     The trial's epochs that are complete have been saved, and the trial goes on from there.
     """
 
-    def __init__(self, time):
+    def __init__(self, moment):
         super().__init__()
-        self.time = time
+        self.moment = moment
 
     def check(self):
-        if time.monotonic() >= self.time:
+        if time.monotonic() >= self.moment:
             raise OutOfTime
 
     def on_train_batch_end(self, batch, logs=None):
