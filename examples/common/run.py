@@ -21,14 +21,19 @@ LOG = logging.getLogger("examples")
 # Options that do not change what a run computes up to an epoch.
 FREE_OPTIONS = frozenset(
     "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
-    "evaluation_tasks test_sets models repeats smoke max_trials workers".split()
+    "evaluation_tasks test_sets models repeats smoke data_dir name samples temperature top_k "
+    "max_trials workers".split()
 )
 
 
-def make_optimizer(options):
-    """The optimizer of the options, with gradients clipped to norm 1."""
+def make_optimizer(options, accumulate=1):
+    """The optimizer of the options, with gradients clipped to norm 1.
+
+    With `accumulate` above 1 it steps once in so many batches, by the mean of their gradients.
+    """
+    parts = {"gradient_accumulation_steps": accumulate} if accumulate > 1 else {}
     if options.optimizer == "adam":
-        return keras.optimizers.Adam(options.learning_rate, clipnorm=1.0)
+        return keras.optimizers.Adam(options.learning_rate, clipnorm=1.0, **parts)
     # Matrices between hidden states get Muon's steps; the first and the last layer Adam's.
     return keras.optimizers.Muon(
         options.learning_rate,
@@ -37,6 +42,7 @@ def make_optimizer(options):
         adam_weight_decay=None,
         adam_lr_ratio=0.5,
         exclude_layers=["cell/kernel$", "projection", "output", "embedding", "equivariant_0"],
+        **parts,
     )
 
 
