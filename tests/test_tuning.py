@@ -259,10 +259,12 @@ class TestSearch:
         [
             ["--task", "clustering", "--tasks", 20, "--entities", 10, 10, "--tuner", "bayesian"],
             ["--task", "mixture", "--points", 10, 10],
+            ["--task", "images", "--images", 20],
         ],
-        ids=["clustering", "mixture"],
+        ids=["clustering", "mixture", "images"],
     )
-    def test_tasks(self, tmp_path, capsys, arguments):
+    def test_tasks(self, tmp_path, capsys, monkeypatch, arguments):
+        monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
         path = tmp_path / "run"
         call(*arguments, "--smoke", "--epochs", 1, "--max-trials", 1, "--output", path)
         (row,) = table(path)
@@ -339,7 +341,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "arguments, message",
         [
-            (["--task", "chess"], "'clustering', 'mixture', 'power-spectrum'"),
+            (["--task", "chess"], "'clustering', 'mixture', 'power-spectrum', 'images'"),
             (["--tuner", "grid"], "'random', 'hyperband', 'bayesian'"),
             ([*SWEEP, "--max-trials", "0"], "expected a positive integer, received '0'"),
             ([*SWEEP, "--time-budget", "0"], "expected a positive number"),
@@ -374,6 +376,13 @@ class TestBadInput:
         before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
         assert message in self.fails(capsys, *SWEEP, *arguments, "--output", sweep)
         assert before == {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+
+    def test_data_that_cannot_be_had(self, tmp_path, capsys, monkeypatch):
+        def unavailable(options):
+            raise ValueError("no network")
+
+        monkeypatch.setattr(power_spectrum, "training_data", unavailable)
+        assert "no network" in self.fails(capsys, *SWEEP, "--output", tmp_path / "run")
 
     def test_files_of_others(self, tmp_path, capsys):
         (tmp_path / "thesis.txt").write_text("years of work")

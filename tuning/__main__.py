@@ -74,7 +74,7 @@ def parse(arguments=None):
 
 
 # Options of the examples that a search does not have.
-FOREIGN = frozenset("dry_run initial_model overwrite resume run".split())
+FOREIGN = frozenset("dry_run initial_model name overwrite resume run sample".split())
 
 
 def shared_arguments(parser, task, options, rest):
@@ -139,8 +139,14 @@ def main(arguments=None):
         problem = workers.run(arguments, options.workers)
     else:
         after_trial = (lambda: None) if role else (lambda: results.write_table(run.path))
+        trials = search.Search(run, task, shared, role, after_trial)
+        if role != "chief":
+            try:
+                trials.load_data()
+            except ValueError as error:
+                parser.error(str(error))
         try:
-            search.Search(run, task, shared, role, after_trial).search()
+            trials.search()
         except search.OutOfTime:
             print("The time budget is used up. The same command goes on.")
     if role == "worker" or workers.is_child():

@@ -105,12 +105,16 @@ class Search(keras_tuner.Tuner):
         self.after_trial = after_trial
         minutes = run.options.time_budget or math.inf
         self.deadline = Deadline(time.monotonic() + 60 * minutes)
-        self._data = None
         oracle = make_oracle(run.options, task.space)
         path = run.path.resolve()
         super().__init__(oracle, directory=path.parent, project_name=path.name)
         if role != "worker" and (run.path / "oracle.json").exists():
             self.oracle.reload()
+
+    def load_data(self):
+        """Reads or draws the data of all trials; raises ValueError when they cannot be had."""
+        options = self._options_of(keras_tuner.HyperParameters())
+        self.data = self.task.module("data").training_data(options)
 
     def save(self):
         # The tuner itself has no state.
@@ -135,11 +139,9 @@ class Search(keras_tuner.Tuner):
         keras.utils.clear_session()
         keras.config.set_dtype_policy(options.dtype_policy)
         keras.utils.set_random_seed(options.seed)
-        if self._data is None:
-            self._data = self.task.module("data").training_data(options)
         model = self.task.module("model").compiled(options)
         training = runs.Training(part, model, quiet=True, extra_callbacks=[self.deadline])
-        training.fit(*self._data)
+        training.fit(*self.data)
         score, parameters = training.backtracking.best, model.count_params()
         seconds = training.budget.elapsed
         if not math.isfinite(score):

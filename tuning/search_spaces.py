@@ -45,6 +45,17 @@ def power_spectrum(hp, options):
     }
 
 
+def images(hp, options):
+    """Causal `Swarm` networks that predict images value by value."""
+    return {
+        "hidden": hp.Choice("width", options.widths),
+        "layers": hp.Choice("depth", options.depths),
+        "iterations": hp.Choice("iterations", options.iterations),
+        "dropout": hp.Choice("dropout", [0.0, 0.1, 0.2]),
+        "learning_rate": hp.Float("learning_rate", 1e-3, 2e-2, sampling="log"),
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A search space and the example that has the data and the networks.
@@ -73,6 +84,7 @@ TASKS = {
     "clustering": Task("amortized_clustering", clustering),
     "mixture": Task("mixture_of_gaussians", mixture),
     "power-spectrum": Task("power_spectrum", power_spectrum),
+    "images": Task("image_transformer", images),
 }
 
 

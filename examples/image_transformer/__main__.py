@@ -188,14 +188,13 @@ def main(arguments=None):
     import keras
     import numpy as np
 
-    from examples.common import datasets
     from examples.common import run as runs
     from examples.image_transformer import data as images
     from examples.image_transformer import evaluate
     from examples.image_transformer import model as models
 
     try:
-        data = images.load(options.data_set, options.data_dir, options.images)
+        data = images.data_of(options)
     except images.DataError as error:
         parser.error(str(error))
     name = run_name(options)
@@ -219,17 +218,7 @@ def main(arguments=None):
         keras.utils.set_random_seed(options.seed)
         optimizer = runs.make_optimizer(options, options.accumulate)
         models.compile_for_images(network, optimizer)
-        batches = datasets.ArrayDataset(
-            models.inputs_of(*data.training, conditional),
-            data.training[0],
-            options.batch_size // options.accumulate,
-            seed=options.seed,
-        )
-        validation = datasets.ArrayDataset(
-            models.inputs_of(*data.validation, conditional),
-            data.validation[0],
-            options.batch_size // options.accumulate,
-        )
+        batches, validation = images.training_data(options)
         part = run if method == name else run.part("convolution")
         arguments = {"draw": draw[method]} if method in draw else {"quiet": True}
         runs.train(parser, part, network, batches, validation, **arguments)
