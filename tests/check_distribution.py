@@ -25,6 +25,7 @@ x = [[[0.0, 1.0], [2.0, 3.0]]]
 import numpy as np
 assert keras_sets.layers.MeanPooling()(np.array(x)).shape == (1, 2)
 keras_sets.models.load_pretrained("clustering_2d")
+keras_sets.models.load_pretrained("digits")
 """
 
 

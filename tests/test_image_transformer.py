@@ -19,6 +19,7 @@ from examples.image_transformer.names import SOURCES
 from keras_sets import models
 from keras_sets.models import image_transformer
 
+WEIGHTS = pathlib.Path(models.__file__).parent / "weights"
 SHAPE = (3, 4, 2)
 LEVELS = 7
 
@@ -402,7 +403,7 @@ class TestCommand:
         call("--sample", model, "--samples", 2, "--output", tmp_path / "drawn", "--seed", 5)
         with np.load(tmp_path / "drawn" / "samples.npz") as arrays:
             assert arrays["images"].shape == (20, 8, 8, 1)
-            assert arrays["labels"].tolist() == np.repeat(np.arange(10), 2).tolist()
+            assert arrays["rows"].tolist() == np.repeat(np.arange(10), 2).tolist()
         assert (tmp_path / "drawn" / "samples.png").stat().st_size > 0
 
     def test_unconditional_goes_on_where_it_stopped(self, folder, tmp_path, capsys):
@@ -432,6 +433,7 @@ class TestCommand:
             (["--name", "imagenet-8x1-2"], "one of digits, mnist"),
             (["--temperature", "0"], "expected a positive number"),
             (["--sample", "none.keras"], "none.keras cannot be read"),
+            (["--sample", WEIGHTS / "clustering_2d.keras"], "holds no image transformer"),
         ],
     )
     def test_bad_input(self, folder, tmp_path, capsys, arguments, message):

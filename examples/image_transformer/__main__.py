@@ -22,6 +22,7 @@ SMOKE = {
     "epochs": 2,
     "batch_size": 12,
     "samples": 2,
+    "recognition_samples": 2,
 }
 
 
@@ -80,6 +81,13 @@ def parse(arguments=None):
     drawing = parser.add_argument_group("drawing")
     drawing.add_argument("--sample", metavar="FILE", help="draw from this .keras file, then exit")
     drawing.add_argument("--samples", type=integer, default=10, metavar="N", help="images a row")
+    drawing.add_argument(
+        "--recognition-samples",
+        type=integer,
+        default=100,
+        metavar="N",
+        help="images of each class that a classifier of real images is asked about",
+    )
     drawing.add_argument("--temperature", type=common.positive_number, default=1.0)
     drawing.add_argument(
         "--top-k", type=integer, metavar="K", help="draw from the K likeliest values only"
@@ -115,28 +123,34 @@ def read_name(parser, options):
     options.conditional, options.learned_locations = bool(match[5]), bool(match[6])
 
 
-def draw_samples(model, options, path, title="drawn by the network"):
-    """A picture of samples, one row for each class or ten rows; returns them with the labels."""
+def generate_rows(model, options, columns):
+    """Images in ten rows, or in one for each class, and the number of the row of each."""
     import numpy as np
 
-    from examples.image_transformer import plots
     from keras_sets import models
 
-    embedding = model.get_layer("embedding")
-    rows = embedding.classes or 10
-    labels = np.repeat(np.arange(rows), options.samples)
+    classes = model.get_layer("embedding").classes
+    rows = np.repeat(np.arange(classes or 10), columns)
     images = models.generate(
         model,
-        len(labels),
-        labels=None if embedding.classes is None else labels,
+        len(rows),
+        labels=None if classes is None else rows,
         temperature=options.temperature,
         top_k=options.top_k,
         seed=options.seed,
     )
-    names = None if embedding.classes is None else [str(label) for label in range(rows)]
-    grid = images.reshape(rows, options.samples, *images.shape[1:])
-    plots.samples(grid, embedding.levels, path, names, title)
-    return images, labels
+    return images, rows
+
+
+def draw_samples(model, images, path):
+    """A picture of what `generate_rows` has made."""
+    from examples.image_transformer import plots
+
+    embedding = model.get_layer("embedding")
+    count = embedding.classes or 10
+    names = None if embedding.classes is None else [str(label) for label in range(count)]
+    grid = images.reshape(count, -1, *images.shape[1:])
+    plots.samples(grid, embedding.levels, path, names)
 
 
 def sample(parser, options):
@@ -148,13 +162,16 @@ def sample(parser, options):
         model = keras.saving.load_model(options.sample, compile=False)
     except (OSError, ValueError) as error:
         parser.error(f"argument --sample: {options.sample} cannot be read: {error}")
+    if "embedding" not in [layer.name for layer in model.layers]:
+        parser.error(f"argument --sample: {options.sample} holds no image transformer")
     folder = pathlib.Path(options.output or "runs/image_transformer/samples")
     try:
+        images, rows = generate_rows(model, options, options.samples)
         folder.mkdir(parents=True, exist_ok=True)
-        images, labels = draw_samples(model, options, folder / "samples.png")
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    np.savez_compressed(folder / "samples.npz", images=images, labels=labels)
+    draw_samples(model, images, folder / "samples.png")
+    np.savez_compressed(folder / "samples.npz", images=images, rows=rows)
     print(f"{len(images)} images are in {folder / 'samples.png'} and samples.npz")
 
 
@@ -197,42 +214,37 @@ def main(arguments=None):
         data = images.data_of(options)
     except images.DataError as error:
         parser.error(str(error))
-    name = run_name(options)
+    name, conditional = run_name(options), options.conditional
     networks = runs.build_networks(parser, options, {name: lambda: models.build(options, data)})
     if options.dry_run:
         return
     run = runs.open_run(parser, options, "image_transformer", name, networks)
-    networks["causal convolution"] = models.build_convolution(
-        options, data, networks[name].count_params()
-    )
+    model = networks[name]
+    convolution = models.build_convolution(options, data, model.count_params())
 
-    conditional = options.conditional
-    draw = {
-        name: lambda: (
-            draw_samples(networks[name], options, run.path / "samples.png"),
-            draw_completions(networks[name], options, data, run.path / "completions.png"),
-        )
-    }
-    scores = []
-    for method, network in networks.items():
+    def draw():
+        drawn, _ = generate_rows(model, options, options.samples)
+        draw_samples(model, drawn, run.path / "samples.png")
+        draw_completions(model, options, data, run.path / "completions.png")
+
+    def trained(method, network, part, **arguments):
         keras.utils.set_random_seed(options.seed)
-        optimizer = runs.make_optimizer(options, options.accumulate)
-        models.compile_for_images(network, optimizer)
-        batches, validation = images.training_data(options)
-        part = run if method == name else run.part("convolution")
-        arguments = {"draw": draw[method]} if method in draw else {"quiet": True}
-        runs.train(parser, part, network, batches, validation, **arguments)
+        models.compile_for_images(network, runs.make_optimizer(options, options.accumulate))
+        runs.train(parser, part, network, *images.training_data(options), **arguments)
         bits = evaluate.network_bits(network, *data.test, conditional)
-        scores.append(evaluate.score(method, bits, network.count_params()))
+        return evaluate.score(method, bits, network.count_params())
 
-    bits = evaluate.histogram(data, conditional)
-    scores.append(evaluate.score("histogram of each pixel", bits))
-    scores.append(evaluate.score("uniform", np.full(1, np.log2(data.levels))))
+    scores = [
+        trained(name, model, run, draw=draw),
+        trained("causal convolution", convolution, run.part("convolution"), quiet=True),
+        evaluate.score("histogram of each pixel", evaluate.histogram(data, conditional)),
+        evaluate.score("uniform", np.log2([data.levels])),
+    ]
     kind = "conditional" if conditional else "unconditional"
     text = evaluate.table(options.data_set, kind, scores, len(data.test[0]))
     report = {"kind": kind, "scores": [vars(s) for s in scores]}
     if conditional:
-        drawn = draw_samples(networks[name], options, run.path / "samples.png")
+        drawn = generate_rows(model, options, options.recognition_samples)
         report["recognised"] = evaluate.recognised(data, {"samples": drawn, "test": data.test})
         text += "\nrecognised by a classifier: {samples:.1%} of samples, {test:.1%} of test images"
         text = text.format(**report["recognised"])

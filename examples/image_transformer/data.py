@@ -83,13 +83,11 @@ def data_of(options):
 def training_data(options):
     """The batches of the options to train on, and those to validate."""
     data, size = data_of(options), options.batch_size // options.accumulate
-    training, validation = (
-        (inputs_of(*split, options.conditional), split[0])
+    return tuple(
+        datasets.ArrayDataset(
+            inputs_of(*split, options.conditional), split[0], size, seed=options.seed
+        )
         for split in (data.training, data.validation)
-    )
-    return (
-        datasets.ArrayDataset(*training, size, seed=options.seed),
-        datasets.ArrayDataset(*validation, size),
     )
 
 

@@ -72,6 +72,7 @@ class ImageEmbedding(keras.layers.Layer):
 
     def of_values(self, values):
         """`(..., units)` for integers of any shape."""
+        values = ops.cast(values, "int32")  # TensorFlow takes by no uint8
         return ops.take(ops.cast(self.values, self.compute_dtype), values, axis=0)
 
     def of_labels(self, labels):
@@ -252,6 +253,9 @@ class _Stream(keras.Model):
             for layer in rest
         ]
         self.cells = [s for s in self.steps if isinstance(s, set_layers.SwarmStreamingCell)]
+        # All weights are there already.
+        for layer in (*self.cells, self):
+            layer.built = True
 
     def start(self, batch):
         """The embedding of the value before the first place, and the states of the cells."""
@@ -276,6 +280,7 @@ class _Stream(keras.Model):
         labels = inputs.get("labels")
         same = 0.0 if labels is None else self.embedding.of_labels(labels)
         places, uniforms = self.embedding.of_places(), inputs["uniforms"]
+
         def step(index, values, before, *states):
             logits, states = self.logits(before + places[index] + same, states)
             drawn = self.draw(logits / inputs["temperature"], uniforms[:, index])
