@@ -46,11 +46,12 @@ class ImageEmbedding(keras.layers.Layer):
         self.image_shape = tuple(images_shape[1:])
         height, width, channels = self.image_shape
 
-        def add(name, *shape):
+        def add(name, *shape, initializer=None):
             # Of the size of the sines and cosines.
-            return self.add_weight(name=name, shape=(*shape, self.units), initializer=_normal(1.0))
+            initializer = initializer or keras.initializers.RandomNormal(stddev=1.0)
+            return self.add_weight(name=name, shape=(*shape, self.units), initializer=initializer)
 
-        self.values = add("values", self.levels)
+        self.values = add("values", self.levels, initializer=random_waves)
         self.locations = add("locations", height, width) if self.learned_locations else None
         self.channels = add("channels", channels) if channels > 1 else None
         self.labels = None if self.classes is None else add("classes", self.classes)
@@ -102,8 +103,15 @@ class ImageEmbedding(keras.layers.Layer):
         }
 
 
-def _normal(stddev):
-    return keras.initializers.RandomNormal(stddev=stddev)
+def random_waves(shape, dtype=None):
+    """First vectors of values: waves over the range, so that close values have close vectors.
+
+    Up to two periods, of random phase. Independent vectors would hide that values have an order.
+    """
+    levels, units = shape
+    values = np.arange(levels)[:, None] / max(1, levels - 1)
+    drawn = keras.random.uniform((2, units), maxval=2.0, dtype=dtype)  # periods and phases
+    return math.sqrt(2) * ops.cos(math.pi * (2 * drawn[0] * ops.cast(values, dtype) + drawn[1]))
 
 
 def _check_range(name, values, count):
