@@ -74,7 +74,7 @@ def parse(arguments=None):
 
 
 # Options of the examples that a search does not have.
-FOREIGN = frozenset("dry_run initial_model name overwrite resume run sample".split())
+FOREIGN = frozenset("devices dry_run initial_model name overwrite resume run sample".split())
 
 
 def shared_arguments(parser, task, options, rest):
