@@ -43,13 +43,9 @@ def power_spectrum():
 
 
 def image():
-    """Every pixel from those before it, given the class of the image."""
-    pixels = keras.Input((3, 4, 1), dtype="int32", name="images")
-    labels = keras.Input((), dtype="int32", name="labels")
-    x = keras.layers.Embedding(5, 6)(pixels)
-    x = x + keras.layers.Reshape((1, 1, 1, 6))(keras.layers.Embedding(5, 6)(labels))
-    x = keras_sets.layers.Swarm(5, hidden_units=6, iterations=2, pooling="causal")(x)
-    return keras.Model({"images": pixels, "labels": labels}, x)
+    return keras_sets.models.swarm_image_transformer(
+        (3, 4, 1), classes=5, hidden_units=8, iterations=2, levels=5
+    )
 
 
 MODELS = {"clustering": clustering, "power_spectrum": power_spectrum, "image": image}
