@@ -172,9 +172,10 @@ class Backtracking(StatefulCallback):
         if not np.isfinite(value):
             value = float("inf")
         if self._is_astray(value) and self._best_state is not None:
-            learning_rate = float(self.model.optimizer.learning_rate)
+            optimizer = self.model.optimizer
+            learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
             set_model_state(self.model, self._best_state)
-            self.model.optimizer.learning_rate.assign(self.factor * learning_rate)
+            optimizer.learning_rate.assign(self.factor * learning_rate)
             self.returns.append(epoch)
             value = self.best
         elif value < self.best:

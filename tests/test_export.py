@@ -408,6 +408,16 @@ def test_litert_needs_sizes(tmp_path):
             export_model(clustering(), tmp_path / "served", format="litert", **sizes)
 
 
+@only_from("tensorflow", "torch")
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_refused_where_it_is_not_served(policy, tmp_path):
+    inputs = keras.Input((None, 2))
+    layer = keras_sets.layers.PermutationEquivariantDense(3, dtype=policy)
+    model = keras.Model(inputs, layer(inputs))
+    with pytest.raises(ValueError, match="in float32.*export it as tf_saved_model or torch"):
+        export_model(model, tmp_path / "served", format="onnx")
+
+
 def test_output_that_is_in_use(format, tmp_path):
     folder, file = tmp_path / "folder", tmp_path / "folder" / "file"
     folder.mkdir()

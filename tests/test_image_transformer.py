@@ -366,11 +366,11 @@ class TestEvaluate:
         network = networks.build_convolution(options, loaded, size)
         assert 0.8 * size < network.count_params() <= size
         images, labels = (array[:1] for array in loaded.test)
-        inputs = networks.inputs_of(images, labels, True)
+        inputs = data.inputs_of(images, labels, True)
         before = network.predict_on_batch(inputs).reshape(64, 17)
         other = images.copy()
         other[0, 4, 4, 0] = (other[0, 4, 4, 0] + 1) % 17
-        after = network.predict_on_batch(networks.inputs_of(other, labels, True)).reshape(64, 17)
+        after = network.predict_on_batch(data.inputs_of(other, labels, True)).reshape(64, 17)
         changed = np.abs(after - before).max(axis=1)
         assert (changed[:37] == 0).all() and changed[37] > 0 and changed[63] > 0
 

@@ -72,6 +72,15 @@ def parse(arguments=None):
     model.add_argument("--dropout", type=fraction, default=0.0, help="shared by the entities")
     model.add_argument("--remat", action="store_true", help="less memory, more time")
 
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--devices",
+        type=integer,
+        default=1,
+        metavar="N",
+        help="share every batch among the first N devices (JAX, TensorFlow)",
+    )
+
     data = parser.add_argument_group("data")
     data.add_argument(
         "--tasks", type=integer, default=10000, help="tasks, of which a tenth validate"
@@ -124,29 +133,23 @@ def main(arguments=None):
     from examples.amortized_clustering import data
     from examples.amortized_clustering import evaluate
     from examples.amortized_clustering import model as models
+    from examples.common import devices
     from examples.common import run as runs
 
     name = run_name(options)
-    networks = runs.build_networks(parser, options, {name: lambda: models.build(options)})
+    devices.distribute(parser, options)
+    networks = runs.build_networks(parser, options, {name: lambda: models.compiled(options)})
     if options.dry_run:
         return
     run = runs.open_run(parser, options, "amortized_clustering", name, networks)
     model = networks[name]
 
     entities = tuple(options.entities)
-    tasks = data.generate_tasks(options.tasks, options.seed, entities=entities)
+    training, held_out = data.training_data(options)
     fresh = data.generate_tasks(options.evaluation_tasks, options.seed + 1, entities=entities)
-    split = 9 * len(tasks) // 10
-    batches = {"batch_size": options.batch_size, "buckets": options.buckets}
-    training = data.ClusteringDataset(
-        tasks.select(0, split),
-        points=options.points or None,
-        rotate=options.rotate,
-        seed=options.seed,
-        **batches,
-    )
-    held_out = data.ClusteringDataset(tasks.select(split, len(tasks)), shuffle=False, **batches)
-    models.compile_for_clustering(model, runs.make_optimizer(options))
+    if options.devices > 1:
+        training = devices.Divisible(training, options.devices)
+        held_out = devices.Divisible(held_out, options.devices)
 
     def draw():
         from examples.amortized_clustering import plots

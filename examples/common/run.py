@@ -20,9 +20,9 @@ LOG = logging.getLogger("examples")
 
 # Options that do not change what a run computes up to an epoch.
 FREE_OPTIONS = frozenset(
-    "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
-    "evaluation_tasks test_sets models repeats smoke data_dir name samples recognition_samples "
-    "temperature top_k".split()
+    "output resume overwrite dry_run cpu devices log_to_stdout tensorboard plot_interval "
+    "time_budget evaluation_tasks test_sets models repeats smoke data_dir name samples "
+    "recognition_samples temperature top_k max_trials workers".split()
 )
 
 
@@ -227,7 +227,8 @@ class RunLog(callbacks.StatefulCallback):
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        rate = self.model.optimizer.learning_rate
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         row["seconds"] = round(self.budget.elapsed, 1)
         self.rows.append(row)
         self.write()
@@ -338,15 +339,17 @@ class Training:
         model: The compiled model.
         draw: Function that draws the task's pictures, called during training and after.
         quiet: True draws nothing and prints no progress: for one of many trainings of a run.
+        extra_callbacks: Keras callbacks of the caller, called before the others.
         budget, backtracking and so on come from the run's options.
     """
 
-    def __init__(self, run, model, draw=lambda: None, quiet=False):
+    def __init__(self, run, model, draw=lambda: None, quiet=False, extra_callbacks=()):
         options = run.options
         self.run = run
         self.model = model
         self.draw_task = draw
         self.quiet = quiet
+        self.extra_callbacks = extra_callbacks
         self.budget = callbacks.TimeBudget(options.time_budget or float("inf"))
         self.backtracking = callbacks.Backtracking(
             "val_loss", options.backtracking_horizon, options.backtracking_factor
@@ -383,6 +386,7 @@ class Training:
                 epochs=options.epochs,
                 verbose=0 if self.quiet else "auto",
                 callbacks=[
+                    *self.extra_callbacks,
                     order,
                     self.budget,
                     *schedule,

@@ -205,14 +205,13 @@ def main(arguments=None):
     import keras
     import numpy as np
 
-    from examples.common import datasets
     from examples.common import run as runs
     from examples.image_transformer import data as images
     from examples.image_transformer import evaluate
     from examples.image_transformer import model as models
 
     try:
-        data = images.load(options.data_set, options.data_dir, options.images)
+        data = images.data_of(options)
     except images.DataError as error:
         parser.error(str(error))
     name, conditional = run_name(options), options.conditional
@@ -222,11 +221,6 @@ def main(arguments=None):
     run = runs.open_run(parser, options, "image_transformer", name, networks)
     model = networks[name]
     convolution = models.build_convolution(options, data, model.count_params())
-    size = options.batch_size // options.accumulate
-
-    def batches(images, labels):
-        inputs = models.inputs_of(images, labels, conditional)
-        return datasets.ArrayDataset(inputs, images, size, seed=options.seed)
 
     def draw():
         drawn, _ = generate_rows(model, options, options.samples)
@@ -236,8 +230,7 @@ def main(arguments=None):
     def trained(method, network, part, **arguments):
         keras.utils.set_random_seed(options.seed)
         models.compile_for_images(network, runs.make_optimizer(options, options.accumulate))
-        parts = batches(*data.training), batches(*data.validation)
-        runs.train(parser, part, network, *parts, **arguments)
+        runs.train(parser, part, network, *images.training_data(options), **arguments)
         bits = evaluate.network_bits(network, *data.test, conditional)
         return evaluate.score(method, bits, network.count_params())
 

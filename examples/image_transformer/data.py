@@ -1,6 +1,7 @@
 """Images and labels as NumPy arrays, read through TensorFlow Datasets."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import urllib.error
@@ -8,6 +9,7 @@ import urllib.request
 
 import numpy as np
 
+from examples.common import datasets
 from examples.image_transformer.names import SOURCES
 
 # Seconds until a server that does not answer counts as out of reach.
@@ -15,7 +17,7 @@ PATIENCE = 5
 VALIDATION = 0.1
 
 
-class DataError(Exception):
+class DataError(ValueError):
     """A data set that cannot be had, and what to do about it."""
 
 
@@ -68,6 +70,30 @@ def load(name, data_dir=None, count=None):
     parts = (order[held_out:], order[:held_out])
     training, validation = ((images[part], labels[part]) for part in parts)
     return Images(source.levels, classes, training, validation, splits["test"])
+
+
+_load_once = functools.lru_cache(maxsize=1)(load)
+
+
+def data_of(options):
+    """The data set of the options."""
+    return _load_once(options.data_set, options.data_dir, options.images)
+
+
+def training_data(options):
+    """The batches of the options to train on, and those to validate."""
+    data, size = data_of(options), options.batch_size // options.accumulate
+    return tuple(
+        datasets.ArrayDataset(
+            inputs_of(*split, options.conditional), split[0], size, seed=options.seed
+        )
+        for split in (data.training, data.validation)
+    )
+
+
+def inputs_of(images, labels, conditional):
+    """What a network takes, from arrays."""
+    return {"images": images, "labels": labels} if conditional else images
 
 
 def default_folder():

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from examples.image_transformer.model import inputs_of
+from examples.image_transformer.data import inputs_of
 
 SMOOTHING = (0.01, 0.03, 0.1, 0.3, 1.0)
 # More than these make the classifier slow and hardly better.

@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from examples.common import run as runs
+from examples.image_transformer.data import data_of
 from keras_sets import models
 from keras_sets.models.image_transformer import ImageEmbedding
 
@@ -78,6 +80,12 @@ def bits_per_dimension(y_true, y_pred):
     return ops.mean(nats) / math.log(2)
 
 
+def compiled(options):
+    """The network of the options, ready to train."""
+    optimizer = runs.make_optimizer(options, options.accumulate)
+    return compile_for_images(build(options, data_of(options)), optimizer)
+
+
 def compile_for_images(model, optimizer):
     """Cross entropy in nats a value, and its measure in bits."""
     model.compile(
@@ -86,8 +94,3 @@ def compile_for_images(model, optimizer):
         metrics=[bits_per_dimension],
     )
     return model
-
-
-def inputs_of(images, labels, conditional):
-    """What a network takes, from arrays."""
-    return {"images": images, "labels": labels} if conditional else images

@@ -23,18 +23,28 @@ class _Format:
         file: What it is called in the output folder; "" where it is a folder itself.
         needs: For every backend that exports it, the packages that this takes.
         free_sizes: Whether it has free batch and set sizes.
+        half_precision: Whether it takes models that compute in half precision.
     """
 
     file: str
     needs: dict
     free_sizes: bool = True
+    half_precision: bool = True
 
 
 FORMATS = {
     "tf_saved_model": _Format("", {"tensorflow": (), "jax": ("tensorflow",)}),
-    "onnx": _Format("model.onnx", {"tensorflow": ("tf2onnx",), "torch": ("onnx", "onnxruntime")}),
-    "openvino": _Format("model.xml", {"tensorflow": ("openvino",), "torch": ("openvino",)}),
-    "litert": _Format("model.tflite", {"tensorflow": ()}, free_sizes=False),
+    "onnx": _Format(
+        "model.onnx",
+        {"tensorflow": ("tf2onnx",), "torch": ("onnx", "onnxruntime")},
+        half_precision=False,
+    ),
+    "openvino": _Format(
+        "model.xml",
+        {"tensorflow": ("openvino",), "torch": ("openvino",)},
+        half_precision=False,
+    ),
+    "litert": _Format("model.tflite", {"tensorflow": ()}, free_sizes=False, half_precision=False),
     "torch": _Format("model.pt2", {"torch": ()}),
 }
 
@@ -98,6 +108,7 @@ def export_model(model, output, format="tf_saved_model", batch_size=None, set_si
         model = _load(model)
     inputs = _inputs(model)
     _check_sizes(format, inputs, batch_size, set_size)
+    _check_precision(format, model)
     specs = _input_specs(inputs, batch_size, set_size)
 
     # Next to the output, so that it can be moved there in one step.
@@ -214,6 +225,17 @@ def _check_sizes(format, inputs, batch_size, set_size):
         raise ValueError(
             f"`format={format!r}` has no free sizes, expected {missing} as well. "
             f"Received: inputs of shapes {shapes}"
+        )
+
+
+def _check_precision(format, model):
+    half = sorted({layer.compute_dtype for layer in model.layers} & {"bfloat16", "float16"})
+    if half and not FORMATS[format].half_precision:
+        others = [name for name, other in FORMATS.items() if other.half_precision]
+        raise ValueError(
+            f"`format={format!r}` takes models that compute in float32, but model "
+            f"'{model.name}' computes in {' and '.join(half)}. Instead, export it as "
+            f"{' or '.join(others)}, or build it again in float32 and give it the weights."
         )
 
 

@@ -1,5 +1,6 @@
 """Matrix products and gate arithmetic shared by the layers."""
 
+from keras import distribution
 from keras import ops
 
 
@@ -10,11 +11,17 @@ def linear(x, kernel):
     fastest, forward and backward. (`@` rather than `ops.matmul`, which rounds float64 to
     float32 on torch.)
     """
-    if len(x.shape) <= 2:
+    if len(x.shape) <= 2 or _entities_may_be_sharded():
         return x @ kernel
     shape = ops.shape(x)
     flat = ops.reshape(x, (-1, kernel.shape[0])) @ kernel
     return ops.reshape(flat, shape[:-1] + (kernel.shape[1],))
+
+
+def _entities_may_be_sharded():
+    """Merged with the batch, a sharded set axis would be gathered on every device."""
+    current = distribution.distribution()
+    return current is not None and not isinstance(current, distribution.DataParallel)
 
 
 def lstm_update(gates, cell_state, activation, recurrent_activation):

@@ -1,0 +1,160 @@
+"""Training on several devices, and sets that are shared among them.
+
+A process has one device here, so what needs more runs in `devices_worker.py`.
+"""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from examples.amortized_clustering import __main__ as command
+from examples.amortized_clustering import data
+from examples.common import devices
+from keras_sets import losses
+from keras_sets import metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+BACKEND = keras.config.backend()
+# Batches of 6 divide by 2 devices, not by 4, and neither do the 4 sets that validate.
+RUN = "--smoke --buckets 1 --entities 20 20 --batch-size 6 --schedule constant".split()
+
+
+def worker(*arguments, **environment):
+    """The result of one check, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.devices_worker", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def curves(path):
+    """All numbers of a run's log but the time, `(epochs, columns)`."""
+    with open(path / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    columns = [name for name in rows[0] if name != "seconds"]
+    assert {"loss", "val_loss", "matched_accuracy", "val_ari"} <= set(columns)
+    return np.array([[float(row[name]) for name in columns] for row in rows])
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution is for JAX")
+class TestJAX:
+    @pytest.fixture(scope="class")
+    def checked(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("devices")
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+        return path, worker("jax", path, *RUN, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
+
+    def test_curves_are_those_of_one_device(self, checked):
+        """Four devices, then resumed on two."""
+        path, _ = checked
+        one, several = curves(path / "one"), curves(path / "several")
+        assert one.shape[0] == several.shape[0] == 2
+        np.testing.assert_allclose(several, one, rtol=1e-5, atol=1e-6)
+        assert (one[0] != one[1]).sum() > 3
+
+    def test_a_sharded_set_gives_the_same(self, checked):
+        for name, found in checked[1]["sharded"].items():
+            assert found["outputs"] < 2e-6 and found["gradients"] < 2e-6, name
+
+    def test_a_sharded_set_stays_sharded(self, checked):
+        sharded = checked[1]["sharded"]
+        assert not any(sharded[name]["gathers"] for name in ("swarm", "mean"))
+        assert sharded["swarm"]["stays"]
+        # The check can fail: a running sum does gather.
+        assert sharded["causal_mean"]["gathers"]
+
+    def test_documentation(self, checked):
+        assert checked[1]["documentation"] < 1e-5
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's")
+def test_tensorflow_curves_are_those_of_one_device(tmp_path):
+    one, several = tmp_path / "one", tmp_path / "several"
+    worker("train", *RUN, "--epochs", 2, "--output", several, "--devices", 4, "--cpu")
+    command.main([*RUN, "--epochs", "2", "--output", str(one)])
+    np.testing.assert_allclose(curves(several), curves(one), rtol=1e-4, atol=1e-5)
+
+
+class TestDivisible:
+    tasks = data.generate_tasks(10, entities=(8, 12))
+    plain = data.ClusteringDataset(tasks, 4, buckets=1, rotate=True)
+    filled = devices.Divisible(plain, 4)
+
+    def test_batches(self):
+        assert len(self.filled) == len(self.plain) == 3
+        for i, sets in enumerate((4, 4, 2)):
+            inputs, labels = self.plain[i]
+            filled_inputs, filled_labels, weights = self.filled[i]
+            assert weights.dtype == "float32"
+            np.testing.assert_array_equal(weights, np.where(np.arange(4) < sets, 4 / sets, 0))
+            assert filled_inputs["mask"].dtype == "int8"
+            for array, whole in (
+                (inputs["entities"], filled_inputs["entities"]),
+                (inputs["mask"], filled_inputs["mask"]),
+                (labels, filled_labels),
+            ):
+                assert len(whole) == 4
+                np.testing.assert_array_equal(whole[:sets], array)
+
+    def test_loss_and_metrics_are_those_of_the_batch(self):
+        _, labels = self.plain[2]
+        _, filled_labels, weights = self.filled[2]
+        logits = np.random.default_rng(0).normal(size=(4, 12, 10)).astype("float32")
+        loss = losses.MatchedCrossentropy()
+        expected = float(loss(labels, logits[:2]))
+        filled = float(loss(filled_labels, logits, sample_weight=weights))
+        assert filled == pytest.approx(expected, rel=1e-6)
+        assert float(loss(filled_labels, logits)) != pytest.approx(expected, rel=1e-3)
+        values = []
+        for arguments in ((labels, logits[:2]), (filled_labels, logits, weights)):
+            accuracy = metrics.MatchedAccuracy()
+            accuracy.update_state(*arguments)
+            values.append(float(accuracy.result()))
+        assert values[1] == pytest.approx(values[0], rel=1e-6)
+
+    def test_epochs_are_those_of_the_dataset(self):
+        filled = devices.Divisible(data.ClusteringDataset(self.tasks, 4, buckets=1), 4)
+        other = data.ClusteringDataset(self.tasks, 4, buckets=1)
+        filled.start_at(2)
+        filled.on_epoch_end()
+        other.start_at(3)
+        np.testing.assert_array_equal(filled[0][1], other[0][1])
+
+
+@pytest.mark.parametrize(
+    "count, message",
+    [
+        ("0", "expected a positive integer, received '0'"),
+        pytest.param(
+            "99",
+            "expected at most 1, the devices that jax has (cpu:0), received 99",
+            marks=pytest.mark.skipif(BACKEND != "jax", reason="JAX's message"),
+        ),
+        pytest.param(
+            "2",
+            "2 devices need JAX or TensorFlow, received the backend torch",
+            marks=pytest.mark.skipif(BACKEND != "torch", reason="torch's message"),
+        ),
+    ],
+)
+def test_devices_that_are_not_there(tmp_path, capsys, count, message):
+    with pytest.raises(SystemExit) as error:
+        command.main(["--smoke", "--output", str(tmp_path / "run"), "--devices", count])
+    printed = capsys.readouterr().err
+    assert error.value.code == 2 and message in printed
+    assert not (tmp_path / "run").exists()
+    if BACKEND == "jax" and count == "99":
+        assert "--xla_force_host_platform_device_count=99" in printed
