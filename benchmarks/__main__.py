@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -79,7 +80,51 @@ def layers(options):
     return results
 
 
-COMMANDS = {"layers": layers}
+def sampling(options):
+    """Images drawn in one go against one full pass over the network for every value."""
+    size = {
+        "images": options.sets or 12,
+        "side": math.isqrt(options.points or 784),
+        "hidden": options.hidden or 256,
+        "iterations": options.iterations,
+        "policy": options.dtype_policy,
+    }
+    values = size["side"] ** 2
+    print(
+        f"\n{size['images']} images of {size['side']} x {size['side']} values, hidden "
+        f"{size['hidden']}, {size['iterations']} iterations, {options.dtype_policy}; speed over a "
+        f"full pass for every value,\n{values} passes of the same size: {values} times the time of "
+        "one"
+    )
+    results = {}
+    for backend in options.backends:
+        common = {"subject": "sampling", "backend": backend, **size}
+        workers = {name: Worker(method=name, **common) for name in ("generate", "full_pass")}
+        try:
+            seconds = interleaved(workers, options.repeats)
+        finally:
+            for worker in workers.values():
+                worker.close()
+        ratios = values * seconds["full_pass"] / seconds["generate"]
+        generate, full_pass = (float(np.median(seconds[name])) for name in workers)
+        low, high = np.quantile(ratios, [0.25, 0.75]).tolist()
+        results[backend] = {
+            "ratio": float(np.median(ratios)),
+            "ratio_quartiles": [low, high],
+            "generate_seconds": generate,
+            "full_pass_seconds": full_pass,
+            **workers["generate"].facts,
+        }
+        ratio = f"{results[backend]['ratio']:5.0f}x ({low:.0f} to {high:.0f})"
+        print(
+            f"  {backend:12} {ratio}  all images {generate:6.2f} s, one pass {full_pass:6.2f} s, "
+            f"{values} passes {values * full_pass:6.0f} s",
+            flush=True,
+        )
+    return results
+
+
+COMMANDS = {"layers": layers, "sampling": sampling}
 
 
 def main(arguments=None):
@@ -91,7 +136,7 @@ def main(arguments=None):
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--repeats", type=int, default=9, help="turns of every subject")
-    parser.add_argument("--sets", type=int, help="default: 10, or 4 with causal pooling")
+    parser.add_argument("--sets", type=int, help="default: 10, or 4 with causal pooling; 12 images")
     parser.add_argument("--points", type=int, help="default: 1000, or 784")
     parser.add_argument("--hidden", type=int, help="default: 128, or 256")
     parser.add_argument("--iterations", type=int, default=10)

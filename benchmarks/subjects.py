@@ -87,6 +87,33 @@ def network(
     return train if training else infer, facts
 
 
+def sampling(method, images, side, hidden, iterations, policy="float32"):
+    """An image transformer of MNIST's size: `generate`, or one full pass over the images.
+
+    A sampler that runs the whole network for every value makes as many of these passes as an
+    image has values, all of the same size.
+    """
+    import keras
+
+    import keras_sets
+
+    keras.config.set_dtype_policy(policy)
+    shape = (side, side, 1)
+    model = keras_sets.models.swarm_image_transformer(
+        shape, hidden_units=hidden, iterations=iterations
+    )
+    x = np.random.default_rng(0).integers(0, 256, (images, *shape)).astype("int32")
+
+    def generate():
+        return keras_sets.models.generate(model, images, seed=0)
+
+    def full_pass():
+        return model.predict_on_batch(x)
+
+    facts = {"version": keras.version(), "values": side * side}
+    return generate if method == "generate" else full_pass, facts
+
+
 def products(
     sets, points, hidden, iterations, causal=False, training=True, policy="float32", **unused
 ):

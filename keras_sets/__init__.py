@@ -4,6 +4,7 @@ from importlib import metadata
 
 from keras_sets import callbacks
 from keras_sets import convert
+from keras_sets import export
 from keras_sets import groups
 from keras_sets import layers
 from keras_sets import losses
@@ -17,6 +18,7 @@ __version__ = metadata.version("keras-sets")
 __all__ = [
     "callbacks",
     "convert",
+    "export",
     "groups",
     "layers",
     "losses",

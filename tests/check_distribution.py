@@ -25,6 +25,7 @@ x = [[[0.0, 1.0], [2.0, 3.0]]]
 import numpy as np
 assert keras_sets.layers.MeanPooling()(np.array(x)).shape == (1, 2)
 keras_sets.models.load_pretrained("clustering_2d")
+keras_sets.models.load_pretrained("digits")
 """
 
 
@@ -51,7 +52,7 @@ def check_sdist(path):
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     for name in ("LICENSE", "README.md", "pyproject.toml", "tox.ini", "keras_sets/py.typed"):
         assert name in names, f"{name} is not in {path.name}"
-    for folder in ("keras_sets", "tests", "examples"):
+    for folder in ("keras_sets", "tests", "examples", "tuning"):
         missing = {str(p.relative_to(ROOT)) for p in (ROOT / folder).rglob("*.py")} - names
         assert not missing, f"{sorted(missing)} not in {path.name}"
 

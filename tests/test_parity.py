@@ -7,7 +7,9 @@ import pytest
 from keras_sets import convert
 from keras_sets import layers
 from keras_sets import losses
+from keras_sets import models
 from keras_sets import testing
+from keras_sets.models import image_transformer
 from keras_sets.ops import matching
 from tests.conftest import load_arrays
 
@@ -147,47 +149,33 @@ def test_maximum_after_projection(name):
 
 
 @pytest.mark.parametrize("name", ["image_transformer", "image_transformer_gray"])
-def test_causal_stack_on_images(name):
-    """The image transformer of the original: all its features, one or two causal layers."""
+def test_image_transformer(name):
+    """All features of the original's image transformer, one or two causal layers."""
     arrays = load_arrays(name)
-    images = arrays["images"]
-    batch, height, width, channels = images.shape
-    hidden = arrays["w:cells.0.cell.Whh.weight"].shape[1]
-
-    before = arrays["w:input_embedding.weight"][images].reshape(batch, -1, hidden)
-    before = np.concatenate([np.zeros((batch, 1, hidden)), before[:, :-1]], axis=1)
-    x = before.reshape(*images.shape, hidden)
-    x = x + np.moveaxis(arrays["w:location_features"], 0, -1)[None, :, :, None]
-    x = x + arrays["w:cond_embedding.weight"][arrays["labels"]][:, None, None, None]
-    if "w:channel_embedding" in arrays:
-        x = x + arrays["w:channel_embedding"].T
-    assert x.shape == (batch, height, width, channels, hidden)
-
-    y = keras.ops.convert_to_tensor(x)
+    images, labels = arrays["images"], arrays["labels"]
     depths = [depth for depth in (0, 2) if f"w:cells.{depth}.ffwd.bias" in arrays]
-    for depth in depths:
-        weights = {key.removeprefix(f"w:cells.{depth}."): value for key, value in arrays.items()}
-        layer = layers.Swarm(
-            units=len(weights["ffwd.bias"]),
-            hidden_units=hidden,
-            iterations=int(arrays["iterations"]),
-            pooling="causal",
-        )
-        layer.build(x.shape)
-        layer.cell.kernel.assign(to_keras(weights["cell.Wih.weight"], gates=True))
-        layer.cell.recurrent_kernel.assign(to_keras(weights["cell.Whh.weight"], gates=True))
-        layer.cell.pooled_kernel.assign(to_keras(weights["cell.Whp.weight"], gates=True))
-        layer.cell.bias.assign(to_keras(weights["cell.Wih.bias"], gates=True))
-        layer.projection.kernel.assign(to_keras(weights["ffwd.weight"]))
-        layer.projection.bias.assign(weights["ffwd.bias"])
-        y = layer(keras.ops.relu(y) if depth else y)
-    logits = keras.ops.convert_to_numpy(y)
-    assert_parity("logits", logits, arrays["logits"])
+    model = models.swarm_image_transformer(
+        images.shape[1:],
+        classes=len(arrays["w:cond_embedding.weight"]),
+        layers=len(depths),
+        hidden_units=arrays["w:cells.0.cell.Whh.weight"].shape[1],
+        iterations=int(arrays["iterations"]),
+    )
+    embedding = model.get_layer("embedding")
+    locations = image_transformer.location_features(*images.shape[1:3], embedding.units)
+    assert_parity("locations", locations, np.moveaxis(arrays["w:location_features"], 0, -1))
+    embedding.values.assign(arrays["w:input_embedding.weight"])
+    embedding.labels.assign(arrays["w:cond_embedding.weight"])
+    if "w:channel_embedding" in arrays:
+        embedding.channels.assign(arrays["w:channel_embedding"].T)
+    state = {key[2:]: value for key, value in arrays.items() if key.startswith("w:")}
+    for index, depth in enumerate(depths):
+        convert.load_torch_swarm(model.get_layer(f"swarm_{index}"), state, f"cells.{depth}.")
 
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    picked = np.take_along_axis(log_probabilities, images[..., None].astype(int), axis=-1)
-    assert_parity("loss", -picked.mean(keepdims=True).ravel(), arrays["loss_nats"].reshape(1))
+    logits = model({"images": images, "labels": labels})
+    assert_parity("logits", keras.ops.convert_to_numpy(logits), arrays["logits"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(images, logits)
+    assert_parity("loss", np.array([float(loss)]), arrays["loss_nats"].reshape(1))
 
 
 @pytest.mark.parametrize("algorithm", ["subsets", "shortest_paths"])

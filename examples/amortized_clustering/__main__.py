@@ -138,29 +138,18 @@ def main(arguments=None):
 
     name = run_name(options)
     devices.distribute(parser, options)
-    networks = runs.build_networks(parser, options, {name: lambda: models.build(options)})
+    networks = runs.build_networks(parser, options, {name: lambda: models.compiled(options)})
     if options.dry_run:
         return
     run = runs.open_run(parser, options, "amortized_clustering", name, networks)
     model = networks[name]
 
     entities = tuple(options.entities)
-    tasks = data.generate_tasks(options.tasks, options.seed, entities=entities)
+    training, held_out = data.training_data(options)
     fresh = data.generate_tasks(options.evaluation_tasks, options.seed + 1, entities=entities)
-    split = 9 * len(tasks) // 10
-    batches = {"batch_size": options.batch_size, "buckets": options.buckets}
-    training = data.ClusteringDataset(
-        tasks.select(0, split),
-        points=options.points or None,
-        rotate=options.rotate,
-        seed=options.seed,
-        **batches,
-    )
-    held_out = data.ClusteringDataset(tasks.select(split, len(tasks)), shuffle=False, **batches)
     if options.devices > 1:
         training = devices.Divisible(training, options.devices)
         held_out = devices.Divisible(held_out, options.devices)
-    models.compile_for_clustering(model, runs.make_optimizer(options))
 
     def draw():
         from examples.amortized_clustering import plots

@@ -121,6 +121,21 @@ def generate_tasks(count, seed=0, clusters=(3, MAX_CLUSTERS), entities=(100, 100
     return Tasks(points, labels, offsets, number, means, factors)
 
 
+def training_data(options):
+    """The datasets of the options: nine tenths of the tasks to train on, a tenth to validate."""
+    tasks = generate_tasks(options.tasks, options.seed, entities=tuple(options.entities))
+    split = 9 * len(tasks) // 10
+    batches = {"batch_size": options.batch_size, "buckets": options.buckets}
+    training = ClusteringDataset(
+        tasks.select(0, split),
+        points=options.points or None,
+        rotate=options.rotate,
+        seed=options.seed,
+        **batches,
+    )
+    return training, ClusteringDataset(tasks.select(split, len(tasks)), shuffle=False, **batches)
+
+
 def inverse_wishart_factors(rng, shape):
     """Matrices F, `(*shape, 2, 2)`, with F F^T ~ InverseWishart(4, 0.05 I).
 

@@ -2,6 +2,7 @@
 
 from examples.amortized_clustering.data import DIMENSIONS
 from examples.amortized_clustering.data import MAX_CLUSTERS
+from examples.common import run as runs
 from keras_sets import losses
 from keras_sets import metrics
 from keras_sets import models
@@ -38,9 +39,11 @@ def build(options, weighted=False):
     return models.deep_sets(**shared, pooling=options.model.removeprefix("deep-sets-"))
 
 
-def compile_for_clustering(model, optimizer):
+def compiled(options):
+    """The network of the options, ready to train."""
+    model = build(options)
     model.compile(
-        optimizer=optimizer,
+        optimizer=runs.make_optimizer(options),
         loss=losses.MatchedCrossentropy(),
         weighted_metrics=[metrics.MatchedAccuracy(), metrics.AdjustedRandIndex(name="ari")],
     )

@@ -21,14 +21,19 @@ LOG = logging.getLogger("examples")
 # Options that do not change what a run computes up to an epoch.
 FREE_OPTIONS = frozenset(
     "output resume overwrite dry_run cpu devices log_to_stdout tensorboard plot_interval "
-    "time_budget evaluation_tasks test_sets models repeats smoke".split()
+    "time_budget evaluation_tasks test_sets models repeats smoke data_dir name samples "
+    "recognition_samples temperature top_k max_trials workers".split()
 )
 
 
-def make_optimizer(options):
-    """The optimizer of the options, with gradients clipped to norm 1."""
+def make_optimizer(options, accumulate=1):
+    """The optimizer of the options, with gradients clipped to norm 1.
+
+    With `accumulate` above 1 it steps once in so many batches, by the mean of their gradients.
+    """
+    parts = {"gradient_accumulation_steps": accumulate} if accumulate > 1 else {}
     if options.optimizer == "adam":
-        return keras.optimizers.Adam(options.learning_rate, clipnorm=1.0)
+        return keras.optimizers.Adam(options.learning_rate, clipnorm=1.0, **parts)
     # Matrices between hidden states get Muon's steps; the first and the last layer Adam's.
     return keras.optimizers.Muon(
         options.learning_rate,
@@ -37,6 +42,7 @@ def make_optimizer(options):
         adam_weight_decay=None,
         adam_lr_ratio=0.5,
         exclude_layers=["cell/kernel$", "projection", "output", "embedding", "equivariant_0"],
+        **parts,
     )
 
 
@@ -333,15 +339,17 @@ class Training:
         model: The compiled model.
         draw: Function that draws the task's pictures, called during training and after.
         quiet: True draws nothing and prints no progress: for one of many trainings of a run.
+        extra_callbacks: Keras callbacks of the caller, called before the others.
         budget, backtracking and so on come from the run's options.
     """
 
-    def __init__(self, run, model, draw=lambda: None, quiet=False):
+    def __init__(self, run, model, draw=lambda: None, quiet=False, extra_callbacks=()):
         options = run.options
         self.run = run
         self.model = model
         self.draw_task = draw
         self.quiet = quiet
+        self.extra_callbacks = extra_callbacks
         self.budget = callbacks.TimeBudget(options.time_budget or float("inf"))
         self.backtracking = callbacks.Backtracking(
             "val_loss", options.backtracking_horizon, options.backtracking_factor
@@ -378,6 +386,7 @@ class Training:
                 epochs=options.epochs,
                 verbose=0 if self.quiet else "auto",
                 callbacks=[
+                    *self.extra_callbacks,
                     order,
                     self.budget,
                     *schedule,

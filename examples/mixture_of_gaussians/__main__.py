@@ -53,6 +53,9 @@ def parse(arguments=None):
         "or these seeds as slots that share out the points again and again",
     )
     model.add_argument("--hidden", type=integer, default=64, help="width of the layers")
+    model.add_argument(
+        "--layers", type=integer, default=4, help="of deep-sets and of equivariant encoders"
+    )
     model.add_argument("--iterations", type=integer, default=6, help="of swarm and of slots")
     model.add_argument("--heads", type=integer, default=4, help="of attention and of slots")
     model.add_argument("--inducing-points", type=integer, default=32, help="of set-transformer")
@@ -95,22 +98,17 @@ def main(arguments=None):
     from examples.mixture_of_gaussians import data
     from examples.mixture_of_gaussians import evaluate
     from examples.mixture_of_gaussians import model as models
-    from keras_sets import losses
 
     name = run_name(options)
-    networks = runs.build_networks(parser, options, {name: lambda: models.build(options)})
+    networks = runs.build_networks(parser, options, {name: lambda: models.compiled(options)})
     if options.dry_run:
         return
     run = runs.open_run(parser, options, "mixture_of_gaussians", name, networks)
     model = networks[name]
-    model.compile(runs.make_optimizer(options), loss=losses.GaussianMixtureLoss())
 
     shape = (options.points, options.components)
     padded = data.padded_sizes(options.points, options.buckets)
-    training = data.FreshSets(options.steps, options.batch_size, *shape, padded, options.seed)
-    validation = data.fixed_sets(
-        options.validation_sets, datasets.generator(options.seed, 1), *shape
-    )
+    training, validation = data.training_data(options)
     fresh = data.fixed_sets(options.test_sets, datasets.generator(options.seed, 2), *shape)
 
     def draw():
@@ -120,9 +118,7 @@ def main(arguments=None):
         predicted = evaluate.predicted_mixtures(model, few, padded)
         plots.mixtures(few, predicted, run.path / "mixtures.png")
 
-    trained = runs.train(
-        parser, run, model, training, data.FixedSets(validation, 50, padded), draw=draw
-    )
+    trained = runs.train(parser, run, model, training, validation, draw=draw)
     scores = evaluate.compare(name, model, fresh, padded, options.seed)
     text = evaluate.table(scores, len(fresh))
     minutes = trained.budget.elapsed / 60

@@ -99,6 +99,15 @@ def fixed_sets(count, rng, points, components):
     return draw_sets(rng, sizes, points[1], components)
 
 
+def training_data(options):
+    """The datasets of the options: fresh sets to train on, and fixed ones to validate."""
+    shape = (options.points, options.components)
+    padded = padded_sizes(options.points, options.buckets)
+    training = FreshSets(options.steps, options.batch_size, *shape, padded, options.seed)
+    rng = datasets.generator(options.seed, 1)
+    return training, FixedSets(fixed_sets(options.validation_sets, rng, *shape), 50, padded)
+
+
 class FreshSets(datasets.EpochDataset):
     """New sets in every batch. The sets of a batch have one size, uniform on `points`.
 

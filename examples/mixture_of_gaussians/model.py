@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
+from examples.common import run as runs
 from examples.mixture_of_gaussians.data import DIMENSIONS
 from keras_sets import layers
+from keras_sets import losses
 from keras_sets import ops as set_ops
 
 PARAMETERS = 1 + 2 * DIMENSIONS
@@ -45,11 +47,18 @@ def build(options):
     return keras.Model({"entities": points, "mask": mask}, outputs, name="mixture_of_gaussians")
 
 
+def compiled(options):
+    """The network of the options, ready to train."""
+    model = build(options)
+    model.compile(runs.make_optimizer(options), loss=losses.GaussianMixtureLoss())
+    return model
+
+
 def encode(options, x, mask):
     """Features of every point: the encoders of Lee et al. 2019, and SWARM."""
     hidden = options.hidden
     if options.model == "deep-sets":
-        for i in range(4):
+        for i in range(options.layers):
             x = keras.layers.Dense(hidden, activation="relu", name=f"encoder_{i}")(x)
         return x
     if options.model == "set-transformer":
@@ -64,7 +73,7 @@ def encode(options, x, mask):
         return x
     if options.model in ("equivariant-mean", "equivariant-max"):
         pooling = options.model.removeprefix("equivariant-")
-        for i in range(4):
+        for i in range(options.layers):
             x = layers.PermutationEquivariantDense(
                 hidden, activation="relu", pooling=pooling, name=f"encoder_{i}"
             )(x, mask=mask)

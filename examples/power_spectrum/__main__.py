@@ -22,10 +22,6 @@ SMOKE = {
     "validation_sets": 8,
     "test_sets": 16,
 }
-# Highest frequency of the functions in training, how many powers to predict, and the highest
-# frequencies to test with.
-TASKS = {"1": (None, 1, [4, 32, 256]), "2": (4, 4, [4]), "5": (64, 8, [8, 64, 512])}
-TASKS["appendix"] = TASKS["2"]
 # These show the same networks, so that one run draws all of them.
 SAME_RUN = {"3": "2", "4": "2"}
 
@@ -108,7 +104,7 @@ def main(arguments=None):
     from examples.power_spectrum import evaluate
     from examples.power_spectrum import model as models
 
-    kmax, wanted, tested = TASKS[options.figure]
+    kmax, wanted, tested = data.FIGURES[options.figure]
     specifications = {}
     for depth, width in network_sizes(options):
         specifications[f"note-{depth}x{width}"] = (models.note_network, depth, width, wanted)
@@ -140,23 +136,14 @@ def main(arguments=None):
         print(f"The picture is in {run.path}")
         return
 
-    def sets(rng, count, samples=options.samples, kmax=kmax):
-        return data.draw_sets(rng, count, samples, kmax, wanted)
-
-    def batch(rng, count):
-        pairs, powers = sets(rng, count)
-        return {"entities": pairs}, powers
-
     trained = {name: [] for name in specifications}
-    for seed in range(options.seed, options.seed + options.repeats):
-        training = datasets.GeneratedDataset(
-            lambda rng: batch(rng, options.batch_size), options.steps, seed
-        )
-        validation = batch(datasets.generator(seed, 1), options.validation_sets)
+    for repeat in range(options.repeats):
+        seed = options.seed + repeat
+        training, validation = data.training_data(options, repeat)
         for name in specifications:
             keras.utils.set_random_seed(seed)
             model = build(name)
-            model.compile(runs.make_optimizer(options), loss=models.log_power_error)
+            models.compile_for_powers(model, options)
             part = run.part(name, str(seed))
             done = runs.train(parser, part, model, training, validation, quiet=True)
             trained[name].append(model)
@@ -172,7 +159,8 @@ def main(arguments=None):
         }
 
     def fresh(samples, kmax):
-        return sets(datasets.generator(options.seed, 2), options.test_sets, samples, kmax)
+        rng = datasets.generator(options.seed, 2)
+        return data.draw_sets(rng, options.test_sets, samples, kmax, wanted)
 
     parameters = {name: network.count_params() for name, network in networks.items()}
     tables = []

@@ -8,6 +8,12 @@ A set holds pairs (x, f(x)), x uniform on [0, 2 pi].
 
 import numpy as np
 
+from examples.common import datasets
+
+# Of every figure: highest frequency of the functions in training, how many powers to predict,
+# and the highest frequencies to test with.
+FIGURES = {"1": (None, 1, [4, 32, 256]), "2": (4, 4, [4]), "5": (64, 8, [8, 64, 512])}
+FIGURES["appendix"] = FIGURES["2"]
 # Variance of log p_k, which is what the best constant prediction scores at every k.
 CONSTANT_ERROR = np.pi**2 / 6
 
@@ -45,6 +51,21 @@ def draw_sets(rng, count, samples, kmax, wanted):
     pairs = np.stack([x, values(coefficients, x)], axis=-1)
     powers = np.abs(coefficients[:, :wanted]) ** 2
     return pairs.astype("float32"), powers.astype("float32")
+
+
+def training_data(options, repeat=0):
+    """The data of the options: fresh sets to train on, and a batch of sets to validate."""
+    seed = options.seed + repeat
+    kmax, wanted, _ = FIGURES[options.figure]
+
+    def batch(rng, count):
+        pairs, powers = draw_sets(rng, count, options.samples, kmax, wanted)
+        return {"entities": pairs}, powers
+
+    training = datasets.GeneratedDataset(
+        lambda rng: batch(rng, options.batch_size), options.steps, seed
+    )
+    return training, batch(datasets.generator(seed, 1), options.validation_sets)
 
 
 def constant_powers(wanted):

@@ -7,6 +7,8 @@ counts, in whole or fractional numbers.
 import keras
 from keras import ops
 
+from examples.common import run as runs
+from examples.power_spectrum.data import FIGURES
 from keras_sets import layers
 from keras_sets import ops as set_ops
 
@@ -85,6 +87,17 @@ def _powers(x, wanted):
 def log_power_error(y_true, y_pred):
     """Mean square of the errors of log p."""
     return ops.mean(ops.square(ops.log(y_pred) - ops.log(y_true)), axis=-1)
+
+
+def compile_for_powers(model, options):
+    model.compile(runs.make_optimizer(options), loss=log_power_error)
+    return model
+
+
+def compiled(options):
+    """The note's network of the largest depth and width of the options, ready to train."""
+    _, wanted, _ = FIGURES[options.figure]
+    return compile_for_powers(note_network(options.depths[-1], options.widths[-1], wanted), options)
 
 
 class _CircleLayer(keras.layers.Layer):

@@ -104,12 +104,16 @@ class SwarmStreamingCell(keras.layers.Layer):
         count = count + 1
         remaining = ops.split(sums, self._sums, axis=-1) if self._sums else []
         new_sums = []
+        # A cast takes time on torch even where it changes nothing.
+        half = swarm.compute_dtype != self.compute_dtype
 
         def pooled(h):
             if swarm.context == "self":
                 return h
-            new_sums.append(remaining[len(new_sums)] + ops.cast(h, sums.dtype))
-            return ops.cast(new_sums[-1] / count, swarm.compute_dtype)
+            wide = ops.cast(h, sums.dtype) if half else h
+            new_sums.append(remaining[len(new_sums)] + wide)
+            mean = new_sums[-1] / count
+            return ops.cast(mean, swarm.compute_dtype) if half else mean
 
         h, c = swarm.cell.update(inputs_gates)
         if swarm.context == "static" and swarm.iterations > 1:

@@ -1,11 +1,13 @@
 """Functions that build functional Keras models on sets.
 
-Every model takes a dict of inputs: `"entities"` `(batch, n, features)` and `"mask"` bool
-`(batch, n)`, True for a real entity; with `weighted=True` also `"weights"` `(batch, n)`.
-The set size n is free.
+Every model, but for those of images, takes a dict of inputs: `"entities"` `(batch, n,
+features)` and `"mask"` bool `(batch, n)`, True for a real entity; with `weighted=True` also
+`"weights"` `(batch, n)`. The set size n is free.
 """
 
 from keras_sets.models.chunks import predict_in_chunks
+from keras_sets.models.image_transformer import generate
+from keras_sets.models.image_transformer import swarm_image_transformer
 from keras_sets.models.pretrained import load_pretrained
 from keras_sets.models.sequence_baselines import bidirectional_lstm
 from keras_sets.models.sequence_baselines import sorted_lstm
@@ -16,9 +18,11 @@ from keras_sets.models.stacks import swarm
 __all__ = [
     "bidirectional_lstm",
     "deep_sets",
+    "generate",
     "load_pretrained",
     "predict_in_chunks",
     "set_transformer",
     "sorted_lstm",
     "swarm",
+    "swarm_image_transformer",
 ]

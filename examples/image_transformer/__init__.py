@@ -1,0 +1,1 @@
+"""Images value by value: a causal SWARM trained in bits per dimension, and images drawn from it."""

@@ -1,0 +1,258 @@
+"""Command line of the image transformer; see `--help`."""
+
+import json
+import pathlib
+import re
+
+from examples.common import options as common
+from examples.image_transformer.names import SOURCES
+
+DEFAULTS = {
+    "epochs": 100,
+    "time_budget": 20.0,
+    "batch_size": 20,
+    "optimizer": "muon",
+    "learning_rate": 0.005,
+    "schedule": "cosine",
+}
+SMOKE = {
+    "hidden": 8,
+    "iterations": 2,
+    "images": 40,
+    "epochs": 2,
+    "batch_size": 12,
+    "samples": 2,
+    "recognition_samples": 2,
+}
+
+
+def parse(arguments=None):
+    parser = common.make_parser(
+        "image_transformer",
+        "Train a causal SWARM on images in bits per dimension, draw images from it, and "
+        "complete upper halves.",
+        DEFAULTS,
+    )
+    integer = common.positive_integer
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data-set",
+        choices=list(SOURCES),
+        default="digits",
+        help="digits come with scikit-learn, the others with TensorFlow Datasets; bw_cifar is "
+        "cifar10 without colours, small its 16 x 16 pixels in the middle",
+    )
+    data.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder of TensorFlow Datasets (default: its own, ~/tensorflow_datasets)",
+    )
+    data.add_argument("--images", type=integer, metavar="N", help="use N of them at most")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--hidden", type=integer, default=64, help="width of embeddings and cells")
+    model.add_argument("--layers", type=integer, default=1, help="number of swarm layers")
+    model.add_argument("--iterations", type=integer, default=6, help="of each layer")
+    model.add_argument(
+        "--activation",
+        choices=["relu", "elu", "leaky_relu"],
+        default="relu",
+        help="between layers",
+    )
+    model.add_argument("--conditional", action="store_true", help="model images given their class")
+    model.add_argument(
+        "--learned-locations", action="store_true", help="in place of sines and cosines"
+    )
+    model.add_argument("--dropout", type=common.fraction, default=0.0, help="shared by all pixels")
+    model.add_argument("--remat", action="store_true", help="less memory, more time")
+    model.add_argument(
+        "--name",
+        help="data set, size and kind in one, as in the name of a run: "
+        "mnist-256x1-10-conditional-learned",
+    )
+    parser.add_argument(
+        "--accumulate",
+        type=integer,
+        default=1,
+        metavar="N",
+        help="compute the gradients of a batch in N parts, when it does not fit in memory",
+    )
+
+    drawing = parser.add_argument_group("drawing")
+    drawing.add_argument("--sample", metavar="FILE", help="draw from this .keras file, then exit")
+    drawing.add_argument("--samples", type=integer, default=10, metavar="N", help="images a row")
+    drawing.add_argument(
+        "--recognition-samples",
+        type=integer,
+        default=100,
+        metavar="N",
+        help="images of each class that a classifier of real images is asked about",
+    )
+    drawing.add_argument("--temperature", type=common.positive_number, default=1.0)
+    drawing.add_argument(
+        "--top-k", type=integer, metavar="K", help="draw from the K likeliest values only"
+    )
+    options = common.parse(parser, SMOKE, arguments)
+    if options.name is not None:
+        read_name(parser, options)
+    if options.batch_size % options.accumulate:
+        parser.error(
+            f"argument --accumulate: the batch size {options.batch_size} is not a multiple of "
+            f"{options.accumulate}"
+        )
+    return parser, options
+
+
+def run_name(options):
+    name = f"{options.data_set}-{options.hidden}x{options.layers}-{options.iterations}"
+    name += "-conditional" * options.conditional + "-learned" * options.learned_locations
+    return name + (f"-{options.run}" if options.run else "")
+
+
+def read_name(parser, options):
+    """Sets the options that a name is made of."""
+    pattern = r"(\w+)-(\d+)x(\d+)-(\d+)(-conditional)?(-learned)?"
+    match = re.fullmatch(pattern, options.name)
+    if match is None or match[1] not in SOURCES:
+        parser.error(
+            "argument --name: expected DATA-HIDDENxLAYERS-ITERATIONS[-conditional][-learned] with "
+            f"DATA one of {', '.join(SOURCES)}, received {options.name!r}"
+        )
+    options.data_set = match[1]
+    options.hidden, options.layers, options.iterations = (int(match[i]) for i in (2, 3, 4))
+    options.conditional, options.learned_locations = bool(match[5]), bool(match[6])
+
+
+def generate_rows(model, options, columns):
+    """Images in ten rows, or in one for each class, and the number of the row of each."""
+    import numpy as np
+
+    from keras_sets import models
+
+    classes = model.get_layer("embedding").classes
+    rows = np.repeat(np.arange(classes or 10), columns)
+    images = models.generate(
+        model,
+        len(rows),
+        labels=None if classes is None else rows,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        seed=options.seed,
+    )
+    return images, rows
+
+
+def draw_samples(model, images, path):
+    """A picture of what `generate_rows` has made."""
+    from examples.image_transformer import plots
+
+    embedding = model.get_layer("embedding")
+    count = embedding.classes or 10
+    names = None if embedding.classes is None else [str(label) for label in range(count)]
+    grid = images.reshape(count, -1, *images.shape[1:])
+    plots.samples(grid, embedding.levels, path, names)
+
+
+def sample(parser, options):
+    """The command with `--sample`."""
+    import keras
+    import numpy as np
+
+    try:
+        model = keras.saving.load_model(options.sample, compile=False)
+    except (OSError, ValueError) as error:
+        parser.error(f"argument --sample: {options.sample} cannot be read: {error}")
+    if "embedding" not in [layer.name for layer in model.layers]:
+        parser.error(f"argument --sample: {options.sample} holds no image transformer")
+    folder = pathlib.Path(options.output or "runs/image_transformer/samples")
+    try:
+        images, rows = generate_rows(model, options, options.samples)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    draw_samples(model, images, folder / "samples.png")
+    np.savez_compressed(folder / "samples.npz", images=images, rows=rows)
+    print(f"{len(images)} images are in {folder / 'samples.png'} and samples.npz")
+
+
+def draw_completions(model, options, data, path, count=10, ways=3):
+    """A picture of test images, whose upper half is given, completed in several ways."""
+    import numpy as np
+
+    from examples.image_transformer import plots
+    from keras_sets import models
+
+    images, labels = (array[:count] for array in data.test)
+    given = images[:, : images.shape[1] // 2]
+    completed = models.generate(
+        model,
+        ways * len(images),
+        labels=np.tile(labels, ways) if options.conditional else None,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        seed=options.seed,
+        prefix=np.tile(given, (ways, 1, 1, 1)),
+    )
+    completed = completed.reshape(ways, *images.shape)
+    plots.completions(given, completed, images, data.levels, path)
+
+
+def main(arguments=None):
+    parser, options = parse(arguments)
+    if options.sample is not None:
+        return sample(parser, options)
+
+    import keras
+    import numpy as np
+
+    from examples.common import run as runs
+    from examples.image_transformer import data as images
+    from examples.image_transformer import evaluate
+    from examples.image_transformer import model as models
+
+    try:
+        data = images.data_of(options)
+    except images.DataError as error:
+        parser.error(str(error))
+    name, conditional = run_name(options), options.conditional
+    networks = runs.build_networks(parser, options, {name: lambda: models.build(options, data)})
+    if options.dry_run:
+        return
+    run = runs.open_run(parser, options, "image_transformer", name, networks)
+    model = networks[name]
+    convolution = models.build_convolution(options, data, model.count_params())
+
+    def draw():
+        drawn, _ = generate_rows(model, options, options.samples)
+        draw_samples(model, drawn, run.path / "samples.png")
+        draw_completions(model, options, data, run.path / "completions.png")
+
+    def trained(method, network, part, **arguments):
+        keras.utils.set_random_seed(options.seed)
+        models.compile_for_images(network, runs.make_optimizer(options, options.accumulate))
+        runs.train(parser, part, network, *images.training_data(options), **arguments)
+        bits = evaluate.network_bits(network, *data.test, conditional)
+        return evaluate.score(method, bits, network.count_params())
+
+    scores = [
+        trained(name, model, run, draw=draw),
+        trained("causal convolution", convolution, run.part("convolution"), quiet=True),
+        evaluate.score("histogram of each pixel", evaluate.histogram(data, conditional)),
+        evaluate.score("uniform", np.log2([data.levels])),
+    ]
+    kind = "conditional" if conditional else "unconditional"
+    text = evaluate.table(options.data_set, kind, scores, len(data.test[0]))
+    report = {"kind": kind, "scores": [vars(s) for s in scores]}
+    if conditional:
+        drawn = generate_rows(model, options, options.recognition_samples)
+        report["recognised"] = evaluate.recognised(data, {"samples": drawn, "test": data.test})
+        text += "\nrecognised by a classifier: {samples:.1%} of samples, {test:.1%} of test images"
+        text = text.format(**report["recognised"])
+    print(f"\n{text}")
+    (run.path / "table.txt").write_text(text + "\n")
+    (run.path / "scores.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"\nModel, metrics and pictures are in {run.path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""Which formats there are, and what Keras needs to be told to export models on sets."""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import tempfile
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_sets import validation
+
+
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    """A format of `keras.Model.export`.
+
+    Attributes:
+        file: What it is called in the output folder; "" where it is a folder itself.
+        needs: For every backend that exports it, the packages that this takes.
+        free_sizes: Whether it has free batch and set sizes.
+        half_precision: Whether it takes models that compute in half precision.
+    """
+
+    file: str
+    needs: dict
+    free_sizes: bool = True
+    half_precision: bool = True
+
+
+FORMATS = {
+    "tf_saved_model": _Format("", {"tensorflow": (), "jax": ("tensorflow",)}),
+    "onnx": _Format(
+        "model.onnx",
+        {"tensorflow": ("tf2onnx",), "torch": ("onnx", "onnxruntime")},
+        half_precision=False,
+    ),
+    "openvino": _Format(
+        "model.xml",
+        {"tensorflow": ("openvino",), "torch": ("openvino",)},
+        half_precision=False,
+    ),
+    "litert": _Format("model.tflite", {"tensorflow": ()}, free_sizes=False, half_precision=False),
+    "torch": _Format("model.pt2", {"torch": ()}),
+}
+
+
+def export_model(model, output, format="tf_saved_model", batch_size=None, set_size=None):
+    """Writes a model in a format that other programs serve, without Keras and this package.
+
+    What is served takes the inputs of the model under their names, for the models of
+    `keras_sets.models` these are `"entities"` `(batch, n, features)`, `"mask"` bool
+    `(batch, n)` and perhaps `"weights"` `(batch, n)`. Batch and set sizes are free, unless
+    they are fixed here. Axes of unknown size at the same place in several inputs are of the
+    same size: the mask of a set has the n of its entities.
+
+    | `format` | what is written | exported from the backends |
+    |---|---|---|
+    | `"tf_saved_model"` | a TensorFlow SavedModel, the folder itself | TensorFlow, JAX |
+    | `"onnx"` | `model.onnx` | TensorFlow, torch |
+    | `"openvino"` | `model.xml` and `model.bin` | TensorFlow, torch |
+    | `"litert"` | `model.tflite`, with fixed sizes | TensorFlow |
+    | `"torch"` | `model.pt2`, of `torch.export` | torch |
+
+    A `.keras` file loads on every backend, so that a model of any backend can be had in every
+    format.
+
+    Args:
+        model: A functional `keras.Model`, a built `keras.Sequential`, or the path of a `.keras`
+            file. Layers of your own that the file holds must have been registered, by
+            importing the module that defines them.
+        output: Folder to write, which does not exist or is empty. It appears when all is
+            written; a failure leaves nothing behind.
+        format: One of the names above.
+        batch_size: None, or the one batch size that can be served.
+        set_size: None, or the one set size that can be served.
+
+    Returns:
+        The `pathlib.Path` of what was written: the folder of a SavedModel, else the file.
+
+    Raises:
+        ValueError: If an argument is wrong, or the backend cannot export this model in this
+            format; the message names a way that does.
+        ImportError: If a package is missing.
+
+    Example:
+
+    >>> import keras, keras_sets, pathlib, tempfile
+    >>> model = keras_sets.models.deep_sets(2, 3, layers=1)
+    >>> form = "torch" if keras.config.backend() == "torch" else "tf_saved_model"
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> path = keras_sets.export.export_model(model, folder / "served", format=form)
+    >>> path.exists()
+    True
+    """
+    validation.one_of("format", format, FORMATS)
+    for name, value in (("batch_size", batch_size), ("set_size", set_size)):
+        if value is not None:
+            validation.positive_integer(name, value)
+    output = pathlib.Path(os.path.abspath(output))
+    _check_output(output)
+    _check_backend(format)
+    if not isinstance(model, keras.Model):
+        model = _load(model)
+    inputs = _inputs(model)
+    _check_sizes(format, inputs, batch_size, set_size)
+    _check_precision(format, model)
+    specs = _input_specs(inputs, batch_size, set_size)
+
+    # Next to the output, so that it can be moved there in one step.
+    parent = next(parent for parent in output.parents if parent.is_dir())
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output.name}.") as temporary:
+        written = pathlib.Path(temporary, "export")
+        written.mkdir()
+        try:
+            _write(model, str(written / FORMATS[format].file), format, specs)
+        except Exception as error:
+            raise ValueError(
+                f"Keras could not export model '{model.name}' as {format} from "
+                f"{keras.config.backend()}: {_reason(error)}. {_another_way(format)}"
+            ) from error
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.exists():
+            output.rmdir()
+        os.rename(written, output)
+    return output / FORMATS[format].file
+
+
+def _check_output(output):
+    if output.is_dir():
+        free = not any(output.iterdir())
+    else:
+        free = next(path for path in (output, *output.parents) if path.exists()).is_dir()
+    if not free:
+        raise ValueError(
+            "Received an invalid value for `output`, expected a folder that does not exist or is "
+            f"empty. Received: output={str(output)!r}"
+        )
+
+
+def _check_backend(format):
+    backend = keras.config.backend()
+    needs = FORMATS[format].needs
+    if backend not in needs:
+        raise ValueError(
+            f"`format={format!r}` is not exported from the backend {backend}, only from "
+            f"{' and '.join(needs)}. {_another_way(format)}"
+        )
+    missing = [name for name in needs[backend] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"`format={format!r}` from the backend {backend} needs a package that is not "
+            f"installed: pip install {' '.join(missing)}"
+        )
+
+
+def _another_way(format):
+    backends = [name for name in FORMATS[format].needs if name != keras.config.backend()]
+    if not backends:
+        format, backends = "tf_saved_model", ["tensorflow"]
+    return (
+        "Instead, save the model with `model.save('model.keras')` and run `KERAS_BACKEND="
+        f"{backends[0]} python -m keras_sets.export model.keras --format {format} --output FOLDER`."
+    )
+
+
+def _load(path):
+    expected = "Received an invalid value for `model`, expected a Keras model or the path of a "
+    try:
+        path = os.fspath(path)
+    except TypeError:
+        raise ValueError(f"{expected}.keras file. Received: {type(path).__name__}") from None
+    if not os.path.isfile(path):
+        raise ValueError(f"{expected}.keras file, but there is no such file. Received: {path!r}")
+    if not path.endswith(".keras") or not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{expected}.keras file. This is none, or it is truncated. Received: {path!r}"
+        )
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of many types, by what is wrong with the file
+        raise ValueError(
+            f"{expected}.keras file that Keras can load. Layers that do not come with "
+            "keras_sets must be imported first (on the command line: --import MODULE). "
+            f"Received: {path!r}, {_reason(error)}"
+        ) from error
+
+
+def _reason(error):
+    """What went wrong, in one line of the many that Keras may say."""
+    message = str(error).rpartition("Exception encountered: ")[2].strip()
+    return f"{type(error).__name__}: {message.partition(chr(10))[0]}"
+
+
+def _inputs(model):
+    if isinstance(model, keras.Sequential) and model.built:
+        return model.inputs[0]
+    if hasattr(model, "operations"):
+        return model.input
+    raise ValueError(
+        "Received an invalid value for `model`, expected a functional model or a built "
+        f"Sequential, whose inputs are known. Received: model={model!r}"
+    )
+
+
+def _check_sizes(format, inputs, batch_size, set_size):
+    """Raises a ValueError unless the sizes are those that the format needs and the model has."""
+    free = {i for x in tree.flatten(inputs) for i, size in enumerate(x.shape) if size is None}
+    shapes = [x.shape for x in tree.flatten(inputs)]
+    if set_size is not None and len(free - {0}) != 1:
+        raise ValueError(
+            "Expected a model with one axis of unknown size, beside that of the batch, for "
+            f"`set_size` to fix. Received: set_size={set_size} and inputs of shapes {shapes}"
+        )
+    unknown = {
+        "batch_size": 0 in free and batch_size is None,
+        "set_size": bool(free - {0}) and set_size is None,
+    }
+    if not FORMATS[format].free_sizes and any(unknown.values()):
+        missing = " and ".join(f"`{name}`" for name, value in unknown.items() if value)
+        raise ValueError(
+            f"`format={format!r}` has no free sizes, expected {missing} as well. "
+            f"Received: inputs of shapes {shapes}"
+        )
+
+
+def _check_precision(format, model):
+    half = sorted({layer.compute_dtype for layer in model.layers} & {"bfloat16", "float16"})
+    if half and not FORMATS[format].half_precision:
+        others = [name for name, other in FORMATS.items() if other.half_precision]
+        raise ValueError(
+            f"`format={format!r}` takes models that compute in float32, but model "
+            f"'{model.name}' computes in {' and '.join(half)}. Instead, export it as "
+            f"{' or '.join(others)}, or build it again in float32 and give it the weights."
+        )
+
+
+def _input_specs(inputs, batch_size, set_size):
+    """The inputs with the shape, dtype and served name of each."""
+
+    def spec(path, x):
+        sizes = [batch_size] + [set_size] * (len(x.shape) - 1)
+        shape = [
+            given if size is None else size for size, given in zip(x.shape, sizes, strict=True)
+        ]
+        name = path[-1] if path and isinstance(path[-1], str) else x.name
+        return keras.InputSpec(shape=tuple(shape), dtype=x.dtype, name=name)
+
+    specs = [spec(path, x) for path, x in tree.flatten_with_path(inputs)]
+    return tree.pack_sequence_as(inputs, specs)
+
+
+def _write(model, path, format, specs):
+    backend = keras.config.backend()
+    arguments = {}
+    if format == "tf_saved_model" and backend == "jax":
+        # One symbol an axis: by itself Keras gives the set size of every input another one.
+        # Both platforms: by itself JAX writes for the one that it runs on.
+        arguments["jax2tf_kwargs"] = {
+            "polymorphic_shapes": [tree.map_structure(_symbolic_shape, specs)],
+            "native_serialization_platforms": ("cpu", "cuda"),
+            "with_gradient": False,
+        }
+    elif format == "torch":
+        arguments["dynamic_shapes"] = _torch_dimensions(specs)
+    elif format == "litert":
+        # Nothing beyond what every LiteRT runtime has.
+        arguments["target_spec"] = {"supported_ops": ["TFLITE_BUILTINS"]}
+    with warnings.catch_warnings():
+        # torch warns of every size that it may take for a constant: the answers are checked.
+        warnings.simplefilter("ignore")
+        model.export(path, format=format, verbose=False, input_signature=[specs], **arguments)
+    if (format, backend) in (("tf_saved_model", "jax"), ("onnx", "torch")):
+        _check_answers(model, path, format, specs)
+
+
+def _symbolic_shape(spec):
+    names = ["batch"] + [f"n{axis}" for axis in range(1, len(spec.shape))]
+    sizes = [
+        name if size is None else str(size) for name, size in zip(names, spec.shape, strict=True)
+    ]
+    return f"({', '.join(sizes)})"
+
+
+def _torch_dimensions(specs):
+    import torch
+
+    rank = max(len(spec.shape) for spec in tree.flatten(specs))
+    dims = [torch.export.Dim(f"n{axis}" if axis else "batch") for axis in range(rank)]
+    free = [
+        {axis: dims[axis] for axis, size in enumerate(spec.shape) if size is None}
+        for spec in tree.flatten(specs)
+    ]
+    return [(tree.pack_sequence_as(specs, free),)]
+
+
+def _check_answers(model, path, format, specs):
+    """Raises a ValueError unless the file answers like the model, at sizes unlike the traced ones.
+
+    JAX also writes what TensorFlow cannot run, and a trace of torch may take sizes for constants.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(spec):
+        shape = [size or 2 + axis for axis, size in enumerate(spec.shape)]
+        return rng.uniform(0, 2, shape).astype(spec.dtype)
+
+    inputs = tree.map_structure(draw, specs)
+    if format == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        names = [x.name for x in session.get_inputs()]
+        by_name = {
+            spec.name: x for spec, x in zip(tree.flatten(specs), tree.flatten(inputs), strict=True)
+        }
+        received = session.run(None, {name: by_name[name] for name in names})
+    else:
+        import tensorflow as tf
+
+        served = tf.saved_model.load(path)
+        received = tree.flatten(served.serve(tree.map_structure(tf.constant, inputs)))
+    expected = tree.flatten(model.predict_on_batch(inputs))
+    for y, wanted in zip(received, expected, strict=True):
+        y = np.asarray(y)
+        if y.shape != wanted.shape or not np.allclose(y, wanted, 1e-2, 1e-2, equal_nan=True):
+            raise ValueError("what is served does not answer like the model")

@@ -1,0 +1,1 @@
+"""Searches for hyperparameters of the examples' networks with Keras Tuner."""
