@@ -415,7 +415,7 @@ class TestCommand:
         for line in ("digits, conditional", "causal convolution", "histogram", "uniform"):
             assert line in printed
         model = output / "model.keras"
-        call("--sample", model, "--samples", 2, "--output", tmp_path / "drawn", "--seed", 5)
+        call("--sample", model, "--columns", 2, "--output", tmp_path / "drawn", "--seed", 5)
         with np.load(tmp_path / "drawn" / "samples.npz") as arrays:
             assert arrays["images"].shape == (20, 8, 8, 1)
             assert arrays["rows"].tolist() == np.repeat(np.arange(10), 2).tolist()

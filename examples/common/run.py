@@ -21,7 +21,7 @@ LOG = logging.getLogger("examples")
 # Options that do not change what a run computes up to an epoch.
 FREE_OPTIONS = frozenset(
     "output resume overwrite dry_run cpu devices log_to_stdout tensorboard plot_interval "
-    "time_budget evaluation_tasks test_sets models repeats smoke data_dir name samples "
+    "time_budget evaluation_tasks test_sets models repeats smoke data_dir name columns "
     "recognition_samples temperature top_k max_trials workers".split()
 )
 

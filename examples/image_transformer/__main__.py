@@ -21,7 +21,7 @@ SMOKE = {
     "images": 40,
     "epochs": 2,
     "batch_size": 12,
-    "samples": 2,
+    "columns": 2,
     "recognition_samples": 2,
 }
 
@@ -80,7 +80,7 @@ def parse(arguments=None):
 
     drawing = parser.add_argument_group("drawing")
     drawing.add_argument("--sample", metavar="FILE", help="draw from this .keras file, then exit")
-    drawing.add_argument("--samples", type=integer, default=10, metavar="N", help="images a row")
+    drawing.add_argument("--columns", type=integer, default=10, metavar="N", help="images a row")
     drawing.add_argument(
         "--recognition-samples",
         type=integer,
@@ -166,7 +166,7 @@ def sample(parser, options):
         parser.error(f"argument --sample: {options.sample} holds no image transformer")
     folder = pathlib.Path(options.output or "runs/image_transformer/samples")
     try:
-        images, rows = generate_rows(model, options, options.samples)
+        images, rows = generate_rows(model, options, options.columns)
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -223,7 +223,7 @@ def main(arguments=None):
     convolution = models.build_convolution(options, data, model.count_params())
 
     def draw():
-        drawn, _ = generate_rows(model, options, options.samples)
+        drawn, _ = generate_rows(model, options, options.columns)
         draw_samples(model, drawn, run.path / "samples.png")
         draw_completions(model, options, data, run.path / "completions.png")
 
