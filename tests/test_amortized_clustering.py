@@ -229,11 +229,11 @@ class TestScores:
 
 
 def test_the_network_that_is_shipped():
-    # The README gives 0.870 on 300 tasks, with a standard error of 0.006.
+    # The README gives 0.875 on 1500 tasks, with a standard error of 0.003.
     network = models.load_pretrained("clustering_2d")
     tasks = data.generate_tasks(40, seed=1)
     accuracy = evaluate.score("", tasks, evaluate.network_predictions(network, tasks)).accuracy
-    assert abs(accuracy[0] - 0.870) < 4 * accuracy[1]
+    assert abs(accuracy[0] - 0.875) < 4 * accuracy[1]
 
     with pytest.raises(ValueError, match="expected one of 'clustering_2d'"):
         models.load_pretrained("clustering")
