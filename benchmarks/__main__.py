@@ -13,9 +13,8 @@ from benchmarks.worker import interleaved
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def compare(title, subjects, repeats, reference):
-    """Measures subjects in turns; prints and returns how they compare with a reference."""
-    print(f"\n{title}", flush=True)
+def measure(subjects, repeats):
+    """Seconds of subjects that take turns, after a round that does not count, and their facts."""
     workers = {name: Worker(**subject) for name, subject in subjects.items()}
     try:
         interleaved(workers, 1)
@@ -23,15 +22,27 @@ def compare(title, subjects, repeats, reference):
     finally:
         for worker in workers.values():
             worker.close()
+    return seconds, {name: worker.facts for name, worker in workers.items()}
+
+
+def spread(ratios):
+    """What is reported of ratios within a round: what slows the machine down slows both."""
+    return {
+        "ratio": float(np.median(ratios)),
+        "ratio_quartiles": np.quantile(ratios, [0.25, 0.75]).tolist(),
+    }
+
+
+def compare(title, subjects, repeats, reference):
+    """Measures subjects in turns; prints and returns how they compare with a reference."""
+    print(f"\n{title}", flush=True)
+    seconds, facts = measure(subjects, repeats)
     results = {}
     for name, values in seconds.items():
-        # Ratios within a round, so that what slows the machine down slows both.
-        ratios = seconds[reference] / values
         results[name] = {
-            "ratio": float(np.median(ratios)),
-            "ratio_quartiles": np.quantile(ratios, [0.25, 0.75]).tolist(),
+            **spread(seconds[reference] / values),
             "seconds": float(np.median(values)),
-            **workers[name].facts,
+            **facts[name],
         }
         low, high = results[name]["ratio_quartiles"]
         rate = ""
@@ -99,22 +110,16 @@ def sampling(options):
     results = {}
     for backend in options.backends:
         common = {"subject": "sampling", "backend": backend, **size}
-        workers = {name: Worker(method=name, **common) for name in ("generate", "full_pass")}
-        try:
-            seconds = interleaved(workers, options.repeats)
-        finally:
-            for worker in workers.values():
-                worker.close()
-        ratios = values * seconds["full_pass"] / seconds["generate"]
-        generate, full_pass = (float(np.median(seconds[name])) for name in workers)
-        low, high = np.quantile(ratios, [0.25, 0.75]).tolist()
+        subjects = {name: {"method": name, **common} for name in ("generate", "full_pass")}
+        seconds, facts = measure(subjects, options.repeats)
+        generate, full_pass = (float(np.median(seconds[name])) for name in subjects)
         results[backend] = {
-            "ratio": float(np.median(ratios)),
-            "ratio_quartiles": [low, high],
+            **spread(values * seconds["full_pass"] / seconds["generate"]),
             "generate_seconds": generate,
             "full_pass_seconds": full_pass,
-            **workers["generate"].facts,
+            **facts["generate"],
         }
+        low, high = results[backend]["ratio_quartiles"]
         ratio = f"{results[backend]['ratio']:5.0f}x ({low:.0f} to {high:.0f})"
         print(
             f"  {backend:12} {ratio}  all images {generate:6.2f} s, one pass {full_pass:6.2f} s, "
