@@ -1,7 +1,6 @@
 """Command line of the searches; see `--help`."""
 
 import argparse
-import os
 import sys
 
 from examples.common import options as common
@@ -67,9 +66,7 @@ def parse(arguments=None):
     options, rest = parser.parse_known_args(arguments)
     for name in ("widths", "depths", "iterations"):
         setattr(options, name, sorted(set(getattr(options, name))))
-    if options.cpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-        os.environ["JAX_PLATFORMS"] = "cpu"
+    common.hide_accelerators(options)
     return parser, options, rest
 
 
@@ -118,6 +115,7 @@ def main(arguments=None):
     task = search_spaces.TASKS[options.task]
     shared, meant = shared_arguments(parser, task, options, rest)
     options = argparse.Namespace(**{**meant, **vars(options)})
+    options.free = meant["free"] | {"max_trials", "workers"}
     run = runs.Run("tuning", f"{options.task}-{options.tuner}", options)
     options.overwrite = False
     options.resume = (run.path / "config.json").exists()

@@ -112,7 +112,7 @@ def parse(arguments=None):
     data.add_argument(
         "--evaluation-tasks", type=integer, default=300, help="fresh tasks of the final table"
     )
-    options = common.parse(parser, SMOKE, arguments)
+    options = common.parse(parser, SMOKE, arguments, free=["devices", "evaluation_tasks"])
     if options.entities[0] > options.entities[1]:
         parser.error(f"argument --entities: LEAST is above MOST: {options.entities}")
     if options.tasks < 10:

@@ -42,6 +42,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+# Options of every example that do not change what a run computes up to an epoch.
+FREE = frozenset(
+    "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
+    "smoke".split()
+)
+
+
 def make_parser(task, description, defaults):
     """A parser with the options of every example; the task adds its own.
 
@@ -124,14 +131,25 @@ def make_parser(task, description, defaults):
     return parser
 
 
-def parse(parser, smoke, arguments=None):
-    """Parses the arguments; with `--smoke` the defaults are those of `smoke`."""
+def parse(parser, smoke, arguments=None, free=()):
+    """Parses the arguments; with `--smoke` the defaults are those of `smoke`.
+
+    Args:
+        free: Names of the task's own options that do not change what a run computes up to an
+            epoch. A run that goes on may change these and those in `FREE`: `options.free`.
+    """
     if parser.parse_known_args(arguments)[0].smoke:
         parser.set_defaults(**smoke)
     options = parser.parse_args(arguments)
     if options.resume and options.overwrite:
         parser.error("--resume and --overwrite exclude each other")
+    options.free = FREE.union(free)
+    hide_accelerators(options)
+    return options
+
+
+def hide_accelerators(options):
+    """With `--cpu`, keeps backends that are imported from now on to the processor."""
     if options.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
-    return options

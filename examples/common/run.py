@@ -18,13 +18,6 @@ from keras_sets import callbacks
 
 LOG = logging.getLogger("examples")
 
-# Options that do not change what a run computes up to an epoch.
-FREE_OPTIONS = frozenset(
-    "output resume overwrite dry_run cpu devices log_to_stdout tensorboard plot_interval "
-    "time_budget evaluation_tasks test_sets models repeats smoke data_dir name columns "
-    "recognition_samples temperature top_k max_trials workers".split()
-)
-
 
 def make_optimizer(options, accumulate=1):
     """The optimizer of the options, with gradients clipped to norm 1.
@@ -122,7 +115,7 @@ class Run:
         self.configuration = {
             "task": task,
             "backend": keras.backend.backend(),
-            **{k: v for k, v in sorted(vars(options).items()) if k not in FREE_OPTIONS},
+            **{k: v for k, v in sorted(vars(options).items()) if k not in {*options.free, "free"}},
         }
 
     def prepare(self):

@@ -38,7 +38,7 @@ def parse(arguments=None):
         metavar="N",
         help="digits in the test sets (default: 5 to 95 in steps of 5)",
     )
-    options = common.parse(parser, SMOKE, arguments)
+    options = common.parse(parser, SMOKE, arguments, free=["models", "test_sets"])
     options.models = list(dict.fromkeys(options.models))
     return parser, options
 

@@ -92,7 +92,12 @@ def parse(arguments=None):
     drawing.add_argument(
         "--top-k", type=integer, metavar="K", help="draw from the K likeliest values only"
     )
-    options = common.parse(parser, SMOKE, arguments)
+    options = common.parse(
+        parser,
+        SMOKE,
+        arguments,
+        free=["columns", "data_dir", "name", "recognition_samples", "temperature", "top_k"],
+    )
     if options.name is not None:
         read_name(parser, options)
     if options.batch_size % options.accumulate:
@@ -229,7 +234,7 @@ def main(arguments=None):
 
     def trained(method, network, part, **arguments):
         keras.utils.set_random_seed(options.seed)
-        models.compile_for_images(network, runs.make_optimizer(options, options.accumulate))
+        models.compile_for_images(network, options)
         runs.train(parser, part, network, *images.training_data(options), **arguments)
         bits = evaluate.network_bits(network, *data.test, conditional)
         return evaluate.score(method, bits, network.count_params())

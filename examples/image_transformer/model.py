@@ -82,14 +82,13 @@ def bits_per_dimension(y_true, y_pred):
 
 def compiled(options):
     """The network of the options, ready to train."""
-    optimizer = runs.make_optimizer(options, options.accumulate)
-    return compile_for_images(build(options, data_of(options)), optimizer)
+    return compile_for_images(build(options, data_of(options)), options)
 
 
-def compile_for_images(model, optimizer):
+def compile_for_images(model, options):
     """Cross entropy in nats a value, and its measure in bits."""
     model.compile(
-        optimizer=optimizer,
+        optimizer=runs.make_optimizer(options, options.accumulate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[bits_per_dimension],
     )

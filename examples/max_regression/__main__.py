@@ -32,7 +32,7 @@ def parse(arguments=None):
     data.add_argument(
         "--test-sets", type=integer, default=100000, help="fresh sets of the final table"
     )
-    return parser, common.parse(parser, SMOKE, arguments)
+    return parser, common.parse(parser, SMOKE, arguments, free=["test_sets"])
 
 
 def table(name, error, count):

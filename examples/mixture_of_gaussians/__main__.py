@@ -77,7 +77,7 @@ def parse(arguments=None):
     data.add_argument(
         "--test-sets", type=integer, default=1000, help="fresh sets of the final table"
     )
-    options = common.parse(parser, SMOKE, arguments)
+    options = common.parse(parser, SMOKE, arguments, free=["test_sets"])
     if options.points[0] > options.points[1]:
         parser.error(f"argument --points: LEAST is above MOST: {options.points}")
     if options.test_sets < 2:

@@ -74,7 +74,7 @@ def parse(arguments=None):
     task.add_argument("--steps", type=integer, default=100, help="fresh batches in an epoch")
     task.add_argument("--validation-sets", type=integer, default=256, help="sets that validate")
     task.add_argument("--test-sets", type=integer, default=1024, help="fresh sets of the figures")
-    options = common.parse(parser, SMOKE, arguments)
+    options = common.parse(parser, SMOKE, arguments, free=["repeats", "test_sets"])
     if options.test_sets < 2:
         parser.error("argument --test-sets: a standard error needs 2 sets, received 1")
     options.figure = SAME_RUN.get(options.figure, options.figure)

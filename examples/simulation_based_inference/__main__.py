@@ -40,7 +40,7 @@ def parse(arguments=None):
     parser.add_argument("--samples", type=integer, default=1000, help="of each posterior")
     # A run of other examples can be resumed; BayesFlow's own training is not.
     parser.set_defaults(resume=False, log_to_stdout=False)
-    options = common.parse(parser, SMOKE, arguments)
+    options = common.parse(parser, SMOKE, arguments, free=["test_sets"])
     if options.evaluate is not None and not pathlib.Path(options.evaluate).is_file():
         parser.error(f"argument --evaluate: there is no file {options.evaluate}")
     if importlib.util.find_spec("bayesflow") is None:

@@ -51,7 +51,7 @@ def parse(arguments=None):
     )
     data.add_argument("--validation-sets", type=integer, default=300, help="sets that validate")
     data.add_argument("--test-sets", type=integer, default=3000, help="sets of the table")
-    options = common.parse(parser, SMOKE, arguments)
+    options = common.parse(parser, SMOKE, arguments, free=["models", "repeats", "test_sets"])
     options.models = list(dict.fromkeys(options.models))
     options.sizes = sorted(set(options.sizes))
     return parser, options
