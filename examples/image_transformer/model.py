@@ -20,6 +20,7 @@ def build(options, data):
         hidden_units=options.hidden,
         iterations=options.iterations,
         learned_locations=options.learned_locations,
+        neighborhood=options.neighborhood,
         activation=options.activation,
         levels=data.levels,
         dropout=options.dropout,
