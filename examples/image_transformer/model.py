@@ -11,6 +11,10 @@ from keras_sets import models
 from keras_sets.models.image_transformer import ImageEmbedding
 
 
+# Whatever the image transformer needs: the convolution suffers from more.
+CONVOLUTION_DROPOUT = 0.1
+
+
 def build(options, data):
     """The image transformer of the options for a data set."""
     return models.swarm_image_transformer(
@@ -68,7 +72,7 @@ def _convolution(options, data, width, depth):
             name=f"convolution_{i}",
         )(x)
         if options.dropout:
-            x = keras.layers.SpatialDropout1D(options.dropout)(x)
+            x = keras.layers.SpatialDropout1D(min(options.dropout, CONVOLUTION_DROPOUT))(x)
     x = keras.layers.Dense(data.levels, name="output")(x)
     x = keras.layers.Reshape((*data.shape, data.levels))(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)

@@ -70,7 +70,7 @@ class ImageEmbedding(keras.layers.Layer):
         neighbors = self.sources.shape[1] - 1
         self.neighbors = None
         if neighbors:
-            self.neighbors = add("neighbors", neighbors, self.levels, initializer=random_waves)
+            self.neighbors = add("neighbors", neighbors, self.levels, initializer=small_waves)
         self.locations = add("locations", height, width) if self.learned_locations else None
         self.channels = add("channels", channels) if channels > 1 else None
         self.labels = None if self.classes is None else add("classes", self.classes)
@@ -172,6 +172,11 @@ def random_waves(shape, dtype=None):
     # Periods and phases.
     drawn = keras.random.uniform((2, *tables, 1, units), maxval=2.0, dtype=dtype)
     return math.sqrt(2) * ops.cos(math.pi * (2 * drawn[0] * ops.cast(values, dtype) + drawn[1]))
+
+
+def small_waves(shape, dtype=None):
+    """First vectors of the values of neighbors: so small that few images fit no chance waves."""
+    return 0.2 * random_waves(shape, dtype)
 
 
 def _check_range(name, values, count):
