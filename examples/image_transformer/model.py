@@ -1,5 +1,6 @@
 """The networks of the example, and what they are trained for."""
 
+import bisect
 import math
 
 import keras
@@ -9,7 +10,6 @@ from examples.common import run as runs
 from examples.image_transformer.data import data_of
 from keras_sets import models
 from keras_sets.models.image_transformer import ImageEmbedding
-
 
 # Whatever the image transformer needs: the convolution suffers from more.
 CONVOLUTION_DROPOUT = 0.1
@@ -40,12 +40,11 @@ def build_convolution(options, data, size):
     """
     places = math.prod(data.shape)
     depth = max(1, math.ceil(math.log2((places + 1) / 2)))
-    width, network = 4, None
-    while True:
-        wider = _convolution(options, data, width, depth)
-        if network is not None and wider.count_params() > size:
-            return network
-        network, width = wider, math.ceil(1.05 * width)
+    widths = range(1, math.isqrt(size))
+    width = bisect.bisect(
+        widths, size, key=lambda width: _convolution(options, data, width, depth).count_params()
+    )
+    return _convolution(options, data, max(1, width), depth)
 
 
 def _convolution(options, data, width, depth):
