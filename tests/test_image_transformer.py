@@ -11,6 +11,7 @@ from scipy import special
 from scipy import stats
 from sklearn.datasets import load_digits
 
+from examples.common import run as runs
 from examples.image_transformer import __main__ as command
 from examples.image_transformer import data
 from examples.image_transformer import evaluate
@@ -439,6 +440,14 @@ def test_the_network_that_is_shipped(folder):
 
 def call(*arguments):
     command.main([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weight_decay(optimizer):
+    options = ["--optimizer", optimizer, "--learning-rate", "0.1", "--weight-decay", "0.5"]
+    weight = keras.Variable(np.ones((3, 4)))
+    runs.make_optimizer(command.parse(options)[1]).apply([ops.zeros((3, 4))], [weight])
+    np.testing.assert_allclose(ops.convert_to_numpy(weight), 0.95, rtol=1e-6)
 
 
 FILES = (
