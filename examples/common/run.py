@@ -14,6 +14,7 @@ import time
 import keras
 import numpy as np
 
+from examples.common.datasets import Ahead
 from keras_sets import callbacks
 
 LOG = logging.getLogger("examples")
@@ -362,6 +363,7 @@ class Training:
             LOG.info("resumed after epoch %d", done)
             if not self.quiet:
                 print(f"Resuming after epoch {done}.", flush=True)
+        data = Ahead(data)
         # Keras may tell a dataset of more epoch ends than there are epochs.
         order = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: data.start_at(epoch)

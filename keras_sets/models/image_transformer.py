@@ -214,7 +214,7 @@ def swarm_image_transformer(
     activation="relu",
     levels=256,
     dropout=0.0,
-    unroll=True,
+    unroll=None,
     remat=False,
     name="swarm_image_transformer",
 ):
