@@ -445,7 +445,7 @@ def call(*arguments):
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_weight_decay(optimizer):
     options = ["--optimizer", optimizer, "--learning-rate", "0.1", "--weight-decay", "0.5"]
-    weight = keras.Variable(np.ones((3, 4)))
+    weight = keras.Variable(np.ones((3, 4)), dtype="float32")
     runs.make_optimizer(command.parse(options)[1]).apply([ops.zeros((3, 4))], [weight])
     np.testing.assert_allclose(ops.convert_to_numpy(weight), 0.95, rtol=1e-6)
 
