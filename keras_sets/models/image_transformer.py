@@ -105,7 +105,9 @@ class ImageEmbedding(keras.layers.Layer):
         Returns:
             `(batch, ..., units)`.
         """
-        values = ops.take(values, sources, axis=1)
+        # Along the first axis, and axes counted from it: torch exports nothing else to ONNX.
+        values = ops.take(ops.transpose(values), sources, axis=0)
+        values = ops.moveaxis(values, len(sources.shape), 0)
         tables = ops.expand_dims(ops.cast(self.values, self.compute_dtype), 0)
         if self.neighbors is not None:
             neighbors = ops.cast(self.neighbors, self.compute_dtype)
