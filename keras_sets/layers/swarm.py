@@ -275,11 +275,10 @@ class Swarm(SetLayer):
         self, index, h, c, inputs_gates, recurrent_kernel, pooled_kernel, present, weights, keep
     ):
         """One iteration after the first."""
-        # Sums are made in place: torch then needs no memory for every one.
-        gates = set_ops.linear(h, recurrent_kernel)
+        gates = set_ops.add_to(set_ops.linear(h, recurrent_kernel), inputs_gates)
         if self.context != "static":
-            gates += set_ops.linear(self._pooled(h, present, weights), pooled_kernel)
-        gates += inputs_gates
+            pooled = self._pooled(h, present, weights)
+            gates = set_ops.add_to(gates, set_ops.linear(pooled, pooled_kernel))
         h, c = set_ops.recompute_cheaply(self.cell.update, gates, c)
         return self._drop(h, keep, index), c
 

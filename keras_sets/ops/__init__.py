@@ -11,6 +11,7 @@ from keras_sets.ops.graph import reduce_edges
 from keras_sets.ops.graph import zero_absent_edges
 from keras_sets.ops.groups import orbit_linear
 from keras_sets.ops.groups import orbit_sums
+from keras_sets.ops.linear import add_to
 from keras_sets.ops.linear import linear
 from keras_sets.ops.linear import lstm_update
 from keras_sets.ops.loops import loop_is_faster
@@ -52,6 +53,7 @@ from keras_sets.ops.pooling import zero_absent
 
 __all__ = [
     "accumulation_dtype",
+    "add_to",
     "causal_mean_state",
     "class_overlap",
     "deal_out_maps",

@@ -1,5 +1,6 @@
 """Matrix products and gate arithmetic shared by the layers."""
 
+from keras import backend
 from keras import distribution
 from keras import ops
 
@@ -22,6 +23,16 @@ def _entities_may_be_sharded():
     """Merged with the batch, a sharded set axis would be gathered on every device."""
     current = distribution.distribution()
     return current is not None and not isinstance(current, distribution.DataParallel)
+
+
+def add_to(total, x):
+    """`total + x` for a fresh `total` of the result's shape, in its memory where that helps.
+
+    On torch it does, except in training: there a sum in place of a view is recorded as copies.
+    """
+    if backend.backend() == "torch" and not total.requires_grad:
+        return total.add_(x)
+    return total + x
 
 
 def lstm_update(gates, cell_state, activation, recurrent_activation):
