@@ -254,9 +254,10 @@ class TestCommand:
         for line in ("EM from k-means", "oracle, the true mixture", "published: ISAB(32) + PMA"):
             assert line in printed
         scores = json.loads((output / "scores.json").read_text())
-        network, fitted, oracle = scores
+        network, further, fitted, oracle = scores
+        assert further["method"].endswith("3 iterations") and further["ll0"] != network["ll0"]
         assert oracle["gap"] == [0, 0]
-        for score in (network, fitted):
+        for score in (network, further, fitted):
             assert score["gap"][0] == pytest.approx(oracle["ll0"][0] - score["ll0"][0])
         assert network["ll1"][0] > network["ll0"][0]
         model = keras.models.load_model(output / "model.keras")

@@ -11,10 +11,11 @@ from keras_sets.models.slot_refinement import SlotRefinement
 PARAMETERS = 1 + 2 * DIMENSIONS
 
 
-def build(options):
+def build(options, slot_iterations=None):
     """The network of `options`, from points `(batch, n, 2)` to `(batch, components, 5)`.
 
-    The outputs are the parameters of `keras_sets.losses.GaussianMixtureLoss`.
+    The outputs are the parameters of `keras_sets.losses.GaussianMixtureLoss`. The slots have
+    `options.iterations`, or as many as are given: they share their weights.
     """
     points = keras.Input((None, DIMENSIONS), name="entities")
     mask = keras.Input((None,), dtype="bool", name="mask")
@@ -36,9 +37,8 @@ def build(options):
             slots
         )
         if options.decoder == "slots":
-            slots = SlotRefinement(options.iterations, options.heads, name="slots")(
-                slots, x, points, mask
-            )
+            iterations = slot_iterations or options.iterations
+            slots = SlotRefinement(iterations, options.heads, name="slots")(slots, x, points, mask)
         outputs = keras.layers.Dense(PARAMETERS, **output)(slots)
     return keras.Model({"entities": points, "mask": mask}, outputs, name="mixture_of_gaussians")
 
