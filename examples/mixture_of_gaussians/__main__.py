@@ -16,9 +16,9 @@ MODELS = (
 DEFAULTS = {
     "epochs": 100,
     "batch_size": 10,
-    "optimizer": "adam",
-    "learning_rate": 0.001,
-    "schedule": "step",
+    "optimizer": "muon",
+    "learning_rate": 0.003,
+    "schedule": "cosine",
     # Only when all earlier epochs were better.
     "backtracking_horizon": 0.99,
 }
