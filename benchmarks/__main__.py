@@ -17,7 +17,8 @@ def measure(subjects, repeats):
     """Seconds of subjects that take turns, after a round that does not count, and their facts."""
     workers = {name: Worker(**subject) for name, subject in subjects.items()}
     try:
-        interleaved(workers, 1)
+        if repeats:
+            interleaved(workers, 1)
         seconds = interleaved(workers, repeats)
     finally:
         for worker in workers.values():
@@ -129,7 +130,162 @@ def sampling(options):
     return results
 
 
-COMMANDS = {"layers": layers, "sampling": sampling}
+def training(options):
+    """Does an epoch wait for its data, what does memory cost, does half precision pay?"""
+    results = {}
+    print("\nAn epoch of the clustering example: speed with batches made on the way over batches")
+    print("that are there, steps, and programs that were compiled for it", flush=True)
+    for backend in options.backends:
+        subjects = {
+            name: {"subject": "epoch", "backend": backend, "warm_up": 1, "held": name == "held"}
+            for name in ("made on the way", "held")
+        }
+        seconds, facts = measure(subjects, options.repeats)
+        way = spread(seconds["held"] / seconds["made on the way"])
+        results[f"epoch, {backend}"] = {**way, **facts["made on the way"]}
+        low, high = way["ratio_quartiles"]
+        facts = facts["made on the way"]
+        programs = "no" if facts["programs"] is None else facts["programs"]
+        print(
+            f"  {backend:12} {way['ratio']:5.2f}x ({low:.2f} to {high:.2f})"
+            f"  {facts['steps']} steps, {programs} programs",
+            flush=True,
+        )
+    size = {
+        "subject": "network",
+        "layer": "swarm",
+        "sets": options.sets or 10,
+        "hidden": options.hidden or 128,
+    }
+    print(
+        "\nMemory of a training step in MiB (what it adds to the peak of the process); with remat:"
+    )
+    print("memory, and speed over without", flush=True)
+    points, iterations = options.points or 1000, options.iterations
+    for sizes in ((points, iterations), (points, 4 * iterations), (4 * points, iterations)):
+        common = {**size, "points": sizes[0], "iterations": sizes[1]}
+        for backend in options.backends:
+            subjects = {
+                name: {**common, "backend": backend, "remat": name == "remat"}
+                for name in ("plain", "remat")
+            }
+            seconds, facts = measure(subjects, max(1, options.repeats // 3))
+            way = spread(seconds["plain"] / seconds["remat"])
+            name = f"{sizes[0]:,} points, {sizes[1]} iterations, {backend}"
+            memory = {key: facts[key]["memory_mib"] for key in subjects}
+            results[f"memory, {name}"] = {**way, **memory}
+            print(
+                f"  {name:44} {memory['plain']:6.0f}  with remat {memory['remat']:6.0f},"
+                f" {way['ratio']:5.2f}x",
+                flush=True,
+            )
+    print("\nSpeed of a training step in mixed_bfloat16 over float32, and the two losses")
+    print(f"(matrix units for bfloat16: {'yes' if has_bfloat16_units() else 'no'})", flush=True)
+    for backend in options.backends:
+        common = {**size, "points": points, "iterations": iterations, "backend": backend}
+        subjects = {name: {**common, "policy": name} for name in ("float32", "mixed_bfloat16")}
+        seconds, facts = measure(subjects, options.repeats)
+        way = spread(seconds["float32"] / seconds["mixed_bfloat16"])
+        losses = {name: facts[name]["loss"] for name in subjects}
+        results[f"mixed_bfloat16, {backend}"] = {**way, **losses}
+        print(
+            f"  {backend:12} {way['ratio']:5.2f}x  {losses['float32']:.4f}, "
+            f"{losses['mixed_bfloat16']:.4f}",
+            flush=True,
+        )
+    return results
+
+
+def has_bfloat16_units():
+    """Whether the processor multiplies matrices in bfloat16 (AMX)."""
+    try:
+        return "amx_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def data(options):
+    """Clustering tasks, drawn all at once against one at a time with SciPy."""
+    count = options.sets or 10_000
+    few = max(1, count // 20)
+    subjects = {
+        "together": {"subject": "tasks", "method": "together", "count": count},
+        "one_by_one": {"subject": "tasks", "method": "one_by_one", "count": few},
+    }
+    seconds, _ = measure(
+        {name: {**s, "warm_up": 1} for name, s in subjects.items()}, options.repeats
+    )
+    each = {name: 1000 * seconds[name] / subjects[name]["count"] for name in subjects}
+    way = spread(each["one_by_one"] / each["together"])
+    low, high = way["ratio_quartiles"]
+    medians = {name: float(np.median(each[name])) for name in each}
+    print(
+        f"\n{count:,} clustering tasks together: {way['ratio']:.1f}x ({low:.1f} to {high:.1f}) the "
+        f"speed of one at a time with SciPy, {medians['together']:.3f} against "
+        f"{medians['one_by_one']:.3f} ms a task"
+    )
+    return {**way, "milliseconds": medians}
+
+
+LINEAR = (
+    "Swarm",
+    "Swarm, causal",
+    "Swarm, pooling maps",
+    "PermutationEquivariantDense",
+    "DSSDense",
+    "SetNormalization",
+    "InducedSetAttentionBlock",
+    "PoolingByMultiheadAttention",
+    "MeanPooling",
+    "SumPooling",
+    "MaxPooling",
+    "LogSumExpPooling",
+    "CausalMeanPooling",
+    "PoolingMaps",
+)
+
+
+def scaling(options):
+    """Inference against the size of a set: is the cost linear, and the memory constant?"""
+    most = options.points or 1_000_000
+    sizes = [most // 1000, most // 100, most // 10, most]
+    results = {}
+    print("\nInference with one set, milliseconds for " + ", ".join(f"{n:,}" for n in sizes))
+    print("entities; exponent of the cost: slope of the line through all, and of the last two")
+    for backend in options.backends:
+        for name in LINEAR:
+            subjects = {
+                str(n): {"subject": "layer", "backend": backend, "name": name, "entities": n}
+                for n in sizes
+            }
+            seconds, _ = measure(subjects, max(1, options.repeats // 3))
+            medians = [float(np.median(seconds[str(n)])) for n in sizes]
+            logs = np.log(sizes), np.log(medians)
+            slope = float(np.polyfit(*logs, 1)[0])
+            last = float(np.diff(logs[1])[-1] / np.diff(logs[0])[-1])
+            results[f"{name}, {backend}"] = {"exponent": slope, "last": last, "seconds": medians}
+            times = "".join(f"{1000 * value:10.1f}" for value in medians)
+            print(f"  {name + ', ' + backend:42}{times}  {slope:5.2f} {last:5.2f}", flush=True)
+    entities = 10 * most
+    print(
+        f"\nSwarm of {entities:,} entities, in chunks of 100,000: MiB that inference adds",
+        flush=True,
+    )
+    for backend in options.backends:
+        subject = {"subject": "chunks", "backend": backend, "entities": entities, "warm_up": 1}
+        _, facts = measure({"chunks": subject}, 0)
+        results[f"chunks, {backend}"] = facts["chunks"]["memory_mib"]
+        print(f"  {backend:12} {facts['chunks']['memory_mib']:.0f}", flush=True)
+    return results
+
+
+COMMANDS = {
+    "layers": layers,
+    "training": training,
+    "sampling": sampling,
+    "data": data,
+    "scaling": scaling,
+}
 
 
 def main(arguments=None):
@@ -141,8 +297,10 @@ def main(arguments=None):
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--repeats", type=int, default=9, help="turns of every subject")
-    parser.add_argument("--sets", type=int, help="default: 10, or 4 with causal pooling; 12 images")
-    parser.add_argument("--points", type=int, help="default: 1000, or 784")
+    parser.add_argument(
+        "--sets", type=int, help="default: 10, or 4 with causal pooling; 12 images; 10,000 tasks"
+    )
+    parser.add_argument("--points", type=int, help="default: 1000, or 784; 1,000,000 for scaling")
     parser.add_argument("--hidden", type=int, help="default: 128, or 256")
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument(

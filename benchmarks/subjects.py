@@ -50,6 +50,7 @@ def network(
     causal=False,
     training=True,
     policy="float32",
+    remat=False,
 ):
     """A Keras model of one layer: `swarm`, `lstm` or `isab`, and its projection to classes."""
     import keras
@@ -64,6 +65,7 @@ def network(
             hidden_units=hidden,
             iterations=iterations,
             pooling="causal" if causal else "mean",
+            remat=remat,
         )(inputs)
     elif layer == "lstm":
         x = keras.layers.LSTM(hidden, return_sequences=True)(inputs)
@@ -78,13 +80,142 @@ def network(
     x, y = _data(sets, points, features)
 
     def train():
-        return float(np.asarray(model.train_on_batch(x, y)))
+        return {"loss": float(np.asarray(model.train_on_batch(x, y)))}
 
     def infer():
-        return model.predict_on_batch(x)
+        model.predict_on_batch(x)
 
     facts = {"version": keras.version(), "parameters": model.count_params()}
     return train if training else infer, facts
+
+
+def layer(name, entities, sets=1, features=16):
+    """Inference with a layer of the package: one set, or `sets`, of many entities."""
+    import keras
+
+    from keras_sets import layers
+
+    made = {
+        "Swarm": lambda: layers.Swarm(features, iterations=3),
+        "Swarm, causal": lambda: layers.Swarm(features, iterations=3, pooling="causal"),
+        "Swarm, pooling maps": lambda: layers.Swarm(
+            features, iterations=3, pooling=layers.PoolingMaps(4)
+        ),
+        "PermutationEquivariantDense": lambda: layers.PermutationEquivariantDense(features),
+        "DSSDense": lambda: layers.DSSDense(features),
+        "MeanPooling": layers.MeanPooling,
+        "SumPooling": layers.SumPooling,
+        "MaxPooling": layers.MaxPooling,
+        "LogSumExpPooling": layers.LogSumExpPooling,
+        "CausalMeanPooling": layers.CausalMeanPooling,
+        "PoolingMaps": lambda: layers.PoolingMaps(4),
+        "SetNormalization": layers.SetNormalization,
+        "InducedSetAttentionBlock": lambda: layers.InducedSetAttentionBlock(features, 4, 16),
+        "PoolingByMultiheadAttention": lambda: layers.PoolingByMultiheadAttention(features, 4),
+    }[name]()
+    inputs = keras.Input((entities, features))
+    model = keras.Model(inputs, made(inputs))
+    x = _data(sets, entities, features)[0]
+
+    def step():
+        model.predict_on_batch(x)
+
+    return step, {}
+
+
+def chunks(entities, chunk=100_000, hidden=32, iterations=3):
+    """Inference with a `Swarm` for one set that is never in memory as a whole."""
+    import keras_sets
+
+    model = keras_sets.models.swarm(2, CLASSES, hidden_units=hidden, iterations=iterations)
+
+    def parts():
+        for start in range(0, entities, chunk):
+            rng = np.random.default_rng(start)
+            yield rng.normal(size=(1, min(chunk, entities - start), 2)).astype("float32")
+
+    def step():
+        seen = sum(y.shape[1] for y in keras_sets.models.predict_in_chunks(model, parts))
+        assert seen == entities
+
+    return step, {}
+
+
+def tasks(method, count):
+    """Clustering tasks: drawn all at once, or one at a time with SciPy."""
+    from examples.amortized_clustering.data import generate_tasks
+
+    def together():
+        generate_tasks(count)
+
+    def one_by_one():
+        from scipy import stats
+
+        rng = np.random.default_rng(0)
+        for _ in range(count):
+            clusters, size = rng.integers(3, 11), rng.integers(100, 1001)
+            counts = rng.multinomial(size, np.full(clusters, 1 / clusters))
+            means = rng.normal(size=(clusters, 2))
+            covariances = stats.invwishart.rvs(4, 0.05 * np.eye(2), size=clusters, random_state=rng)
+            points = np.concatenate(
+                [
+                    stats.multivariate_normal.rvs(mean, covariance, n, random_state=rng).reshape(
+                        n, 2
+                    )
+                    for mean, covariance, n in zip(means, covariances, counts, strict=True)
+                ]
+            )
+            order = rng.permutation(size)
+            points, _ = points[order], np.repeat(np.arange(clusters), counts)[order]
+
+    return {"together": together, "one_by_one": one_by_one}[method], {"tasks": count}
+
+
+def epoch(held, tasks=400, hidden=128, iterations=10):
+    """An epoch of the clustering example, its batches made on the way or `held` ready."""
+    import keras
+
+    from examples.amortized_clustering import data
+    from examples.amortized_clustering import model
+    from examples.amortized_clustering.__main__ import parse
+    from examples.common.datasets import Ahead
+
+    arguments = ["--tasks", tasks, "--hidden", hidden, "--iterations", iterations]
+    options = parse([str(argument) for argument in arguments])[1]
+    network = model.compiled(options)
+    training = data.training_data(options)[0]
+    if held:
+        batches = [training[i] for i in range(len(training))]
+
+        class Held(keras.utils.PyDataset):
+            def __len__(self):
+                return len(batches)
+
+            def __getitem__(self, index):
+                return batches[index]
+
+        dataset = Held()
+    else:
+        dataset = Ahead(training)
+
+    # What is compiled is traced first, once for each program.
+    traces, compute_loss = [], network.compute_loss
+
+    def counted(*arguments, **options):
+        traces.append(1)
+        return compute_loss(*arguments, **options)
+
+    network.compute_loss = counted
+
+    def step():
+        network.fit(dataset, shuffle=False, verbose=0)
+        eager = keras.config.backend() == "torch"
+        return {
+            "steps": len(batches if held else training),
+            "programs": None if eager else len(traces),
+        }
+
+    return step, {}
 
 
 def sampling(method, images, side, hidden, iterations, policy="float32"):

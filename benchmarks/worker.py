@@ -1,12 +1,13 @@
 """One subject of a benchmark in a process of its own.
 
-The process sets its subject up, writes `ready`, and then measures whenever it is told to:
-for a line with a number of steps it writes the seconds of a step. So subjects on several
-backends take turns within one run.
+The process sets its subject up, writes its facts, and then measures whenever it is told to:
+for a line with a number of steps it writes the seconds of a step, and what the last step
+returned if that is a dict. So subjects on several backends take turns within one run.
 """
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -20,15 +21,20 @@ class Worker:
     Args:
         subject: Name of a function of `benchmarks.subjects`.
         backend: Keras backend, or None.
+        warm_up: Steps before the first that is measured.
         options: Keyword arguments of the function, as JSON can hold them.
+
+    Attributes:
+        facts: What the subject says of itself, with `memory_mib`, by which the first steps
+            raised the peak of the memory of the process (None where that cannot be known).
     """
 
-    def __init__(self, subject, backend=None, **options):
+    def __init__(self, subject, backend=None, warm_up=3, **options):
         environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
         if backend is not None:
             environment["KERAS_BACKEND"] = backend
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", subject, json.dumps(options)],
+            [sys.executable, "-m", "benchmarks.worker", subject, str(warm_up), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -46,7 +52,9 @@ class Worker:
         """Seconds of one step, the mean over `steps`."""
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
-        return float(self._answer())
+        answer = json.loads(self._answer())
+        self.facts.update(answer["facts"])
+        return answer["seconds"]
 
     def close(self):
         self._process.stdin.close()
@@ -62,22 +70,38 @@ def interleaved(workers, repeats, steps=1):
     return {name: np.array(values) for name, values in seconds.items()}
 
 
+def memory_mib(field="VmRSS"):
+    """Memory of this process, now or (`"VmHWM"`) at its peak since it was last asked for now."""
+    try:
+        if field == "VmRSS":
+            pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
 def main():
     from benchmarks import subjects
 
     # What libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    step, facts = getattr(subjects, sys.argv[1])(**json.loads(sys.argv[2]))
-    for _ in range(3):
+    step, facts = getattr(subjects, sys.argv[1])(**json.loads(sys.argv[3]))
+    before = memory_mib()
+    for _ in range(int(sys.argv[2])):
         step()
+    peak = memory_mib("VmHWM")
+    facts["memory_mib"] = None if peak is None else peak - before
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:
         count = int(line)
         start = time.perf_counter()
         for _ in range(count):
-            step()
-        print((time.perf_counter() - start) / count, file=answers, flush=True)
+            result = step()
+        seconds = (time.perf_counter() - start) / count
+        answer = {"seconds": seconds, "facts": result if isinstance(result, dict) else {}}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

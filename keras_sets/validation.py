@@ -14,6 +14,16 @@ def positive_integer(name, value):
     return int(value)
 
 
+def non_negative_integer(name, value):
+    """`value` as int, 0 allowed."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(
+            f"Received an invalid value for `{name}`, expected a non-negative integer. "
+            f"Received: {name}={value!r}"
+        )
+    return int(value)
+
+
 def positive_number(name, value):
     """`value` as float, or a ValueError that names the argument."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:

@@ -11,6 +11,7 @@ from scipy import special
 from scipy import stats
 from sklearn.datasets import load_digits
 
+from examples.common import run as runs
 from examples.image_transformer import __main__ as command
 from examples.image_transformer import data
 from examples.image_transformer import evaluate
@@ -52,8 +53,9 @@ class TestModel:
         assert model.count_params() == parameters
         assert model.output_shape == (None, *shape, 256)
 
-    def test_embedding(self):
-        layer = image_transformer.ImageEmbedding(8, LEVELS, classes=5)
+    @pytest.mark.parametrize("neighborhood", [0, 1, 2])
+    def test_embedding(self, neighborhood):
+        layer = image_transformer.ImageEmbedding(8, LEVELS, classes=5, neighborhood=neighborhood)
         images, labels = some_images(), np.array([4, 0, 2])
         x = ops.convert_to_numpy(layer(images, labels)).reshape(3, -1, 8)
         values, channels, classes = (
@@ -65,11 +67,31 @@ class TestModel:
                 expected = locations[row, column] + channels[channel] + classes[labels[b]]
                 if t > 0:
                     expected = expected + values[image.ravel()[t - 1]]
+                for i, (rows, columns, channels_) in enumerate(NEIGHBORS[neighborhood]):
+                    near = row + rows, column + columns, channel + channels_
+                    if min(near) >= 0 and all(np.less(near, SHAPE)):
+                        neighbors = ops.convert_to_numpy(layer.neighbors)
+                        expected = expected + neighbors[i, image[near]]
                 np.testing.assert_allclose(x[b, t], expected, atol=1e-5)
 
+    def test_files_from_before_there_were_neighborhoods(self):
+        config = image_transformer.ImageEmbedding(8, neighborhood=2).get_config()
+        assert image_transformer.ImageEmbedding.from_config(config).neighborhood == 2
+        del config["neighborhood"]
+        assert image_transformer.ImageEmbedding.from_config(config).neighborhood == 0
+
+    def test_a_neighborhood_adds_its_embeddings_only(self):
+        weights = [
+            {w.path: w.shape for w in small(neighborhood=radius).weights} for radius in (0, 2)
+        ]
+        (path,) = weights[1].keys() - weights[0].keys()
+        assert weights[1].pop(path) == (2 * 2 * 3 + 1, LEVELS, 8)
+        assert weights[0] == weights[1]
+
+    @pytest.mark.parametrize("neighborhood", [0, 2])
     @pytest.mark.parametrize("layers", [1, 2])
-    def test_logits_depend_on_what_came_before_only(self, layers):
-        model = small(layers=layers)
+    def test_logits_depend_on_what_came_before_only(self, layers, neighborhood):
+        model = small(layers=layers, neighborhood=neighborhood)
         images = some_images(1)
         before = model.predict_on_batch(images).reshape(-1, LEVELS)
         for t in (0, 9, 22):
@@ -103,6 +125,8 @@ class TestModel:
             ({"classes": 0}, "`classes`, expected a positive integer"),
             ({"layers": 1.5}, "`layers`, expected a positive integer"),
             ({"levels": -1}, "`levels`, expected a positive integer"),
+            ({"neighborhood": -1}, "`neighborhood`, expected a non-negative integer"),
+            ({"neighborhood": 0.5}, "`neighborhood`, expected a non-negative integer"),
         ],
     )
     def test_bad_arguments(self, arguments, message):
@@ -124,20 +148,28 @@ def teacher_forced(model, images, labels=None):
     stream = image_transformer._Stream(model)
     embedding = stream.embedding
     same = 0.0 if labels is None else embedding.of_labels(labels)
-    before, *states = stream.start(len(images))
-    logits = []
-    places = embedding.of_places()
-    for t, value in enumerate(images.reshape(len(images), -1).T):
-        y, states = stream.logits(before + places[t] + same, states)
+    states, logits = stream.start(len(images)), []
+    values, places = ops.convert_to_numpy(embedding.flat(images)), embedding.of_places()
+    for t, sources in enumerate(embedding.sources):
+        # As in the loop, where what comes later is not there yet.
+        known = np.where(np.arange(values.shape[1]) < t, values, -1)
+        known[:, -1] = values[:, -1]
+        earlier = embedding.of_earlier(ops.convert_to_tensor(known), sources)
+        y, states = stream.logits(earlier + places[t] + same, states)
         logits.append(ops.convert_to_numpy(y))
-        before = embedding.of_values(value)
     return np.stack(logits, axis=1)
 
 
 class TestGenerate:
     @pytest.mark.parametrize(
         "options",
-        [{}, {"layers": 2, "classes": 3}, {"learned_locations": True, "activation": "elu"}],
+        [
+            {},
+            {"layers": 2, "classes": 3},
+            {"learned_locations": True, "activation": "elu"},
+            {"neighborhood": 1},
+            {"neighborhood": 2, "layers": 2, "classes": 3},
+        ],
     )
     def test_streaming_equals_the_whole(self, options):
         model = with_weights(small(iterations=3, **options))
@@ -200,22 +232,29 @@ class TestGenerate:
             if temperature == 2.0:
                 assert stats.chisquare(counts[p > 0], None).pvalue < 1e-3  # a test that can fail
 
-    def test_the_likeliest_values(self):
-        model = with_weights(small(classes=2))
+    @pytest.mark.parametrize("neighborhood", [0, 2])
+    def test_the_likeliest_values(self, neighborhood):
+        # What the loop draws is what all places at once find likeliest.
+        model = with_weights(small(classes=2, neighborhood=neighborhood), scale=0.3)
         images = models.generate(model, 3, labels=[0, 1, 1], top_k=1)
         logits = model.predict_on_batch({"images": images, "labels": np.array([0, 1, 1])})
         np.testing.assert_array_equal(logits.argmax(axis=-1), images)
         np.testing.assert_array_equal(images[1], images[2])
         assert (images[0] != images[1]).any()
 
-    def test_completion(self):
-        model, halves = small(), some_images(2)[:, :2]
+    @pytest.mark.parametrize("neighborhood", [0, 1])
+    def test_completion(self, neighborhood):
+        model, halves = small(neighborhood=neighborhood), some_images(2)[:, :2]
         images = models.generate(model, 2, seed=0, prefix=halves)
         np.testing.assert_array_equal(images[:, :2], halves)
         flat = models.generate(model, 2, seed=0, prefix=halves.reshape(2, -1))
         np.testing.assert_array_equal(images, flat)
         whole = some_images(2)
         np.testing.assert_array_equal(models.generate(model, 2, prefix=whole), whole)
+        # Given its own first rows, an image is drawn again.
+        first = models.generate(model, 2, seed=3)
+        again = models.generate(model, 2, seed=3, prefix=first[:, :1])
+        np.testing.assert_array_equal(first, again)
 
     def test_memory_does_not_grow_with_the_image(self):
         sizes = []
@@ -254,6 +293,16 @@ class TestGenerate:
             models.generate(models.deep_sets(2, 3), 2)
 
 
+# Rows, columns and channels to the earlier neighbors, in order.
+NEIGHBORS = {
+    0: [],
+    1: [(-1, -1, 0), (-1, 0, 0), (-1, 1, 0), (0, -1, 0), (0, 0, -1)],
+    2: [
+        *[(-2, column, 0) for column in range(-2, 3)],
+        *[(-1, column, 0) for column in range(-2, 3)],
+        *[(0, -2, 0), (0, -1, 0), (0, 0, -1)],
+    ],
+}
 EXPECTED = {
     1: [5, 1, 5, 1, 4, 6, 4, 1, 1, 1, 2, 3, 6, 2, 2, 1, 5, 5, 1, 4, 5, 4, 5, 4],
     2: [5, 3, 5, 5, 3, 6, 6, 6, 0, 0, 3, 5, 5, 5, 3, 5, 5, 5, 5, 5, 5, 5, 5, 5],
@@ -393,6 +442,14 @@ def call(*arguments):
     command.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weight_decay(optimizer):
+    options = ["--optimizer", optimizer, "--learning-rate", "0.1", "--weight-decay", "0.5"]
+    weight = keras.Variable(np.ones((3, 4)), dtype="float32")
+    runs.make_optimizer(command.parse(options)[1]).apply([ops.zeros((3, 4))], [weight])
+    np.testing.assert_allclose(ops.convert_to_numpy(weight), 0.95, rtol=1e-6)
+
+
 FILES = (
     "completions.png config.json learning_curves.png metrics.csv model.keras samples.png "
     "scores.json table.txt weight_traces.png"
@@ -403,6 +460,7 @@ class TestCommand:
     def test_conditional_and_then_samples(self, folder, tmp_path, capsys):
         output = tmp_path / "run"
         options = ["--conditional", "--dropout", "0.1", "--accumulate", 2, "--data-dir", folder]
+        options += ["--neighborhood", 1]
         # Draws after every epoch, in the middle of the training.
         call("--smoke", *options, "--output", output, "--plot-interval", 1e-6)
         assert set(FILES) <= {path.name for path in output.iterdir()}
@@ -433,7 +491,7 @@ class TestCommand:
         assert "digits, unconditional" in capsys.readouterr().out
 
     def test_name(self, folder, capsys):
-        name = "digits-12x2-3-conditional-learned"
+        name = "digits-12x2-3-conditional-learned-neighborhood2"
         call("--dry-run", "--name", name, "--data-dir", folder)
         assert f"{name}: " in capsys.readouterr().out
         _, options = command.parse(["--name", name])
@@ -446,6 +504,7 @@ class TestCommand:
             (["--hidden", "6"], "multiple of 4"),
             (["--accumulate", "5"], "not a multiple of 5"),
             (["--name", "imagenet-8x1-2"], "one of digits, mnist"),
+            (["--neighborhood", "-1"], "expected a non-negative integer"),
             (["--temperature", "0"], "expected a positive number"),
             (["--sample", "none.keras"], "none.keras cannot be read"),
             (["--sample", WEIGHTS / "clustering_2d.keras"], "holds no image transformer"),

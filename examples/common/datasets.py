@@ -1,5 +1,7 @@
 """Batches that are a function of seed and epoch alone, so that a resumed run sees the same."""
 
+import concurrent.futures
+
 import keras
 import numpy as np
 
@@ -81,3 +83,35 @@ class ArrayDataset(EpochDataset):
 
     def __getitem__(self, index):
         return keras.tree.map_structure(lambda array: array[self._order[index]], self.arrays)
+
+
+class Ahead(keras.utils.PyDataset):
+    """Makes every batch of a dataset in a thread while the network trains on the one before.
+
+    (Keras' own workers go on into an epoch whose order they do not know yet.)
+    """
+
+    def __init__(self, dataset):
+        super().__init__()
+        self.dataset = dataset
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._made = {}
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        batch = self._made.pop(index, None) or self._thread.submit(self.dataset.__getitem__, index)
+        if index + 1 < len(self) and index + 1 not in self._made:
+            self._made[index + 1] = self._thread.submit(self.dataset.__getitem__, index + 1)
+        return batch.result()
+
+    def start_at(self, epoch):
+        for batch in self._made.values():
+            batch.cancel()
+        self._made.clear()
+        # After what the thread is making still, which may need the order of the last epoch.
+        self._thread.submit(self.dataset.start_at, epoch).result()
+
+    def on_epoch_end(self):
+        pass  # who trains says which epoch starts

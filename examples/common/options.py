@@ -101,6 +101,13 @@ def make_parser(task, description, defaults):
     )
     training.add_argument("--learning-rate", type=positive_number, help="first learning rate")
     training.add_argument(
+        "--weight-decay",
+        type=positive_number,
+        metavar="W",
+        help="shrink weights by W times the learning rate in each step, against overfitting "
+        "(default: none)",
+    )
+    training.add_argument(
         "--initial-model", metavar="FILE", help="start from the weights of a .keras file"
     )
     training.add_argument(

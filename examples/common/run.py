@@ -14,6 +14,7 @@ import time
 import keras
 import numpy as np
 
+from examples.common.datasets import Ahead
 from keras_sets import callbacks
 
 LOG = logging.getLogger("examples")
@@ -24,15 +25,15 @@ def make_optimizer(options, accumulate=1):
 
     With `accumulate` above 1 it steps once in so many batches, by the mean of their gradients.
     """
-    parts = {"gradient_accumulation_steps": accumulate} if accumulate > 1 else {}
+    parts = {"clipnorm": 1.0, "weight_decay": options.weight_decay}
+    if accumulate > 1:
+        parts["gradient_accumulation_steps"] = accumulate
     if options.optimizer == "adam":
-        return keras.optimizers.Adam(options.learning_rate, clipnorm=1.0, **parts)
+        return keras.optimizers.Adam(options.learning_rate, **parts)
     # Matrices between hidden states get Muon's steps; the first and the last layer Adam's.
     return keras.optimizers.Muon(
         options.learning_rate,
-        clipnorm=1.0,
-        weight_decay=None,
-        adam_weight_decay=None,
+        adam_weight_decay=options.weight_decay,
         adam_lr_ratio=0.5,
         exclude_layers=["cell/kernel$", "projection", "output", "embedding", "equivariant_0"],
         **parts,
@@ -362,6 +363,7 @@ class Training:
             LOG.info("resumed after epoch %d", done)
             if not self.quiet:
                 print(f"Resuming after epoch {done}.", flush=True)
+        data = Ahead(data)
         # Keras may tell a dataset of more epoch ends than there are epochs.
         order = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: data.start_at(epoch)

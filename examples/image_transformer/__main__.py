@@ -63,12 +63,19 @@ def parse(arguments=None):
     model.add_argument(
         "--learned-locations", action="store_true", help="in place of sines and cosines"
     )
+    model.add_argument(
+        "--neighborhood",
+        type=common.non_negative_integer,
+        default=0,
+        metavar="R",
+        help="give every place its earlier neighbors up to R pixels away, too",
+    )
     model.add_argument("--dropout", type=common.fraction, default=0.0, help="shared by all pixels")
     model.add_argument("--remat", action="store_true", help="less memory, more time")
     model.add_argument(
         "--name",
         help="data set, size and kind in one, as in the name of a run: "
-        "mnist-256x1-10-conditional-learned",
+        "mnist-256x1-10-conditional-learned-neighborhood2",
     )
     parser.add_argument(
         "--accumulate",
@@ -111,21 +118,24 @@ def parse(arguments=None):
 def run_name(options):
     name = f"{options.data_set}-{options.hidden}x{options.layers}-{options.iterations}"
     name += "-conditional" * options.conditional + "-learned" * options.learned_locations
+    name += f"-neighborhood{options.neighborhood}" if options.neighborhood else ""
     return name + (f"-{options.run}" if options.run else "")
 
 
 def read_name(parser, options):
     """Sets the options that a name is made of."""
-    pattern = r"(\w+)-(\d+)x(\d+)-(\d+)(-conditional)?(-learned)?"
+    pattern = r"(\w+)-(\d+)x(\d+)-(\d+)(-conditional)?(-learned)?(?:-neighborhood(\d+))?"
     match = re.fullmatch(pattern, options.name)
     if match is None or match[1] not in SOURCES:
         parser.error(
-            "argument --name: expected DATA-HIDDENxLAYERS-ITERATIONS[-conditional][-learned] with "
+            "argument --name: expected "
+            "DATA-HIDDENxLAYERS-ITERATIONS[-conditional][-learned][-neighborhoodR] with "
             f"DATA one of {', '.join(SOURCES)}, received {options.name!r}"
         )
     options.data_set = match[1]
     options.hidden, options.layers, options.iterations = (int(match[i]) for i in (2, 3, 4))
     options.conditional, options.learned_locations = bool(match[5]), bool(match[6])
+    options.neighborhood = int(match[7] or 0)
 
 
 def generate_rows(model, options, columns):

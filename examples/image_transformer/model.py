@@ -1,5 +1,6 @@
 """The networks of the example, and what they are trained for."""
 
+import bisect
 import math
 
 import keras
@@ -9,6 +10,9 @@ from examples.common import run as runs
 from examples.image_transformer.data import data_of
 from keras_sets import models
 from keras_sets.models.image_transformer import ImageEmbedding
+
+# Whatever the image transformer needs: the convolution suffers from more.
+CONVOLUTION_DROPOUT = 0.1
 
 
 def build(options, data):
@@ -20,6 +24,7 @@ def build(options, data):
         hidden_units=options.hidden,
         iterations=options.iterations,
         learned_locations=options.learned_locations,
+        neighborhood=options.neighborhood,
         activation=options.activation,
         levels=data.levels,
         dropout=options.dropout,
@@ -35,12 +40,11 @@ def build_convolution(options, data, size):
     """
     places = math.prod(data.shape)
     depth = max(1, math.ceil(math.log2((places + 1) / 2)))
-    width, network = 4, None
-    while True:
-        wider = _convolution(options, data, width, depth)
-        if network is not None and wider.count_params() > size:
-            return network
-        network, width = wider, math.ceil(1.05 * width)
+    widths = range(1, math.isqrt(size))
+    width = bisect.bisect(
+        widths, size, key=lambda width: _convolution(options, data, width, depth).count_params()
+    )
+    return _convolution(options, data, max(1, width), depth)
 
 
 def _convolution(options, data, width, depth):
@@ -67,7 +71,7 @@ def _convolution(options, data, width, depth):
             name=f"convolution_{i}",
         )(x)
         if options.dropout:
-            x = keras.layers.SpatialDropout1D(options.dropout)(x)
+            x = keras.layers.SpatialDropout1D(min(options.dropout, CONVOLUTION_DROPOUT))(x)
     x = keras.layers.Dense(data.levels, name="output")(x)
     x = keras.layers.Reshape((*data.shape, data.levels))(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)

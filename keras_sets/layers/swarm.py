@@ -52,9 +52,9 @@ class Swarm(SetLayer):
             The entities of a set share one mask, so that order does not matter.
         return_iterations: If True, return `(y, h, c)` with the states after every
             iteration.
-        unroll: If True, the iterations are written out in the graph, which runs fastest.
-            If False, they are a loop, which compiles in a time that does not grow with
-            `iterations`.
+        unroll: If True, the iterations are written out in the graph. If False, they are a
+            loop, which compiles in a time that does not grow with `iterations`. None is what
+            runs fastest: a loop where JAX compiles, written out elsewhere.
         remat: If True, only h and c of every iteration are kept for the backward pass and
             all else is computed again: less memory, more time.
         seed: Seed of the dropout.
@@ -111,7 +111,7 @@ class Swarm(SetLayer):
         output_activation=None,
         dropout=0.0,
         return_iterations=False,
-        unroll=True,
+        unroll=None,
         remat=False,
         seed=None,
         kernel_initializer="glorot_uniform",
@@ -143,7 +143,7 @@ class Swarm(SetLayer):
         self.context = context
         self.dropout = dropout
         self.return_iterations = bool(return_iterations)
-        self.unroll = bool(unroll)
+        self.unroll = None if unroll is None else bool(unroll)
         self.remat = bool(remat)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
@@ -234,7 +234,10 @@ class Swarm(SetLayer):
             )
 
         # Every iteration has to meet its own pooling when those are computed in chunks.
-        one_by_one = self.unroll or self.iterations == 1 or pooled_elsewhere()
+        unroll = self.unroll
+        if unroll is None:
+            unroll = not set_ops.loop_is_faster(state[0])
+        one_by_one = unroll or self.iterations == 1 or pooled_elsewhere()
         run = keras.remat(step) if self.remat and not pooled_elsewhere() else step
         # TensorFlow's loops cannot scatter into buffers of sets without places.
         if one_by_one or 0 in state[0].shape[1:-1]:
@@ -272,23 +275,13 @@ class Swarm(SetLayer):
         self, index, h, c, inputs_gates, recurrent_kernel, pooled_kernel, present, weights, keep
     ):
         """One iteration after the first."""
-        if self.context == "static":
-            gates = inputs_gates + set_ops.linear(h, recurrent_kernel)
-        else:
-            pooled = self._pooled(h, present, weights)
-            if pooled.shape[1:-1] == h.shape[1:-1] and self._pools_per_entity:
-                both = ops.concatenate([h, pooled], axis=-1)
-                kernel = ops.concatenate([recurrent_kernel, pooled_kernel], axis=0)
-                gates = inputs_gates + set_ops.linear(both, kernel)
-            else:
-                gates = inputs_gates + set_ops.linear(h, recurrent_kernel)
-                gates = gates + set_ops.linear(pooled, pooled_kernel)
-        h, c = self.cell.update(gates, c)
+        # Sums are made in place: torch then needs no memory for every one.
+        gates = set_ops.linear(h, recurrent_kernel)
+        if self.context != "static":
+            gates += set_ops.linear(self._pooled(h, present, weights), pooled_kernel)
+        gates += inputs_gates
+        h, c = set_ops.recompute_cheaply(self.cell.update, gates, c)
         return self._drop(h, keep, index), c
-
-    @property
-    def _pools_per_entity(self):
-        return self.context == "self" or self.symmetry == "causal"
 
     def _pooled(self, h, present, weights):
         if self.context == "swarm":

@@ -18,7 +18,11 @@ class ImageEmbedding(keras.layers.Layer):
 
     The vector of a place is the sum of embeddings of the value before it in row-major order
     over (height, width, channel), 0 at the first place, of its location, of its channel where
-    there are several, and of the class where there are classes.
+    there are several, and of the class where there are classes. With a neighborhood, also of
+    the values of its earlier neighbors: the pixels up to that many rows above and columns to
+    the left or right of it that come before it, in its own channel, and the channels of its own
+    pixel that come before its own. Every neighbor has embeddings of its own; those outside of
+    the image add nothing.
 
     Args:
         units: Width of the vectors, a multiple of 4 unless locations are learned.
@@ -26,6 +30,7 @@ class ImageEmbedding(keras.layers.Layer):
         classes: Number of classes, or None.
         learned_locations: Whether every location has a vector of its own that is trained. If
             not, they are sines and cosines of the two coordinates.
+        neighborhood: Radius of the neighborhood in pixels. 0 for none.
 
     Call arguments:
         images: Integers `(batch, height, width, channels)`.
@@ -35,15 +40,25 @@ class ImageEmbedding(keras.layers.Layer):
         `(batch, height, width, channels, units)`.
     """
 
-    def __init__(self, units, levels=256, classes=None, learned_locations=False, **kwargs):
+    def __init__(
+        self,
+        units,
+        levels=256,
+        classes=None,
+        learned_locations=False,
+        neighborhood=0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.units = units
         self.levels = levels
         self.classes = classes
         self.learned_locations = learned_locations
+        self.neighborhood = neighborhood
 
     def build(self, images_shape, labels_shape=None):
         self.image_shape = tuple(images_shape[1:])
+        self.sources = places_read(self.image_shape, self.neighborhood)
         height, width, channels = self.image_shape
 
         def add(name, *shape, initializer=None):
@@ -52,6 +67,10 @@ class ImageEmbedding(keras.layers.Layer):
             return self.add_weight(name=name, shape=(*shape, self.units), initializer=initializer)
 
         self.values = add("values", self.levels, initializer=random_waves)
+        neighbors = self.sources.shape[1] - 1
+        self.neighbors = None
+        if neighbors:
+            self.neighbors = add("neighbors", neighbors, self.levels, initializer=small_waves)
         self.locations = add("locations", height, width) if self.learned_locations else None
         self.channels = add("channels", channels) if channels > 1 else None
         self.labels = None if self.classes is None else add("classes", self.classes)
@@ -64,17 +83,37 @@ class ImageEmbedding(keras.layers.Layer):
         return super().__call__(images, labels, **kwargs)
 
     def call(self, images, labels=None):
-        before = ops.reshape(self.of_values(images), (-1, math.prod(self.image_shape), self.units))
-        before = ops.pad(before[:, :-1], [[0, 0], [1, 0], [0, 0]])
-        x = before + self.of_places()
+        x = self.of_earlier(self.flat(images), self.sources) + self.of_places()
         if labels is not None:
             x = x + ops.expand_dims(self.of_labels(labels), 1)
         return ops.reshape(x, (-1, *self.image_shape, self.units))
 
-    def of_values(self, values):
-        """`(..., units)` for integers of any shape."""
+    def flat(self, images):
+        """`(batch, places + 1)`: the values, then one that stands for what is outside."""
+        values = ops.reshape(images, (-1, math.prod(self.image_shape)))
         values = ops.cast(values, "int32")  # TensorFlow takes by no uint8
-        return ops.take(ops.cast(self.values, self.compute_dtype), values, axis=0)
+        return ops.pad(values, [[0, 0], [0, 1]], constant_values=self.levels)
+
+    def of_earlier(self, values, sources):
+        """What the values at earlier places add.
+
+        Args:
+            values: Integers `(batch, places + 1)` as `flat` returns them. Only those that
+                `sources` name matter.
+            sources: Rows of `self.sources`, `(..., 1 + neighbors)`.
+
+        Returns:
+            `(batch, ..., units)`.
+        """
+        # Along the first axis, and axes counted from it: torch exports nothing else to ONNX.
+        values = ops.take(ops.transpose(values), sources, axis=0)
+        values = ops.moveaxis(values, len(sources.shape), 0)
+        tables = ops.expand_dims(ops.cast(self.values, self.compute_dtype), 0)
+        if self.neighbors is not None:
+            neighbors = ops.cast(self.neighbors, self.compute_dtype)
+            tables = ops.concatenate([tables, neighbors], axis=0)
+        tables = ops.pad(tables, [[0, 0], [0, 1], [0, 0]])  # what is outside adds nothing
+        return sum(ops.take(tables[i], values[..., i], axis=0) for i in range(sources.shape[-1]))
 
     def of_labels(self, labels):
         return ops.take(ops.cast(self.labels, self.compute_dtype), labels, axis=0)
@@ -100,7 +139,29 @@ class ImageEmbedding(keras.layers.Layer):
             "levels": self.levels,
             "classes": self.classes,
             "learned_locations": self.learned_locations,
+            "neighborhood": self.neighborhood,
         }
+
+
+def places_read(image_shape, neighborhood):
+    """The places whose values every place knows directly, `(places, 1 + neighbors)`.
+
+    First the place before it in row-major order, then its neighbors. Places are numbered in
+    that order; the number of places stands for what is outside of the image.
+    """
+    shape = np.array(image_shape)
+    near = range(-neighborhood, neighborhood + 1)
+    offsets = [(row, column, 0) for row in near for column in near if (row, column) < (0, 0)]
+    if neighborhood:
+        offsets += [(0, 0, -channel) for channel in range(1, shape[2])]
+    places = np.arange(shape.prod())
+    read = [np.where(places > 0, places - 1, len(places))]
+    for offset in offsets:
+        moved = np.indices(shape).reshape(3, -1) + np.array(offset)[:, None]
+        inside = ((moved >= 0) & (moved < shape[:, None])).all(axis=0)
+        moved = np.ravel_multi_index(moved, shape, mode="clip")
+        read.append(np.where(inside, moved, len(places)))
+    return np.stack(read, axis=1).astype("int32")
 
 
 def random_waves(shape, dtype=None):
@@ -108,10 +169,16 @@ def random_waves(shape, dtype=None):
 
     Up to two periods, of random phase. Independent vectors would hide that values have an order.
     """
-    levels, units = shape
+    *tables, levels, units = shape
     values = np.arange(levels)[:, None] / max(1, levels - 1)
-    drawn = keras.random.uniform((2, units), maxval=2.0, dtype=dtype)  # periods and phases
+    # Periods and phases.
+    drawn = keras.random.uniform((2, *tables, 1, units), maxval=2.0, dtype=dtype)
     return math.sqrt(2) * ops.cos(math.pi * (2 * drawn[0] * ops.cast(values, dtype) + drawn[1]))
+
+
+def small_waves(shape, dtype=None):
+    """First vectors of the values of neighbors: so small that few images fit no chance waves."""
+    return 0.2 * random_waves(shape, dtype)
 
 
 def _check_range(name, values, count):
@@ -145,10 +212,11 @@ def swarm_image_transformer(
     hidden_units=256,
     iterations=10,
     learned_locations=False,
+    neighborhood=0,
     activation="relu",
     levels=256,
     dropout=0.0,
-    unroll=True,
+    unroll=None,
     remat=False,
     name="swarm_image_transformer",
 ):
@@ -167,6 +235,9 @@ def swarm_image_transformer(
         iterations: How often each layer runs its cell.
         learned_locations: Whether the vectors of locations are trained. If not, they are
             sines and cosines.
+        neighborhood: Non-negative integer. Every place is given the values of its earlier
+            neighbors up to so many pixels away, see Neighborhood. 0, as in the reference, for
+            the value before it alone.
         activation: Between the layers.
         levels: Number of values; images hold the integers 0 to `levels - 1`.
         dropout, unroll, remat: As in `keras_sets.layers.Swarm`.
@@ -183,7 +254,16 @@ def swarm_image_transformer(
             function.
 
     Symmetry:
-        Causal: no logits depend on the value at their own place or on later ones.
+        Causal: no logits depend on the value at their own place or on later ones, with a
+        neighborhood or without.
+
+    Neighborhood:
+        The mean over everything earlier does not know which values are close. With
+        `neighborhood=1` a place also reads the pixels to the left, above on the left, above and
+        above on the right of it, in its own channel, and the earlier channels of its own pixel;
+        with radius r, 2 r (r + 1) pixels: the reach of a masked convolution of size 2 r + 1
+        (Van den Oord et al.). Each has embeddings of its own, and there are `levels *
+        hidden_units` more parameters for each. Few training images gain most.
 
     Example:
 
@@ -195,7 +275,8 @@ def swarm_image_transformer(
 
     Reference:
         [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
-        Mappings](https://arxiv.org/abs/1906.09400).
+        Mappings](https://arxiv.org/abs/1906.09400). The neighborhood: [Van den Oord et al.,
+        2016, Pixel Recurrent Neural Networks](https://arxiv.org/abs/1601.06759), figure 2.
     """
     try:
         height, width, channels = image_shape
@@ -212,6 +293,7 @@ def swarm_image_transformer(
     layers = validation.positive_integer("layers", layers)
     hidden_units = validation.positive_integer("hidden_units", hidden_units)
     levels = validation.positive_integer("levels", levels)
+    neighborhood = validation.non_negative_integer("neighborhood", neighborhood)
     if hidden_units % 4 and not learned_locations:
         raise ValueError(
             "Received an invalid value for `hidden_units`, expected a multiple of 4, because "
@@ -223,7 +305,9 @@ def swarm_image_transformer(
     if classes is not None:
         labels = keras.Input((), dtype="int32", name="labels")
         inputs = {"images": images, "labels": labels}
-    embedding = ImageEmbedding(hidden_units, levels, classes, learned_locations, name="embedding")
+    embedding = ImageEmbedding(
+        hidden_units, levels, classes, learned_locations, neighborhood, name="embedding"
+    )
     x = embedding(images) if labels is None else embedding(images, labels)
     for depth in range(layers):
         last = depth == layers - 1
@@ -266,9 +350,8 @@ class _Stream(keras.Model):
             layer.built = True
 
     def start(self, batch):
-        """The embedding of the value before the first place, and the states of the cells."""
-        before = ops.zeros((batch, self.embedding.units), self.embedding.compute_dtype)
-        return before, *(state for cell in self.cells for state in cell.get_initial_state(batch))
+        """The states of the cells before the first place."""
+        return [state for cell in self.cells for state in cell.get_initial_state(batch)]
 
     def logits(self, x, states):
         """`(batch, levels)` of one place, and the states after it."""
@@ -288,19 +371,20 @@ class _Stream(keras.Model):
         labels = inputs.get("labels")
         same = 0.0 if labels is None else self.embedding.of_labels(labels)
         places, uniforms = self.embedding.of_places(), inputs["uniforms"]
+        sources = ops.convert_to_tensor(self.embedding.sources)
 
-        def step(index, values, before, *states):
-            logits, states = self.logits(before + places[index] + same, states)
+        def step(index, values, *states):
+            earlier = self.embedding.of_earlier(values, sources[index])
+            logits, states = self.logits(earlier + places[index] + same, states)
             drawn = self.draw(logits / inputs["temperature"], uniforms[:, index])
             given = values[:, index]
             new = ops.where(given < 0, drawn, given)
             values = ops.slice_update(values, (0, index), ops.expand_dims(new, 1))
-            return values, self.embedding.of_values(new), *states
+            return values, *states
 
-        values = ops.convert_to_tensor(inputs["given"])
-        return set_ops.static_loop(
-            values.shape[1], step, (values, *self.start(ops.shape(values)[0]))
-        )[0]
+        values = self.embedding.flat(inputs["given"])
+        states = self.start(ops.shape(values)[0])
+        return set_ops.static_loop(len(self.embedding.sources), step, (values, *states))[0][:, :-1]
 
     def draw(self, logits, uniforms):
         """The first value up to which the probabilities sum to more than a uniform number."""
@@ -337,8 +421,8 @@ def _stream_of(model, top_k):
 def generate(model, batch, labels=None, temperature=1.0, top_k=None, seed=None, prefix=None):
     """Draws images from an image transformer, one cell step for every value.
 
-    The mean over the values so far is a running sum, so the cost of a value and the memory do
-    not grow with the values before it.
+    The mean over the values so far is a running sum, so the cost of a value and the memory of
+    the cells do not grow with the values before it.
 
     Args:
         model: A model that `keras_sets.models.swarm_image_transformer` has made, or that was

@@ -104,7 +104,7 @@ def swarm(
     dropout=0.0,
     output_pooling=None,
     weighted=False,
-    unroll=True,
+    unroll=None,
     remat=False,
     kernel_initializer="lecun_uniform",
     bias_initializer="random_uniform",

@@ -13,6 +13,8 @@ from keras_sets.ops.groups import orbit_linear
 from keras_sets.ops.groups import orbit_sums
 from keras_sets.ops.linear import linear
 from keras_sets.ops.linear import lstm_update
+from keras_sets.ops.loops import loop_is_faster
+from keras_sets.ops.loops import recompute_cheaply
 from keras_sets.ops.loops import static_loop
 from keras_sets.ops.matching import class_overlap
 from keras_sets.ops.matching import linear_sum_assignment
@@ -65,6 +67,7 @@ __all__ = [
     "linear",
     "linear_sum_assignment",
     "logsumexp_state",
+    "loop_is_faster",
     "lstm_update",
     "max_state",
     "mean_state",
@@ -78,6 +81,7 @@ __all__ = [
     "orbit_linear",
     "orbit_sums",
     "pooling_maps_state",
+    "recompute_cheaply",
     "reduce_edges",
     "scan_causal_mean",
     "set_attention",

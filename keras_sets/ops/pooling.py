@@ -342,6 +342,9 @@ def scan_causal_mean(state, x, mask=None, weights=None):
     if weights is not None:
         x = x * ops.expand_dims(weights, -1)
     totals = ops.cumsum(flatten_entities(x), axis=1)
+    if state is None and present is None and totals.shape[1] is not None:
+        counts = ops.expand_dims(ops.arange(1, totals.shape[1] + 1, dtype=x.dtype), -1)
+        return ops.reshape(totals / counts, shape), None
     counts = ops.cumsum(flatten_entities(counts_of(x, present, weights)), axis=1)
     if state is not None:
         totals = _add_before(state["sum"], totals)

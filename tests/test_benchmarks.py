@@ -1,0 +1,65 @@
+"""The subjects of the benchmarks run, and the commands report what they measured."""
+
+import json
+
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks import subjects
+
+SMALL = {"sets": 2, "points": 4, "hidden": 4, "iterations": 2}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_subjects_of_layers(causal, training):
+    size = {**SMALL, "causal": causal, "training": training}
+    step, facts = subjects.network("swarm", **size)
+    step()
+    assert facts["parameters"] > 0
+    step, facts = subjects.products(**size)
+    step()
+    # One product of a (8, 4) or (8, 8) matrix with 16 columns; three at training.
+    assert facts["gigaflop"] == pytest.approx(2e-9 * 8 * 4 * 16 * (1 + causal) * (1 + 2 * training))
+
+
+def test_remat_changes_no_loss():
+    losses = []
+    for remat in (False, True):
+        import keras
+
+        keras.utils.set_random_seed(0)
+        losses.append(subjects.network("swarm", **SMALL, remat=remat)[0]()["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", benchmarks.LINEAR)
+def test_subjects_of_scaling(name):
+    subjects.layer(name, 6)[0]()
+
+
+def test_chunks_see_every_entity():
+    subjects.chunks(25, chunk=10, hidden=4, iterations=2)[0]()
+
+
+def test_epochs_compile_as_often_with_data_on_the_way(backend):
+    facts = [subjects.epoch(held, tasks=60, hidden=4, iterations=2)[0]() for held in (False, True)]
+    assert facts[0] == facts[1]
+    assert facts[0]["steps"] == 3
+    # Batches of two sizes.
+    assert facts[0]["programs"] in ([None] if backend == "torch" else [1, 2])
+
+
+def test_command(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    benchmarks.main(["data", "--sets", "40", "--repeats", "1", "--json", str(path)])
+    results = json.loads(path.read_text())
+    assert f"{results['ratio']:.1f}x" in capsys.readouterr().out
+    one, many = results["milliseconds"]["one_by_one"], results["milliseconds"]["together"]
+    assert results["ratio"] == pytest.approx(one / many)
+
+
+def test_bad_input(capsys):
+    with pytest.raises(SystemExit):
+        benchmarks.main(["speed"])
+    assert "scaling" in capsys.readouterr().err
