@@ -24,8 +24,8 @@ assert importlib.resources.files("keras_sets").joinpath("py.typed").is_file()
 x = [[[0.0, 1.0], [2.0, 3.0]]]
 import numpy as np
 assert keras_sets.layers.MeanPooling()(np.array(x)).shape == (1, 2)
-keras_sets.models.load_pretrained("clustering_2d")
-keras_sets.models.load_pretrained("digits")
+for name in ("clustering_2d", "digits", "mixture_of_gaussians"):
+    keras_sets.models.load_pretrained(name)
 """
 
 

@@ -16,15 +16,16 @@ MODELS = (
 DEFAULTS = {
     "epochs": 100,
     "batch_size": 10,
-    "optimizer": "adam",
-    "learning_rate": 0.001,
-    "schedule": "step",
+    "optimizer": "muon",
+    "learning_rate": 0.003,
+    "schedule": "cosine",
     # Only when all earlier epochs were better.
     "backtracking_horizon": 0.99,
 }
 SMOKE = {
     "hidden": 8,
     "iterations": 2,
+    "test_iterations": 3,
     "epochs": 2,
     "steps": 4,
     "batch_size": 4,
@@ -57,6 +58,12 @@ def parse(arguments=None):
         "--layers", type=integer, default=4, help="of deep-sets and of equivariant encoders"
     )
     model.add_argument("--iterations", type=integer, default=6, help="of swarm and of slots")
+    model.add_argument(
+        "--test-iterations",
+        type=integer,
+        default=12,
+        help="of slots after the training: all iterations have the same weights",
+    )
     model.add_argument("--heads", type=integer, default=4, help="of attention and of slots")
     model.add_argument("--inducing-points", type=integer, default=32, help="of set-transformer")
     model.add_argument("--maps", type=integer, default=8, help="of swarm-maps")
@@ -77,7 +84,7 @@ def parse(arguments=None):
     data.add_argument(
         "--test-sets", type=integer, default=1000, help="fresh sets of the final table"
     )
-    options = common.parse(parser, SMOKE, arguments, free=["test_sets"])
+    options = common.parse(parser, SMOKE, arguments, free=["test_sets", "test_iterations"])
     if options.points[0] > options.points[1]:
         parser.error(f"argument --points: LEAST is above MOST: {options.points}")
     if options.test_sets < 2:
@@ -119,7 +126,14 @@ def main(arguments=None):
         plots.mixtures(few, predicted, run.path / "mixtures.png")
 
     trained = runs.train(parser, run, model, training, validation, draw=draw)
-    scores = evaluate.compare(name, model, fresh, padded, options.seed)
+    scored = {name: model}
+    if options.decoder == "slots" and options.test_iterations != options.iterations:
+        model = models.build(options, options.test_iterations)
+        model.set_weights(networks[name].get_weights())
+        scored[f"{name}, {options.test_iterations} iterations"] = model
+        run.save_model(model)
+        draw()
+    scores = evaluate.compare(scored, fresh, padded, options.seed)
     text = evaluate.table(scores, len(fresh))
     minutes = trained.budget.elapsed / 60
     print(f"\n{len(trained.log.rows)} epochs in {minutes:.1f} minutes; {text}")

@@ -122,11 +122,9 @@ class Score:
     gap: tuple
 
 
-def compare(name, model, sets, padded, seed=0):
-    """The scores of the network, of EM from k-means, and of the oracle."""
+def compare(networks, sets, padded, seed=0):
+    """The scores of the networks, `{name: model}`, of EM from k-means, and of the oracle."""
     oracle = log_likelihoods(sets, true_mixtures(sets))
-    predicted = predicted_mixtures(model, sets, padded)
-    one_step = log_likelihoods(sets, em_step(sets, predicted))
     fitted = log_likelihoods(sets, fitted_mixtures(sets, seed))
 
     def summary(values):
@@ -135,8 +133,13 @@ def compare(name, model, sets, padded, seed=0):
     def score(method, ll0, ll1=None):
         return Score(method, summary(ll0), ll1 and summary(*ll1), summary(oracle - ll0))
 
+    scores = []
+    for name, model in networks.items():
+        predicted = predicted_mixtures(model, sets, padded)
+        one_step = log_likelihoods(sets, em_step(sets, predicted))
+        scores.append(score(name, log_likelihoods(sets, predicted), (one_step,)))
     return [
-        score(name, log_likelihoods(sets, predicted), (one_step,)),
+        *scores,
         score("EM from k-means, to convergence", fitted),
         score("oracle, the true mixture", oracle),
     ]

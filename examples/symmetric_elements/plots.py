@@ -58,7 +58,5 @@ def _images(figure, inputs, labels):
         odd = labels[one] == image
         for spine in axis.spines.values():
             spine.set(visible=True, color="tab:red" if odd else "lightgray", lw=2.5 if odd else 0.5)
-    grid[0, 0].set_title(
-        "a set, shifted around the edges; red: the odd one out", loc="left", fontsize=9
-    )
+    grid[0, 0].set_title("a set; red: the odd one out", loc="left", fontsize=9)
     grid[2, 0].set_title("another set", loc="left", fontsize=9)

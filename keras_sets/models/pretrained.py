@@ -5,6 +5,7 @@ import pathlib
 import keras
 
 from keras_sets import validation
+from keras_sets.models import slot_refinement  # noqa: F401, a file names its layer
 
 _FOLDER = pathlib.Path(__file__).parent / "weights"
 
@@ -20,16 +21,23 @@ def load_pretrained(name):
     - `"digits"` is an image transformer of handwritten digits, 8 x 8 pixels with 17 grey levels,
       given their class: `keras_sets.models.swarm_image_transformer`, from which
       `keras_sets.models.generate` draws. `Swarm` with 64 hidden units and 6 iterations.
+    - `"mixture_of_gaussians"` fits a mixture of four Gaussians to points in the plane: `(batch, 4,
+      5)`, which `keras_sets.losses.GaussianMixtureLoss().mixture` takes apart. It knows 100 to
+      500 points, Gaussians with means in [-4, 4] x [-4, 4] and standard deviation 0.3 along both
+      axes: scale your points accordingly. Of less than four, some get a small weight or several
+      share one.
 
-    How each was trained, and how good it is, is on the project's page of results.
+    How each was trained, and how good it is, is in the project's README and on its page of
+    results, `docs/results.md`.
 
     Args:
         name: One of the names above.
 
     Returns:
-        A functional `keras.Model`, not compiled. Clustering takes a dict of `"entities"`
-        `(batch, n, features)` and `"mask"` bool `(batch, n)`, True for a real entity; digits a
-        dict of `"images"`, integers `(batch, 8, 8, 1)` from 0 to 16, and `"labels"` `(batch,)`.
+        A functional `keras.Model`, not compiled. Clustering and the mixture take a dict of
+        `"entities"` `(batch, n, 2)` and `"mask"` bool `(batch, n)`, True for a real entity;
+        digits a dict of `"images"`, integers `(batch, 8, 8, 1)` from 0 to 16, and `"labels"`
+        `(batch,)`.
 
     Raises:
         ValueError: If there is no such network. Lists those that there are.
@@ -51,6 +59,11 @@ def load_pretrained(name):
     >>> digits = keras_sets.models.load_pretrained("digits")
     >>> keras_sets.models.generate(digits, 10, labels=np.arange(10), seed=0).shape
     (10, 8, 8, 1)
+    >>> mixture = keras_sets.models.load_pretrained("mixture_of_gaussians")
+    >>> points = points + np.array([1.0, 2.0])
+    >>> parameters = mixture.predict({"entities": points, "mask": mask}, verbose=0)
+    >>> parameters.shape
+    (1, 4, 5)
     """
     names = sorted(path.stem for path in _FOLDER.glob("*.keras"))
     validation.one_of("name", name, names)
