@@ -80,12 +80,16 @@ class TestModel:
         del config["neighborhood"]
         assert image_transformer.ImageEmbedding.from_config(config).neighborhood == 0
 
-    def test_a_neighborhood_adds_its_embeddings_only(self):
+    def test_a_neighborhood_adds_embeddings_and_pooled_states_only(self):
         weights = [
             {w.path: w.shape for w in small(neighborhood=radius).weights} for radius in (0, 2)
         ]
         (path,) = weights[1].keys() - weights[0].keys()
+        # Twelve pixels and the other channel.
         assert weights[1].pop(path) == (2 * 2 * 3 + 1, LEVELS, 8)
+        (path,) = (path for path in weights[0] if path.endswith("pooled_kernel"))
+        assert weights[0].pop(path) == (8, 32)
+        assert weights[1].pop(path) == (8 * (1 + 13), 32)
         assert weights[0] == weights[1]
 
     @pytest.mark.parametrize("neighborhood", [0, 2])

@@ -10,6 +10,8 @@ from keras import ops
 from keras_sets import layers as set_layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets.layers.neighborhood_pooling import CausalNeighborhoodPooling
+from keras_sets.layers.neighborhood_pooling import neighbor_places
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -149,19 +151,9 @@ def places_read(image_shape, neighborhood):
     First the place before it in row-major order, then its neighbors. Places are numbered in
     that order; the number of places stands for what is outside of the image.
     """
-    shape = np.array(image_shape)
-    near = range(-neighborhood, neighborhood + 1)
-    offsets = [(row, column, 0) for row in near for column in near if (row, column) < (0, 0)]
-    if neighborhood:
-        offsets += [(0, 0, -channel) for channel in range(1, shape[2])]
-    places = np.arange(shape.prod())
-    read = [np.where(places > 0, places - 1, len(places))]
-    for offset in offsets:
-        moved = np.indices(shape).reshape(3, -1) + np.array(offset)[:, None]
-        inside = ((moved >= 0) & (moved < shape[:, None])).all(axis=0)
-        moved = np.ravel_multi_index(moved, shape, mode="clip")
-        read.append(np.where(inside, moved, len(places)))
-    return np.stack(read, axis=1).astype("int32")
+    places = np.arange(math.prod(image_shape))
+    before = np.where(places > 0, places - 1, len(places)).astype("int32")
+    return np.column_stack([before, neighbor_places(image_shape, neighborhood)])
 
 
 def random_waves(shape, dtype=None):
@@ -315,7 +307,9 @@ def swarm_image_transformer(
             levels if last else hidden_units,
             hidden_units=hidden_units,
             iterations=iterations,
-            pooling="causal_mean",
+            pooling=CausalNeighborhoodPooling(neighborhood, channels)
+            if neighborhood
+            else "causal_mean",
             dropout=dropout,
             unroll=unroll,
             remat=remat,
