@@ -17,7 +17,9 @@ from examples.image_transformer import data
 from examples.image_transformer import evaluate
 from examples.image_transformer import model as networks
 from examples.image_transformer.names import SOURCES
+from keras_sets import layers
 from keras_sets import models
+from keras_sets.layers.neighborhood_pooling import CausalNeighborhoodPooling
 from keras_sets.models import image_transformer
 
 WEIGHTS = pathlib.Path(models.__file__).parent / "weights"
@@ -162,6 +164,47 @@ def teacher_forced(model, images, labels=None):
         y, states = stream.logits(earlier + places[t] + same, states)
         logits.append(ops.convert_to_numpy(y))
     return np.stack(logits, axis=1)
+
+
+class TestNeighborhoodPooling:
+    def test_means_and_neighbors(self, rng):
+        x = rng.normal(size=(2, 3, 4, 2, 3)).astype("float32")
+        mask = rng.random((2, 3, 4, 2)) < 0.7
+        pooling = CausalNeighborhoodPooling(1, channels=2)
+        pooled = ops.convert_to_numpy(pooling(x, mask=mask))
+        assert pooled.shape == tuple(pooling.compute_output_shape(x.shape)) == (2, 3, 4, 2, 18)
+        mean = ops.convert_to_numpy(layers.CausalMeanPooling()(x, mask=mask))
+        np.testing.assert_allclose(pooled[..., :3], mean, atol=1e-6)
+        offsets = [(-1, -1, 0), (-1, 0, 0), (-1, 1, 0), (0, -1, 0), (0, 0, -1)]
+        for place in np.ndindex(2, 3, 4, 2):
+            expected = np.zeros((5, 3))
+            for i, offset in enumerate(offsets):
+                near = tuple(np.add(place[1:], offset))
+                inside = min(near) >= 0 and all(np.less(near, x.shape[1:-1]))
+                if inside and mask[place] and mask[(place[0], *near)]:
+                    expected[i] = x[(place[0], *near)]
+            np.testing.assert_allclose(pooled[place][3:], expected.ravel(), atol=1e-6)
+
+    def test_no_chunks_and_no_other_grids(self):
+        pooling = CausalNeighborhoodPooling(1)
+        with pytest.raises(ValueError, match="a known height and width"):
+            pooling(np.zeros((1, 5, 3), "float32"))
+        with pytest.raises(ValueError, match="a known height and width"):
+            CausalNeighborhoodPooling(1)(np.zeros((1, 2, 2, 3, 4), "float32"))
+        with pytest.raises(ValueError, match="radius"):
+            CausalNeighborhoodPooling(0)
+        with pytest.raises(NotImplementedError, match="chunks"):
+            pooling.init(1, 3)
+
+    def test_streams_know_their_grid(self):
+        swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(1))
+        with pytest.raises(ValueError, match="size of the grid"):
+            swarm.streaming_cell()
+
+    def test_configuration(self):
+        swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(2, channels=3))
+        pooling = layers.Swarm.from_config(swarm.get_config()).pooling
+        assert (pooling.radius, pooling.channels) == (2, 3)
 
 
 class TestGenerate:

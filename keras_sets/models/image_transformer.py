@@ -227,9 +227,9 @@ def swarm_image_transformer(
         iterations: How often each layer runs its cell.
         learned_locations: Whether the vectors of locations are trained. If not, they are
             sines and cosines.
-        neighborhood: Non-negative integer. Every place is given the values of its earlier
-            neighbors up to so many pixels away, see Neighborhood. 0, as in the reference, for
-            the value before it alone.
+        neighborhood: Non-negative integer. Every place is given the values and the states of
+            its earlier neighbors up to so many pixels away, see Neighborhood. 0, as in the
+            reference, for the value before it and the mean of all earlier states alone.
         activation: Between the layers.
         levels: Number of values; images hold the integers 0 to `levels - 1`.
         dropout, unroll, remat: As in `keras_sets.layers.Swarm`.
@@ -250,12 +250,14 @@ def swarm_image_transformer(
         neighborhood or without.
 
     Neighborhood:
-        The mean over everything earlier does not know which values are close. With
+        The mean over everything earlier does not know which places are close. With
         `neighborhood=1` a place also reads the pixels to the left, above on the left, above and
         above on the right of it, in its own channel, and the earlier channels of its own pixel;
         with radius r, 2 r (r + 1) pixels: the reach of a masked convolution of size 2 r + 1
-        (Van den Oord et al.). Each has embeddings of its own, and there are `levels *
-        hidden_units` more parameters for each. Few training images gain most.
+        (Van den Oord et al.). It reads their values, each with embeddings of its own (`levels *
+        hidden_units` more parameters for each), and in every iteration their hidden states,
+        which the pooled input then holds beside the mean (`4 * hidden_units**2` more for each):
+        so that what is near spreads further with every iteration.
 
     Example:
 
