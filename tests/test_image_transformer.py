@@ -19,8 +19,8 @@ from examples.image_transformer import model as networks
 from examples.image_transformer.names import SOURCES
 from keras_sets import layers
 from keras_sets import models
-from keras_sets.layers.neighborhood_pooling import CausalNeighborhoodPooling
 from keras_sets.models import image_transformer
+from keras_sets.models.neighborhood_pooling import CausalNeighborhoodPooling
 
 WEIGHTS = pathlib.Path(models.__file__).parent / "weights"
 SHAPE = (3, 4, 2)
@@ -215,6 +215,7 @@ class TestGenerate:
             {"layers": 2, "classes": 3},
             {"learned_locations": True, "activation": "elu"},
             {"neighborhood": 1},
+            {"neighborhood": 1, "iterations": 1},
             {"neighborhood": 2, "layers": 2, "classes": 3},
         ],
     )

@@ -3,7 +3,6 @@ import numpy as np
 from keras import ops
 
 from keras_sets import ops as set_ops
-from keras_sets.layers.neighborhood_pooling import CausalNeighborhoodPooling
 from keras_sets.layers.pooling import CausalMeanPooling
 
 
@@ -25,8 +24,9 @@ class SwarmStreamingCell(keras.layers.Layer):
     training the one trains the other.
 
     Args:
-        swarm: A `keras_sets.layers.Swarm` with `pooling="causal_mean"`, or one on a grid that
-            also pools neighbors (`CausalNeighborhoodPooling`), whose states it then remembers.
+        swarm: A `keras_sets.layers.Swarm` with `pooling="causal_mean"`, or one whose
+            pooling also gives every place on a grid the states of its earlier `neighbors`, which
+            the cell then remembers.
 
     Call arguments:
         inputs: `(batch, features)`, one entity of every set.
@@ -65,7 +65,8 @@ class SwarmStreamingCell(keras.layers.Layer):
     """
 
     def __init__(self, swarm, **kwargs):
-        if type(swarm.pooling) not in (CausalMeanPooling, CausalNeighborhoodPooling):
+        on_a_grid = hasattr(swarm.pooling, "neighbors")
+        if type(swarm.pooling) is not CausalMeanPooling and not on_a_grid:
             raise ValueError(
                 "Only a causal Swarm can be computed as a stream, because entities that are "
                 "still to come have no influence: make the layer with pooling='causal_mean'. "
@@ -79,18 +80,17 @@ class SwarmStreamingCell(keras.layers.Layer):
         self.swarm = swarm
         self.state_size = [swarm.units, max(1, self._sums * swarm.hidden_units), 1]
         self.output_size = swarm.units
-        self._neighbors = None
-        if isinstance(swarm.pooling, CausalNeighborhoodPooling):
+        if on_a_grid:
             if not swarm.built:
                 raise ValueError(
                     f"Only a layer that has been built has a streaming cell with neighbors, "
                     f"because they depend on the size of the grid. Received: '{swarm.name}', "
                     "which has not seen an input yet"
                 )
-            self._neighbors = swarm.pooling.neighbors
-            places = len(self._neighbors)
-            back = np.arange(places)[:, None] - self._neighbors
-            inside = self._neighbors < places
+            neighbors = swarm.pooling.neighbors
+            places = len(neighbors)
+            back = np.arange(places)[:, None] - neighbors
+            inside = neighbors < places
             # So many places back a state has to be remembered; the last of them comes last.
             self._reach = int(back.max(initial=1, where=inside))
             self._slots = np.where(inside, self._reach - back, self._reach).astype("int32")
@@ -120,12 +120,10 @@ class SwarmStreamingCell(keras.layers.Layer):
         inputs_gates = swarm.cell.project_inputs(x)
         recurrent_kernel = swarm.in_compute_dtype(swarm.cell.recurrent_kernel)
         pooled_kernel = swarm.in_compute_dtype(swarm.cell.pooled_kernel)
-        if recent:
+        if recent and self._sums:
             places = ops.minimum(ops.cast(count[:, 0], "int32"), len(self._slots) - 1)
             slots = ops.take(ops.convert_to_tensor(self._slots), places, axis=0)
-            memory = ops.reshape(
-                recent[0], (-1, max(1, self._sums), self._reach, swarm.hidden_units)
-            )
+            memory = ops.reshape(recent[0], (-1, self._sums, self._reach, swarm.hidden_units))
         remembered = []
         count = count + 1
         remaining = ops.split(sums, self._sums, axis=-1) if self._sums else []

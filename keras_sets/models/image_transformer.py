@@ -10,8 +10,8 @@ from keras import ops
 from keras_sets import layers as set_layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
-from keras_sets.layers.neighborhood_pooling import CausalNeighborhoodPooling
-from keras_sets.layers.neighborhood_pooling import neighbor_places
+from keras_sets.models.neighborhood_pooling import CausalNeighborhoodPooling
+from keras_sets.models.neighborhood_pooling import neighbor_places
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")

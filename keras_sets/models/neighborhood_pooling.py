@@ -43,6 +43,7 @@ class CausalNeighborhoodPooling(Pooling):
     """
 
     symmetry = "causal"
+    neighbors = None
 
     def __init__(self, radius=1, channels=1, **kwargs):
         self.radius = validation.positive_integer("radius", radius)
