@@ -220,7 +220,7 @@ class TestGenerate:
         ],
     )
     def test_streaming_equals_the_whole(self, options):
-        model = with_weights(small(iterations=3, **options))
+        model = with_weights(small(**{"iterations": 3, **options}))
         images = some_images()
         labels = np.array([2, 0, 1]) if "classes" in options else None
         inputs = images if labels is None else {"images": images, "labels": labels}
