@@ -17,8 +17,10 @@ from examples.image_transformer import data
 from examples.image_transformer import evaluate
 from examples.image_transformer import model as networks
 from examples.image_transformer.names import SOURCES
+from keras_sets import layers
 from keras_sets import models
 from keras_sets.models import image_transformer
+from keras_sets.models.neighborhood_pooling import CausalNeighborhoodPooling
 
 WEIGHTS = pathlib.Path(models.__file__).parent / "weights"
 SHAPE = (3, 4, 2)
@@ -80,12 +82,16 @@ class TestModel:
         del config["neighborhood"]
         assert image_transformer.ImageEmbedding.from_config(config).neighborhood == 0
 
-    def test_a_neighborhood_adds_its_embeddings_only(self):
+    def test_a_neighborhood_adds_embeddings_and_pooled_states_only(self):
         weights = [
             {w.path: w.shape for w in small(neighborhood=radius).weights} for radius in (0, 2)
         ]
         (path,) = weights[1].keys() - weights[0].keys()
+        # Twelve pixels and the other channel.
         assert weights[1].pop(path) == (2 * 2 * 3 + 1, LEVELS, 8)
+        (path,) = (path for path in weights[0] if path.endswith("pooled_kernel"))
+        assert weights[0].pop(path) == (8, 32)
+        assert weights[1].pop(path) == (8 * (1 + 13), 32)
         assert weights[0] == weights[1]
 
     @pytest.mark.parametrize("neighborhood", [0, 2])
@@ -160,6 +166,47 @@ def teacher_forced(model, images, labels=None):
     return np.stack(logits, axis=1)
 
 
+class TestNeighborhoodPooling:
+    def test_means_and_neighbors(self, rng):
+        x = rng.normal(size=(2, 3, 4, 2, 3)).astype("float32")
+        mask = rng.random((2, 3, 4, 2)) < 0.7
+        pooling = CausalNeighborhoodPooling(1, channels=2)
+        pooled = ops.convert_to_numpy(pooling(x, mask=mask))
+        assert pooled.shape == tuple(pooling.compute_output_shape(x.shape)) == (2, 3, 4, 2, 18)
+        mean = ops.convert_to_numpy(layers.CausalMeanPooling()(x, mask=mask))
+        np.testing.assert_allclose(pooled[..., :3], mean, atol=1e-6)
+        offsets = [(-1, -1, 0), (-1, 0, 0), (-1, 1, 0), (0, -1, 0), (0, 0, -1)]
+        for place in np.ndindex(2, 3, 4, 2):
+            expected = np.zeros((5, 3))
+            for i, offset in enumerate(offsets):
+                near = tuple(np.add(place[1:], offset))
+                inside = min(near) >= 0 and all(np.less(near, x.shape[1:-1]))
+                if inside and mask[place] and mask[(place[0], *near)]:
+                    expected[i] = x[(place[0], *near)]
+            np.testing.assert_allclose(pooled[place][3:], expected.ravel(), atol=1e-6)
+
+    def test_no_chunks_and_no_other_grids(self):
+        pooling = CausalNeighborhoodPooling(1)
+        with pytest.raises(ValueError, match="a known height and width"):
+            pooling(np.zeros((1, 5, 3), "float32"))
+        with pytest.raises(ValueError, match="a known height and width"):
+            CausalNeighborhoodPooling(1)(np.zeros((1, 2, 2, 3, 4), "float32"))
+        with pytest.raises(ValueError, match="radius"):
+            CausalNeighborhoodPooling(0)
+        with pytest.raises(NotImplementedError, match="chunks"):
+            pooling.init(1, 3)
+
+    def test_streams_know_their_grid(self):
+        swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(1))
+        with pytest.raises(ValueError, match="size of the grid"):
+            swarm.streaming_cell()
+
+    def test_configuration(self):
+        swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(2, channels=3))
+        pooling = layers.Swarm.from_config(swarm.get_config()).pooling
+        assert (pooling.radius, pooling.channels) == (2, 3)
+
+
 class TestGenerate:
     @pytest.mark.parametrize(
         "options",
@@ -168,11 +215,12 @@ class TestGenerate:
             {"layers": 2, "classes": 3},
             {"learned_locations": True, "activation": "elu"},
             {"neighborhood": 1},
+            {"neighborhood": 1, "iterations": 1},
             {"neighborhood": 2, "layers": 2, "classes": 3},
         ],
     )
     def test_streaming_equals_the_whole(self, options):
-        model = with_weights(small(iterations=3, **options))
+        model = with_weights(small(**{"iterations": 3, **options}))
         images = some_images()
         labels = np.array([2, 0, 1]) if "classes" in options else None
         inputs = images if labels is None else {"images": images, "labels": labels}

@@ -53,25 +53,33 @@ class ArrayDataset(EpochDataset):
     """Batches of arrays, all of the same size, in an order that never repeats.
 
     The order is that of one permutation of the sets after the other, cut into batches, so
-    every set is seen once before any is seen again, however many there are.
+    every set is seen once before any is seen again, however many there are. Without `shuffle`
+    an epoch is the sets as they are, each once, and the last batch may be smaller.
 
     Args:
         inputs, targets: Arrays, or dicts of arrays, of the same length.
         batch_size: Positive integer.
         steps: Batches in an epoch. None: as many as hold all sets.
         seed: Non-negative integer.
+        shuffle: Whether to draw the order.
     """
 
-    def __init__(self, inputs, targets, batch_size, steps=None, seed=0, **kwargs):
+    def __init__(self, inputs, targets, batch_size, steps=None, seed=0, shuffle=True, **kwargs):
         super().__init__(seed, **kwargs)
         self.arrays = (inputs, targets)
         self.batch_size = batch_size
+        self.shuffle = shuffle
         self.steps = steps or -(-len(targets) // batch_size)
         self.start_at(0)
 
     def start_at(self, epoch):
         super().start_at(epoch)
         sets = len(self.arrays[1])
+        if not self.shuffle:
+            self._order = [
+                np.arange(sets)[i * self.batch_size :][: self.batch_size] for i in range(self.steps)
+            ]
+            return
         count = self.steps * self.batch_size
         round_, offset = divmod(epoch * count, sets)
         rounds = range(round_, round_ + -(-(offset + count) // sets))

@@ -68,7 +68,8 @@ def parse(arguments=None):
         type=common.non_negative_integer,
         default=0,
         metavar="R",
-        help="give every place its earlier neighbors up to R pixels away, too",
+        help="give every place its earlier neighbors up to R pixels away, too: their values, "
+        "and their states in every iteration",
     )
     model.add_argument("--dropout", type=common.fraction, default=0.0, help="shared by all pixels")
     model.add_argument("--remat", action="store_true", help="less memory, more time")

@@ -85,7 +85,11 @@ def training_data(options):
     data, size = data_of(options), options.batch_size // options.accumulate
     return tuple(
         datasets.ArrayDataset(
-            inputs_of(*split, options.conditional), split[0], size, seed=options.seed
+            inputs_of(*split, options.conditional),
+            split[0],
+            size,
+            seed=options.seed,
+            shuffle=split is data.training,
         )
         for split in (data.training, data.validation)
     )

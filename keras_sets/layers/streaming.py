@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sets import ops as set_ops
@@ -23,7 +24,9 @@ class SwarmStreamingCell(keras.layers.Layer):
     training the one trains the other.
 
     Args:
-        swarm: A `keras_sets.layers.Swarm` with `pooling="causal_mean"`.
+        swarm: A `keras_sets.layers.Swarm` with `pooling="causal_mean"`, or one whose
+            pooling also gives every place on a grid the states of its earlier `neighbors`, which
+            the cell then remembers.
 
     Call arguments:
         inputs: `(batch, features)`, one entity of every set.
@@ -62,7 +65,8 @@ class SwarmStreamingCell(keras.layers.Layer):
     """
 
     def __init__(self, swarm, **kwargs):
-        if type(swarm.pooling) is not CausalMeanPooling:
+        on_a_grid = hasattr(swarm.pooling, "neighbors")
+        if type(swarm.pooling) is not CausalMeanPooling and not on_a_grid:
             raise ValueError(
                 "Only a causal Swarm can be computed as a stream, because entities that are "
                 "still to come have no influence: make the layer with pooling='causal_mean'. "
@@ -76,6 +80,21 @@ class SwarmStreamingCell(keras.layers.Layer):
         self.swarm = swarm
         self.state_size = [swarm.units, max(1, self._sums * swarm.hidden_units), 1]
         self.output_size = swarm.units
+        if on_a_grid:
+            if not swarm.built:
+                raise ValueError(
+                    f"Only a layer that has been built has a streaming cell with neighbors, "
+                    f"because they depend on the size of the grid. Received: '{swarm.name}', "
+                    "which has not seen an input yet"
+                )
+            neighbors = swarm.pooling.neighbors
+            places = len(neighbors)
+            back = np.arange(places)[:, None] - neighbors
+            inside = neighbors < places
+            # So many places back a state has to be remembered; the last of them comes last.
+            self._reach = int(back.max(initial=1, where=inside))
+            self._slots = np.where(inside, self._reach - back, self._reach).astype("int32")
+            self.state_size.append(max(1, self._sums * self._reach * swarm.hidden_units))
 
     @property
     def _sums(self):
@@ -96,11 +115,16 @@ class SwarmStreamingCell(keras.layers.Layer):
                 "itself, whose weights the cell shares, and stream with training=False. "
                 f"Received: training={training}, dropout={swarm.dropout}"
             )
-        _, sums, count = states
+        _, sums, count, *recent = states
         x = ops.cast(inputs, swarm.compute_dtype)
         inputs_gates = swarm.cell.project_inputs(x)
         recurrent_kernel = swarm.in_compute_dtype(swarm.cell.recurrent_kernel)
         pooled_kernel = swarm.in_compute_dtype(swarm.cell.pooled_kernel)
+        if recent and self._sums:
+            places = ops.minimum(ops.cast(count[:, 0], "int32"), len(self._slots) - 1)
+            slots = ops.take(ops.convert_to_tensor(self._slots), places, axis=0)
+            memory = ops.reshape(recent[0], (-1, self._sums, self._reach, swarm.hidden_units))
+        remembered = []
         count = count + 1
         remaining = ops.split(sums, self._sums, axis=-1) if self._sums else []
         new_sums = []
@@ -113,6 +137,10 @@ class SwarmStreamingCell(keras.layers.Layer):
             wide = ops.cast(h, sums.dtype) if half else h
             new_sums.append(remaining[len(new_sums)] + wide)
             mean = new_sums[-1] / count
+            if recent:
+                past = memory[:, len(remembered)]
+                remembered.append(ops.concatenate([past[:, 1:], ops.expand_dims(wide, 1)], axis=1))
+                mean = ops.concatenate([mean, _gather(past, slots)], axis=-1)
             return ops.cast(mean, swarm.compute_dtype) if half else mean
 
         h, c = swarm.cell.update(inputs_gates)
@@ -126,7 +154,9 @@ class SwarmStreamingCell(keras.layers.Layer):
         y = swarm.projection(ops.concatenate([h, c], axis=-1))
         y = ops.cast(y, self.compute_dtype)
         sums = ops.concatenate(new_sums, axis=-1) if new_sums else sums
-        return y, [y, sums, count]
+        if remembered:
+            recent = [ops.reshape(ops.stack(remembered, axis=1), ops.shape(recent[0]))]
+        return y, [y, sums, count, *recent]
 
     def get_initial_state(self, batch_size=None):
         return [ops.zeros((batch_size, size), self.compute_dtype) for size in self.state_size]
@@ -146,3 +176,11 @@ class SwarmStreamingCell(keras.layers.Layer):
         config = dict(config)
         config["swarm"] = keras.saving.deserialize_keras_object(config["swarm"])
         return cls(**config)
+
+
+def _gather(past, slots):
+    """`(batch, neighbors * features)`: rows of `(batch, reach, features)`, 0 for row `reach`."""
+    past = ops.pad(past, [[0, 0], [0, 1], [0, 0]])
+    shape = (*ops.shape(slots), past.shape[-1])
+    rows = ops.take_along_axis(past, ops.broadcast_to(ops.expand_dims(slots, -1), shape), axis=1)
+    return ops.reshape(rows, (-1, slots.shape[1] * past.shape[-1]))

@@ -10,6 +10,8 @@ from keras import ops
 from keras_sets import layers as set_layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets.models.neighborhood_pooling import CausalNeighborhoodPooling
+from keras_sets.models.neighborhood_pooling import neighbor_places
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -149,19 +151,9 @@ def places_read(image_shape, neighborhood):
     First the place before it in row-major order, then its neighbors. Places are numbered in
     that order; the number of places stands for what is outside of the image.
     """
-    shape = np.array(image_shape)
-    near = range(-neighborhood, neighborhood + 1)
-    offsets = [(row, column, 0) for row in near for column in near if (row, column) < (0, 0)]
-    if neighborhood:
-        offsets += [(0, 0, -channel) for channel in range(1, shape[2])]
-    places = np.arange(shape.prod())
-    read = [np.where(places > 0, places - 1, len(places))]
-    for offset in offsets:
-        moved = np.indices(shape).reshape(3, -1) + np.array(offset)[:, None]
-        inside = ((moved >= 0) & (moved < shape[:, None])).all(axis=0)
-        moved = np.ravel_multi_index(moved, shape, mode="clip")
-        read.append(np.where(inside, moved, len(places)))
-    return np.stack(read, axis=1).astype("int32")
+    places = np.arange(math.prod(image_shape))
+    before = np.where(places > 0, places - 1, len(places)).astype("int32")
+    return np.column_stack([before, neighbor_places(image_shape, neighborhood)])
 
 
 def random_waves(shape, dtype=None):
@@ -235,9 +227,9 @@ def swarm_image_transformer(
         iterations: How often each layer runs its cell.
         learned_locations: Whether the vectors of locations are trained. If not, they are
             sines and cosines.
-        neighborhood: Non-negative integer. Every place is given the values of its earlier
-            neighbors up to so many pixels away, see Neighborhood. 0, as in the reference, for
-            the value before it alone.
+        neighborhood: Non-negative integer. Every place is given the values and the states of
+            its earlier neighbors up to so many pixels away, see Neighborhood. 0, as in the
+            reference, for the value before it and the mean of all earlier states alone.
         activation: Between the layers.
         levels: Number of values; images hold the integers 0 to `levels - 1`.
         dropout, unroll, remat: As in `keras_sets.layers.Swarm`.
@@ -258,12 +250,14 @@ def swarm_image_transformer(
         neighborhood or without.
 
     Neighborhood:
-        The mean over everything earlier does not know which values are close. With
+        The mean over everything earlier does not know which places are close. With
         `neighborhood=1` a place also reads the pixels to the left, above on the left, above and
         above on the right of it, in its own channel, and the earlier channels of its own pixel;
         with radius r, 2 r (r + 1) pixels: the reach of a masked convolution of size 2 r + 1
-        (Van den Oord et al.). Each has embeddings of its own, and there are `levels *
-        hidden_units` more parameters for each. Few training images gain most.
+        (Van den Oord et al.). It reads their values, each with embeddings of its own (`levels *
+        hidden_units` more parameters for each), and in every iteration their hidden states,
+        which the pooled input then holds beside the mean (`4 * hidden_units**2` more for each):
+        so that what is near spreads further with every iteration.
 
     Example:
 
@@ -315,7 +309,9 @@ def swarm_image_transformer(
             levels if last else hidden_units,
             hidden_units=hidden_units,
             iterations=iterations,
-            pooling="causal_mean",
+            pooling=CausalNeighborhoodPooling(neighborhood, channels)
+            if neighborhood
+            else "causal_mean",
             dropout=dropout,
             unroll=unroll,
             remat=remat,
