@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from benchmarks.subjects import LINEAR
 from benchmarks.worker import Worker
 from benchmarks.worker import interleaved
 
@@ -130,67 +131,86 @@ def sampling(options):
     return results
 
 
+def against(common, variants, repeats):
+    """How fast the first of two variants of a subject is, in speeds of the second; facts of both.
+
+    `variants` are dicts of options, `{name: options}`.
+    """
+    seconds, facts = measure({name: {**common, **v} for name, v in variants.items()}, repeats)
+    first, second = variants
+    return spread(seconds[second] / seconds[first]), facts
+
+
 def training(options):
     """Does an epoch wait for its data, what does memory cost, does half precision pay?"""
-    results = {}
-    print("\nAn epoch of the clustering example: speed with batches made on the way over batches")
-    print("that are there, steps, and programs that were compiled for it", flush=True)
-    for backend in options.backends:
-        subjects = {
-            name: {"subject": "epoch", "backend": backend, "warm_up": 1, "held": name == "held"}
-            for name in ("made on the way", "held")
-        }
-        seconds, facts = measure(subjects, options.repeats)
-        way = spread(seconds["held"] / seconds["made on the way"])
-        results[f"epoch, {backend}"] = {**way, **facts["made on the way"]}
-        low, high = way["ratio_quartiles"]
-        facts = facts["made on the way"]
-        programs = "no" if facts["programs"] is None else facts["programs"]
-        print(
-            f"  {backend:12} {way['ratio']:5.2f}x ({low:.2f} to {high:.2f})"
-            f"  {facts['steps']} steps, {programs} programs",
-            flush=True,
-        )
     size = {
         "subject": "network",
         "layer": "swarm",
         "sets": options.sets or 10,
+        "points": options.points or 1000,
         "hidden": options.hidden or 128,
+        "iterations": options.iterations,
     }
-    print(
-        "\nMemory of a training step in MiB (what it adds to the peak of the process); with remat:"
-    )
-    print("memory, and speed over without", flush=True)
-    points, iterations = options.points or 1000, options.iterations
-    for sizes in ((points, iterations), (points, 4 * iterations), (4 * points, iterations)):
-        common = {**size, "points": sizes[0], "iterations": sizes[1]}
+    return {**epochs(options), **memory(options, size), **half_precision(options, size)}
+
+
+def epochs(options):
+    print("\nAn epoch of the clustering example: speed with batches made on the way over batches")
+    print("that are there, steps, and programs that were compiled for it", flush=True)
+    results = {}
+    for backend in options.backends:
+        common = {"subject": "epoch", "backend": backend, "warm_up": 1}
+        variants = {"made on the way": {"held": False}, "held": {"held": True}}
+        way, facts = against(common, variants, options.repeats)
+        results[f"epoch, {backend}"] = {**way, **facts["made on the way"]}
+        low, high = way["ratio_quartiles"]
+        programs = facts["held"]["programs"]
+        print(
+            f"  {backend:12} {way['ratio']:5.2f}x ({low:.2f} to {high:.2f})"
+            f"  {facts['held']['steps']} steps, {'no' if programs is None else programs} programs",
+            flush=True,
+        )
+    return results
+
+
+def mib(value):
+    return "unknown" if value is None else f"{value:.0f}"
+
+
+def memory(options, size):
+    print("\nMemory of a training step in MiB (what it adds to the peak of the process), with")
+    print("remat, and the speed with remat over that without", flush=True)
+    points, iterations = size["points"], size["iterations"]
+    results = {}
+    for larger in ({}, {"iterations": 4 * iterations}, {"points": 4 * points}):
+        common = {**size, **larger}
         for backend in options.backends:
-            subjects = {
-                name: {**common, "backend": backend, "remat": name == "remat"}
-                for name in ("plain", "remat")
-            }
-            seconds, facts = measure(subjects, max(1, options.repeats // 3))
-            way = spread(seconds["plain"] / seconds["remat"])
-            name = f"{sizes[0]:,} points, {sizes[1]} iterations, {backend}"
-            memory = {key: facts[key]["memory_mib"] for key in subjects}
-            results[f"memory, {name}"] = {**way, **memory}
+            variants = {"remat": {"remat": True}, "plain": {"remat": False}}
+            repeats = max(1, options.repeats // 3)
+            way, facts = against({**common, "backend": backend}, variants, repeats)
+            name = f"{common['points']:,} points, {common['iterations']} iterations, {backend}"
+            added = {key: facts[key]["memory_mib"] for key in variants}
+            results[f"memory, {name}"] = {**way, **added}
             print(
-                f"  {name:44} {memory['plain']:6.0f}  with remat {memory['remat']:6.0f},"
-                f" {way['ratio']:5.2f}x",
+                f"  {name:44} {mib(added['plain']):>7} {mib(added['remat']):>7}"
+                f"  {way['ratio']:.2f}x",
                 flush=True,
             )
+    return results
+
+
+def half_precision(options, size):
     print("\nSpeed of a training step in mixed_bfloat16 over float32, and the two losses")
     print(f"(matrix units for bfloat16: {'yes' if has_bfloat16_units() else 'no'})", flush=True)
+    results = {}
     for backend in options.backends:
-        common = {**size, "points": points, "iterations": iterations, "backend": backend}
-        subjects = {name: {**common, "policy": name} for name in ("float32", "mixed_bfloat16")}
-        seconds, facts = measure(subjects, options.repeats)
-        way = spread(seconds["float32"] / seconds["mixed_bfloat16"])
-        losses = {name: facts[name]["loss"] for name in subjects}
+        variants = {name: {"policy": name} for name in ("mixed_bfloat16", "float32")}
+        way, facts = against({**size, "backend": backend}, variants, options.repeats)
+        losses = {name: facts[name]["loss"] for name in variants}
         results[f"mixed_bfloat16, {backend}"] = {**way, **losses}
         print(
-            f"  {backend:12} {way['ratio']:5.2f}x  {losses['float32']:.4f}, "
-            f"{losses['mixed_bfloat16']:.4f}",
+            f"  {backend:12} {way['ratio']:5.2f}x  {losses['mixed_bfloat16']:.4f}, "
+            f"{losses['float32']:.4f}",
             flush=True,
         )
     return results
@@ -227,24 +247,6 @@ def data(options):
     return {**way, "milliseconds": medians}
 
 
-LINEAR = (
-    "Swarm",
-    "Swarm, causal",
-    "Swarm, pooling maps",
-    "PermutationEquivariantDense",
-    "DSSDense",
-    "SetNormalization",
-    "InducedSetAttentionBlock",
-    "PoolingByMultiheadAttention",
-    "MeanPooling",
-    "SumPooling",
-    "MaxPooling",
-    "LogSumExpPooling",
-    "CausalMeanPooling",
-    "PoolingMaps",
-)
-
-
 def scaling(options):
     """Inference against the size of a set: is the cost linear, and the memory constant?"""
     most = options.points or 1_000_000
@@ -274,8 +276,8 @@ def scaling(options):
     for backend in options.backends:
         subject = {"subject": "chunks", "backend": backend, "entities": entities, "warm_up": 1}
         _, facts = measure({"chunks": subject}, 0)
-        results[f"chunks, {backend}"] = facts["chunks"]["memory_mib"]
-        print(f"  {backend:12} {facts['chunks']['memory_mib']:.0f}", flush=True)
+        results[f"chunks, {backend}"] = added = facts["chunks"]["memory_mib"]
+        print(f"  {backend:12} {mib(added)}", flush=True)
     return results
 
 

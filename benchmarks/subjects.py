@@ -89,33 +89,36 @@ def network(
     return train if training else infer, facts
 
 
-def layer(name, entities, sets=1, features=16):
-    """Inference with a layer of the package: one set, or `sets`, of many entities."""
+# How to make every layer whose cost is linear in the entities, from `keras_sets.layers`.
+LINEAR = {
+    "Swarm": lambda layers: layers.Swarm(16, iterations=3),
+    "Swarm, causal": lambda layers: layers.Swarm(16, iterations=3, pooling="causal"),
+    "Swarm, pooling maps": lambda layers: layers.Swarm(
+        16, iterations=3, pooling=layers.PoolingMaps(4)
+    ),
+    "PermutationEquivariantDense": lambda layers: layers.PermutationEquivariantDense(16),
+    "DSSDense": lambda layers: layers.DSSDense(16),
+    "SetNormalization": lambda layers: layers.SetNormalization(),
+    "InducedSetAttentionBlock": lambda layers: layers.InducedSetAttentionBlock(16, 4, 16),
+    "PoolingByMultiheadAttention": lambda layers: layers.PoolingByMultiheadAttention(16, 4),
+    "MeanPooling": lambda layers: layers.MeanPooling(),
+    "SumPooling": lambda layers: layers.SumPooling(),
+    "MaxPooling": lambda layers: layers.MaxPooling(),
+    "LogSumExpPooling": lambda layers: layers.LogSumExpPooling(),
+    "CausalMeanPooling": lambda layers: layers.CausalMeanPooling(),
+    "PoolingMaps": lambda layers: layers.PoolingMaps(4),
+}
+
+
+def layer(name, entities):
+    """Inference with a layer of `LINEAR` and one set of many entities."""
     import keras
 
     from keras_sets import layers
 
-    made = {
-        "Swarm": lambda: layers.Swarm(features, iterations=3),
-        "Swarm, causal": lambda: layers.Swarm(features, iterations=3, pooling="causal"),
-        "Swarm, pooling maps": lambda: layers.Swarm(
-            features, iterations=3, pooling=layers.PoolingMaps(4)
-        ),
-        "PermutationEquivariantDense": lambda: layers.PermutationEquivariantDense(features),
-        "DSSDense": lambda: layers.DSSDense(features),
-        "MeanPooling": layers.MeanPooling,
-        "SumPooling": layers.SumPooling,
-        "MaxPooling": layers.MaxPooling,
-        "LogSumExpPooling": layers.LogSumExpPooling,
-        "CausalMeanPooling": layers.CausalMeanPooling,
-        "PoolingMaps": lambda: layers.PoolingMaps(4),
-        "SetNormalization": layers.SetNormalization,
-        "InducedSetAttentionBlock": lambda: layers.InducedSetAttentionBlock(features, 4, 16),
-        "PoolingByMultiheadAttention": lambda: layers.PoolingByMultiheadAttention(features, 4),
-    }[name]()
-    inputs = keras.Input((entities, features))
-    model = keras.Model(inputs, made(inputs))
-    x = _data(sets, entities, features)[0]
+    x = _data(1, entities, 16)[0]
+    inputs = keras.Input(x.shape[1:])
+    model = keras.Model(inputs, LINEAR[name](layers)(inputs))
 
     def step():
         model.predict_on_batch(x)
@@ -168,7 +171,7 @@ def tasks(method, count):
             order = rng.permutation(size)
             points, _ = points[order], np.repeat(np.arange(clusters), counts)[order]
 
-    return {"together": together, "one_by_one": one_by_one}[method], {"tasks": count}
+    return {"together": together, "one_by_one": one_by_one}[method], {}
 
 
 def epoch(held, tasks=400, hidden=128, iterations=10):

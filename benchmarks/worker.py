@@ -5,6 +5,7 @@ for a line with a number of steps it writes the seconds of a step, and what the 
 returned if that is a dict. So subjects on several backends take turns within one run.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -70,15 +71,22 @@ def interleaved(workers, repeats, steps=1):
     return {name: np.array(values) for name, values in seconds.items()}
 
 
-def memory_mib(field="VmRSS"):
-    """Memory of this process, now or (`"VmHWM"`) at its peak since it was last asked for now."""
+def memory_mib(field):
+    """Memory of this process now (`"VmRSS"`) or at its peak (`"VmHWM"`), None if not known."""
     try:
-        if field == "VmRSS":
-            pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def added_memory_mib(function):
+    """By how much a call raises the peak above what the process has before it."""
+    with contextlib.suppress(OSError):  # the peak starts anew where Linux allows it
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = memory_mib("VmRSS")
+    function()
+    return None if before is None else memory_mib("VmHWM") - before
 
 
 def main():
@@ -88,11 +96,12 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     step, facts = getattr(subjects, sys.argv[1])(**json.loads(sys.argv[3]))
-    before = memory_mib()
-    for _ in range(int(sys.argv[2])):
-        step()
-    peak = memory_mib("VmHWM")
-    facts["memory_mib"] = None if peak is None else peak - before
+
+    def warm_up():
+        for _ in range(int(sys.argv[2])):
+            step()
+
+    facts["memory_mib"] = added_memory_mib(warm_up)
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:
         count = int(line)

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import pytest
 
 from benchmarks import __main__ as benchmarks
@@ -26,14 +27,12 @@ def test_subjects_of_layers(causal, training):
 def test_remat_changes_no_loss():
     losses = []
     for remat in (False, True):
-        import keras
-
         keras.utils.set_random_seed(0)
         losses.append(subjects.network("swarm", **SMALL, remat=remat)[0]()["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", benchmarks.LINEAR)
+@pytest.mark.parametrize("name", subjects.LINEAR)
 def test_subjects_of_scaling(name):
     subjects.layer(name, 6)[0]()
 

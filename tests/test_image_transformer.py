@@ -156,11 +156,12 @@ def teacher_forced(model, images, labels=None):
     same = 0.0 if labels is None else embedding.of_labels(labels)
     states, logits = stream.start(len(images)), []
     values, places = ops.convert_to_numpy(embedding.flat(images)), embedding.of_places()
+    tables = embedding.tables()
     for t, sources in enumerate(embedding.sources):
         # As in the loop, where what comes later is not there yet.
         known = np.where(np.arange(values.shape[1]) < t, values, -1)
         known[:, -1] = values[:, -1]
-        earlier = embedding.of_earlier(ops.convert_to_tensor(known), sources)
+        earlier = embedding.of_earlier(ops.convert_to_tensor(known), sources, tables)
         y, states = stream.logits(earlier + places[t] + same, states)
         logits.append(ops.convert_to_numpy(y))
     return np.stack(logits, axis=1)

@@ -7,13 +7,18 @@ import pytest
 from keras_sets.models.slot_refinement import SlotRefinement
 
 
+def example(batch):
+    """Slots, entities and points of some sets of nine."""
+    rng = np.random.default_rng(0)
+    return (
+        rng.normal(size=(batch, *shape)).astype("float32") for shape in ((3, 4), (9, 5), (9, 2))
+    )
+
+
 def test_slots_know_their_statistics():
     """With keys of zero every slot gets an equal share of all points."""
     layer = SlotRefinement(iterations=1, num_heads=2)
-    rng = np.random.default_rng(0)
-    slots = rng.normal(size=(1, 3, 4)).astype("float32")
-    entities = rng.normal(size=(1, 9, 5)).astype("float32")
-    points = rng.normal(size=(1, 9, 2)).astype("float32")
+    slots, entities, points = example(1)
     present = np.arange(9)[None] < 7
     layer(slots, entities, points, present)
     layer.keys.kernel.assign(0 * layer.keys.kernel)
@@ -30,10 +35,7 @@ def test_slots_know_their_statistics():
 
 def test_slots_follow_their_order():
     layer = SlotRefinement(iterations=2, num_heads=2)
-    rng = np.random.default_rng(0)
-    slots = rng.normal(size=(2, 3, 4)).astype("float32")
-    entities = rng.normal(size=(2, 9, 5)).astype("float32")
-    points = rng.normal(size=(2, 9, 2)).astype("float32")
+    slots, entities, points = example(2)
     present = np.ones((2, 9), bool)
     expected = keras.ops.convert_to_numpy(layer(slots, entities, points, present))
     received = layer(slots[:, [2, 0, 1]], entities, points, present)
@@ -44,10 +46,7 @@ def test_slots_follow_their_order():
 
 def test_absent_points_may_hold_anything():
     layer = SlotRefinement(iterations=2, num_heads=2)
-    rng = np.random.default_rng(0)
-    slots = rng.normal(size=(2, 3, 4)).astype("float32")
-    entities = rng.normal(size=(2, 9, 5)).astype("float32")
-    points = rng.normal(size=(2, 9, 2)).astype("float32")
+    slots, entities, points = example(2)
     present = np.broadcast_to(np.arange(9) < 6, (2, 9))
     expected = layer(slots, entities[:, :6], points[:, :6], present[:, :6])
     entities[:, 6:] = points[:, 6:] = np.nan

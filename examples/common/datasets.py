@@ -76,9 +76,7 @@ class ArrayDataset(EpochDataset):
         super().start_at(epoch)
         sets = len(self.arrays[1])
         if not self.shuffle:
-            self._order = [
-                np.arange(sets)[i * self.batch_size :][: self.batch_size] for i in range(self.steps)
-            ]
+            self._order = np.split(np.arange(sets), range(self.batch_size, sets, self.batch_size))
             return
         count = self.steps * self.batch_size
         round_, offset = divmod(epoch * count, sets)

@@ -85,7 +85,7 @@ class ImageEmbedding(keras.layers.Layer):
         return super().__call__(images, labels, **kwargs)
 
     def call(self, images, labels=None):
-        x = self.of_earlier(self.flat(images), self.sources) + self.of_places()
+        x = self.of_earlier(self.flat(images), self.sources, self.tables()) + self.of_places()
         if labels is not None:
             x = x + ops.expand_dims(self.of_labels(labels), 1)
         return ops.reshape(x, (-1, *self.image_shape, self.units))
@@ -96,13 +96,22 @@ class ImageEmbedding(keras.layers.Layer):
         values = ops.cast(values, "int32")  # TensorFlow takes by no uint8
         return ops.pad(values, [[0, 0], [0, 1]], constant_values=self.levels)
 
-    def of_earlier(self, values, sources):
+    def tables(self):
+        """`(1 + neighbors, levels + 1, units)`: what every value adds, the last one nothing."""
+        tables = ops.expand_dims(ops.cast(self.values, self.compute_dtype), 0)
+        if self.neighbors is not None:
+            neighbors = ops.cast(self.neighbors, self.compute_dtype)
+            tables = ops.concatenate([tables, neighbors], axis=0)
+        return ops.pad(tables, [[0, 0], [0, 1], [0, 0]])
+
+    def of_earlier(self, values, sources, tables):
         """What the values at earlier places add.
 
         Args:
             values: Integers `(batch, places + 1)` as `flat` returns them. Only those that
                 `sources` name matter.
             sources: Rows of `self.sources`, `(..., 1 + neighbors)`.
+            tables: `self.tables()`, made once for all places.
 
         Returns:
             `(batch, ..., units)`.
@@ -110,11 +119,6 @@ class ImageEmbedding(keras.layers.Layer):
         # Along the first axis, and axes counted from it: torch exports nothing else to ONNX.
         values = ops.take(ops.transpose(values), sources, axis=0)
         values = ops.moveaxis(values, len(sources.shape), 0)
-        tables = ops.expand_dims(ops.cast(self.values, self.compute_dtype), 0)
-        if self.neighbors is not None:
-            neighbors = ops.cast(self.neighbors, self.compute_dtype)
-            tables = ops.concatenate([tables, neighbors], axis=0)
-        tables = ops.pad(tables, [[0, 0], [0, 1], [0, 0]])  # what is outside adds nothing
         return sum(ops.take(tables[i], values[..., i], axis=0) for i in range(sources.shape[-1]))
 
     def of_labels(self, labels):
@@ -367,10 +371,10 @@ class _Stream(keras.Model):
         labels = inputs.get("labels")
         same = 0.0 if labels is None else self.embedding.of_labels(labels)
         places, uniforms = self.embedding.of_places(), inputs["uniforms"]
-        sources = ops.convert_to_tensor(self.embedding.sources)
+        sources, tables = ops.convert_to_tensor(self.embedding.sources), self.embedding.tables()
 
         def step(index, values, *states):
-            earlier = self.embedding.of_earlier(values, sources[index])
+            earlier = self.embedding.of_earlier(values, sources[index], tables)
             logits, states = self.logits(earlier + places[index] + same, states)
             drawn = self.draw(logits / inputs["temperature"], uniforms[:, index])
             given = values[:, index]
