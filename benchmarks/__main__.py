@@ -48,8 +48,9 @@ def compare(title, subjects, repeats, reference):
         }
         low, high = results[name]["ratio_quartiles"]
         rate = ""
-        if "gigaflop" in results[name]:
-            rate = f"  {results[name]['gigaflop'] / results[name]['seconds']:.0f} GFLOP/s"
+        for fact, unit in (("gigaflop", "GFLOP/s"), ("gigabyte", "GB/s")):
+            if fact in facts[name]:
+                rate = f"  {facts[name][fact] / results[name]['seconds']:.0f} {unit}"
         print(
             f"  {name:34} {results[name]['ratio']:5.2f}x ({low:.2f} to {high:.2f})"
             f"  {1000 * results[name]['seconds']:8.1f} ms{rate}",
@@ -67,11 +68,16 @@ def swarm_subjects(options, training, causal):
         "training": training,
         "causal": causal,
     }
-    subjects = {"original, torch": {"subject": "original", **size}}
+    subjects = {
+        "original, torch": {"subject": "original", **size},
+        "bytes moved, by copies": {"subject": "traffic", **size, "policy": options.dtype_policy},
+    }
     for backend in options.backends:
         policy = {"policy": options.dtype_policy}
         common = {"backend": backend, **size, **policy}
-        subjects[f"Swarm, {backend}"] = {"subject": "network", "layer": "swarm", **common}
+        subjects[f"Swarm, {backend}"] = swarm = {"subject": "network", "layer": "swarm", **common}
+        if backend == "torch":  # "auto" leaves it out on this backend alone
+            subjects["Swarm, torch, jit_compile"] = {**swarm, "jit_compile": True}
         subjects[f"bare products, {backend}"] = {"subject": "products", **common}
         if options.peers and not causal:
             subjects[f"LSTM, {backend}"] = {"subject": "network", "layer": "lstm", **common}

@@ -51,6 +51,7 @@ def network(
     training=True,
     policy="float32",
     remat=False,
+    jit_compile="auto",
 ):
     """A Keras model of one layer: `swarm`, `lstm` or `isab`, and its projection to classes."""
     import keras
@@ -76,7 +77,7 @@ def network(
     outputs = keras.layers.Activation("linear", dtype="float32")(outputs)
     model = keras.Model(inputs, outputs)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(1e-3), loss)
+    model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=jit_compile)
     x, y = _data(sets, points, features)
 
     def train():
@@ -317,3 +318,31 @@ def products(
 
     count = (iterations - 1) * (3 if training else 1)
     return step, {"gigaflop": 2e-9 * rows * inner * 4 * hidden * count}
+
+
+def traffic(
+    sets, points, hidden, iterations, causal=False, training=True, policy="float32", **unused
+):
+    """The bytes that a step moves if every value is read and written once, copied by torch.
+
+    An iteration reads h for the product and writes the gates (1 + 4 times the state), reads
+    them, the projected inputs and c (9) and writes h and c (2). The way back reads the gates,
+    c and two gradients (7), writes two gradients (5), reads that of the gates and h for two
+    products (9), writes the gradient of h (1) and adds to that of the projected inputs (8). A
+    running mean is written, read twice and differentiated (3 and 4).
+    """
+    import torch
+
+    states = 16 + 3 * causal + (30 + 4 * causal) * training
+    width = 4 if policy == "float32" else 2
+    moved = width * sets * points * hidden * states * (iterations - 1)
+    source = torch.zeros(min(moved // 2, 2**26), dtype=torch.uint8)
+    target = torch.ones_like(source)
+
+    def step():
+        left = moved // 2  # a copy reads and writes
+        while left > 0:
+            target[:left].copy_(source[:left])
+            left -= len(source)
+
+    return step, {"gigabyte": 1e-9 * moved}

@@ -22,13 +22,19 @@ def test_subjects_of_layers(causal, training):
     step()
     # One product of a (8, 4) or (8, 8) matrix with 16 columns; three at training.
     assert facts["gigaflop"] == pytest.approx(2e-9 * 8 * 4 * 16 * (1 + causal) * (1 + 2 * training))
+    step, facts = subjects.traffic(**size)
+    step()
+    copies = (16 + 3 * causal) + (30 + 4 * causal) * training
+    assert facts["gigabyte"] == pytest.approx(1e-9 * 4 * 8 * 4 * copies)
 
 
-def test_remat_changes_no_loss():
+@pytest.mark.parametrize("option", ["remat", "jit_compile"])
+def test_options_change_no_loss(option):
     losses = []
-    for remat in (False, True):
+    for value in (False, True):
         keras.utils.set_random_seed(0)
-        losses.append(subjects.network("swarm", **SMALL, remat=remat)[0]()["loss"])
+        step, _ = subjects.network("swarm", **SMALL, **{option: value})
+        losses.append([step()["loss"] for _ in range(2)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

@@ -315,6 +315,21 @@ def test_ways_are_equal_in_fit(backend, jit_compile, returns):
             close(new, old, 1e-4)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "sum", "causal"])
+def test_torch_compiles_a_swarm_whole(backend, pooling):
+    """Where the graph breaks, `jit_compile` has to leave its speed behind."""
+    if backend != "torch":
+        pytest.skip("the others always compile graphs as a whole")
+    import torch
+
+    x, kinds, _ = example(("mask",))
+    layer = randomized(make_way("unrolled", pooling=pooling), x.shape)
+    expected = outputs_of(layer, x, **kinds)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    x, mask = torch.tensor(x), torch.tensor(kinds["mask"])
+    close(arrays(compiled(x, mask=mask)), expected[0])
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_states_of_iterations(way):
     x, kinds, _ = example(("mask",))

@@ -1,7 +1,7 @@
 """Poolings: what a set has in common, as one vector."""
 
 import contextlib
-import contextvars
+import threading
 
 import keras
 from keras import ops
@@ -10,23 +10,32 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 
-# What answers instead of the poolings while a network sees a chunk of a set only.
-_POOLED_ELSEWHERE = contextvars.ContextVar("keras_sets_pooled_elsewhere", default=None)
+
+class _Elsewhere(threading.local):
+    """What answers instead of the poolings while a network sees a chunk of a set only.
+
+    Each thread has its own. No `ContextVar`: torch compiles nothing that asks one.
+    """
+
+    pool = None
+
+
+_ELSEWHERE = _Elsewhere()
 
 
 @contextlib.contextmanager
 def pooling_elsewhere(pool):
     """Inside, layers call `pool(pooling, x, mask, weights)` instead of their poolings."""
-    token = _POOLED_ELSEWHERE.set(pool)
+    before, _ELSEWHERE.pool = _ELSEWHERE.pool, pool
     try:
         yield
     finally:
-        _POOLED_ELSEWHERE.reset(token)
+        _ELSEWHERE.pool = before
 
 
 def pooled_elsewhere():
     """Whether poolings are answered from outside now."""
-    return _POOLED_ELSEWHERE.get() is not None
+    return _ELSEWHERE.pool is not None
 
 
 class Pooling(SetLayer):
@@ -75,7 +84,7 @@ class Pooling(SetLayer):
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
         x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
-        elsewhere = _POOLED_ELSEWHERE.get()
+        elsewhere = _ELSEWHERE.pool
         if elsewhere is not None:
             return elsewhere(self, x, present, weights)
         pooled = self.pool(x, present, weights, self.keepdims)
@@ -557,7 +566,7 @@ def apply_pooling(pooling, x, mask, weights):
     `(batch, features)` becomes `(batch, 1, ..., 1, features)`; a causal pooling's
     `(batch, *entities, features)` stays.
     """
-    elsewhere = _POOLED_ELSEWHERE.get()
+    elsewhere = _ELSEWHERE.pool
     if elsewhere is not None:
         pooled = elsewhere(pooling, x, mask, weights)
     else:
