@@ -56,9 +56,13 @@ class TestArrayDataset:
         assert all(sorted(order) == list(range(sets)) for order in rounds)
         assert len({tuple(order) for order in rounds}) > 1
 
-    def test_order_is_a_function_of_the_epoch(self):
+    def test_order_and_change_are_functions_of_the_epoch(self):
+        def change(rng, inputs, targets):
+            return inputs, targets + rng.random(targets.shape)
+
         first, second = (
-            datasets.ArrayDataset(np.arange(10), np.arange(10), 4, seed=2) for _ in range(2)
+            datasets.ArrayDataset(np.arange(10), np.arange(10), 4, seed=2, change=change)
+            for _ in range(2)
         )
         for _ in range(3):
             first.on_epoch_end()

@@ -38,6 +38,14 @@ class TestSignals:
         # Two ways of rounding may put a sample on either side of a jump.
         assert wrong <= 25
 
+    def test_elements_are_drawn_anew_from_their_own_set(self, rng):
+        inputs = np.arange(40.0).reshape(2, 20, 1, 1)
+        drawn, labels = data.resampled(rng, inputs, np.array([5, 6]))
+        assert drawn.shape == inputs.shape and labels.tolist() == [5, 6]
+        assert (drawn[0] < 20).all() and (drawn[1] >= 20).all()
+        # With replacement, and not alike in both.
+        assert len(np.unique(drawn[0])) < 20 and (drawn[0] + 20 != drawn[1]).any()
+
     def test_noise(self):
         measured, _ = data.signals(np.random.default_rng(0), 200)
         deviations = measured.std(axis=1, ddof=1)[..., 0]

@@ -62,13 +62,26 @@ class ArrayDataset(EpochDataset):
         steps: Batches in an epoch. None: as many as hold all sets.
         seed: Non-negative integer.
         shuffle: Whether to draw the order.
+        change: Function of a `numpy.random.Generator`, inputs and targets of a batch, that
+            returns both changed at random. None leaves them as they are.
     """
 
-    def __init__(self, inputs, targets, batch_size, steps=None, seed=0, shuffle=True, **kwargs):
+    def __init__(
+        self,
+        inputs,
+        targets,
+        batch_size,
+        steps=None,
+        seed=0,
+        shuffle=True,
+        change=None,
+        **kwargs,
+    ):
         super().__init__(seed, **kwargs)
         self.arrays = (inputs, targets)
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.change = change
         self.steps = steps or -(-len(targets) // batch_size)
         self.start_at(0)
 
@@ -88,7 +101,10 @@ class ArrayDataset(EpochDataset):
         return self.steps
 
     def __getitem__(self, index):
-        return keras.tree.map_structure(lambda array: array[self._order[index]], self.arrays)
+        batch = keras.tree.map_structure(lambda array: array[self._order[index]], self.arrays)
+        if self.change is None:
+            return batch
+        return self.change(np.random.default_rng([self.seed, self.epoch, index]), *batch)
 
 
 class Ahead(keras.utils.PyDataset):

@@ -122,6 +122,7 @@ def main(arguments=None):
                     options.batch_size,
                     options.steps,
                     seed,
+                    change=data.resampled if task.resampled else None,
                 )
                 part = run.part(model, str(size), str(seed))
                 runs.train(parser, part, network, batches, validation, quiet=True)

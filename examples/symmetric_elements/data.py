@@ -33,6 +33,8 @@ class Task:
         strides: Their strides.
         classes: Number of classes of a set; None if one of the elements is to be found.
         chance: Accuracy of guessing.
+        resampled: Whether the elements of a training set are drawn anew, with replacement, each
+            time that it is seen.
     """
 
     elements: int
@@ -41,13 +43,14 @@ class Task:
     strides: tuple
     classes: int | None
     chance: float
+    resampled: bool
 
 
 TASKS = {
     "signals": Task(
-        MEASUREMENTS, (LENGTH, 1), (100, 50, 25), (2, 2, 2), len(WAVES), 1 / len(WAVES)
+        MEASUREMENTS, (LENGTH, 1), (100, 50, 25), (2, 2, 2), len(WAVES), 1 / len(WAVES), True
     ),
-    "odd-one-out": Task(IMAGES, (CANVAS, CANVAS, 1), (3, 3, 3), (1, 2, 2), None, 1 / IMAGES),
+    "odd-one-out": Task(IMAGES, (CANVAS, CANVAS, 1), (3, 3, 3), (1, 2, 2), None, 1 / IMAGES, False),
 }
 
 
@@ -87,6 +90,15 @@ def signals(rng, count):
     noise = NOISE * rng.standard_normal((count, MEASUREMENTS, LENGTH), dtype="float32")
     measured = offset + height * (waves[:, None] + noise)
     return measured.astype("float32")[..., None], labels
+
+
+def resampled(rng, inputs, labels):
+    """Sets whose elements are drawn from those of each set, with replacement.
+
+    For labels that know nothing of single elements: signals, not the odd one out.
+    """
+    drawn = rng.integers(0, inputs.shape[1], inputs.shape[:2])
+    return inputs[np.arange(len(inputs))[:, None], drawn], labels
 
 
 def digits():
