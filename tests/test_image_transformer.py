@@ -112,6 +112,17 @@ class TestModel:
         assert sizes[1] - sizes[0] == 8 * 3 * 4
         assert small(learned_locations=True, hidden_units=6).output_shape[-1] == LEVELS
 
+    def test_dropped_features_are_those_of_all_places(self):
+        model = small(embedding_dropout=0.5)
+        kept = keras.Model(model.inputs, model.layers[2].output)
+        x = ops.convert_to_numpy(kept(some_images(8), training=True)).reshape(8, -1, 8)
+        dropped = (x == 0).all(axis=1)
+        assert 0 < dropped.sum() < dropped.size and (dropped[0] != dropped[1]).any()
+        whole = ops.convert_to_numpy(model.layers[1](some_images(8))).reshape(8, -1, 8)
+        np.testing.assert_allclose(x, np.where(dropped[:, None], 0, 2 * whole), rtol=1e-6)
+        predicted = [model.predict_on_batch(some_images()) for _ in range(2)]
+        np.testing.assert_array_equal(*predicted)
+
     def test_half_precision_has_logits_in_float32(self):
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
@@ -217,7 +228,7 @@ class TestGenerate:
             {"learned_locations": True, "activation": "elu"},
             {"neighborhood": 1},
             {"neighborhood": 1, "iterations": 1},
-            {"neighborhood": 2, "layers": 2, "classes": 3},
+            {"neighborhood": 2, "layers": 2, "classes": 3, "embedding_dropout": 0.5},
         ],
     )
     def test_streaming_equals_the_whole(self, options):
@@ -382,6 +393,22 @@ class TestData:
         assert sorted(map(tuple, received)) == sorted(map(tuple, expected))
         assert [len(p[0]) for p in (data.load("digits", folder, 20).training,)] == [18]
 
+    def test_distorted_images(self):
+        images = np.zeros((400, 16, 16, 2), "uint8")
+        images[:, 4:12, 6:10] = [9, 3]
+        changed = data.distorted(np.random.default_rng(0), images, 0.05, 17)
+        assert changed.dtype == images.dtype and changed.max() < 17
+        other = (changed != images).any(axis=(1, 2, 3))
+        assert 0.4 < other.mean() < 0.6
+        # Moved by 0.05 * 16 / 4 pixels, and as much of it there as before.
+        place = np.arange(16)[:, None, None]
+        rows = ((changed * place).sum(axis=(1, 2)) / changed.sum(axis=(1, 2)))[other, 0]
+        assert abs(rows.mean() - 7.5) < 0.1 and 0.1 < rows.std() < 0.35
+        mass = changed[other].sum(axis=(1, 2)) / images[other].sum(axis=(1, 2))
+        assert np.abs(mass.mean(axis=0) - 1).max() < 0.05 < mass.std()
+        none = data.distorted(np.random.default_rng(0), images, 0.0, 17)
+        np.testing.assert_array_equal(none, images)
+
     @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
     def test_the_others(self, name, tmp_path, monkeypatch):
         tfds = pytest.importorskip("tensorflow_datasets")
@@ -509,6 +536,7 @@ class TestCommand:
     def test_conditional_and_then_samples(self, folder, tmp_path, capsys):
         output = tmp_path / "run"
         options = ["--conditional", "--dropout", "0.1", "--accumulate", 2, "--data-dir", folder]
+        options += ["--embedding-dropout", "0.1", "--distortion", "0.05"]
         options += ["--neighborhood", 1]
         # Draws after every epoch, in the middle of the training.
         call("--smoke", *options, "--output", output, "--plot-interval", 1e-6)

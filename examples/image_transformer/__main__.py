@@ -48,6 +48,14 @@ def parse(arguments=None):
         help="folder of TensorFlow Datasets (default: its own, ~/tensorflow_datasets)",
     )
     data.add_argument("--images", type=integer, metavar="N", help="use N of them at most")
+    data.add_argument(
+        "--distortion",
+        type=common.fraction,
+        default=0.0,
+        metavar="S",
+        help="shear, turn, stretch and move every other training image at random, by about S of "
+        "its size: against overfitting where images are few",
+    )
 
     model = parser.add_argument_group("model")
     model.add_argument("--hidden", type=integer, default=64, help="width of embeddings and cells")
@@ -72,6 +80,13 @@ def parse(arguments=None):
         "and their states in every iteration",
     )
     model.add_argument("--dropout", type=common.fraction, default=0.0, help="shared by all pixels")
+    model.add_argument(
+        "--embedding-dropout",
+        type=common.fraction,
+        default=0.0,
+        metavar="RATE",
+        help="of what the network is given, shared by all pixels",
+    )
     model.add_argument("--remat", action="store_true", help="less memory, more time")
     model.add_argument(
         "--name",

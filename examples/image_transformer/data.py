@@ -83,6 +83,12 @@ def data_of(options):
 def training_data(options):
     """The batches of the options to train on, and those to validate."""
     data, size = data_of(options), options.batch_size // options.accumulate
+
+    def change(rng, inputs, images):
+        images = distorted(rng, images, options.distortion, data.levels)
+        return {**inputs, "images": images} if options.conditional else images, images
+
+    change = change if options.distortion else None
     return tuple(
         datasets.ArrayDataset(
             inputs_of(*split, options.conditional),
@@ -90,9 +96,35 @@ def training_data(options):
             size,
             seed=options.seed,
             shuffle=split is data.training,
+            change=change if split is data.training else None,
         )
         for split in (data.training, data.validation)
     )
+
+
+def distorted(rng, images, amount, levels):
+    """Every other image, about, sheared, turned, stretched and moved at random.
+
+    Args:
+        rng: A `numpy.random.Generator`.
+        images: Integers `(n, height, width, channels)`.
+        amount: Standard deviation of the entries of the linear map, whose mean is the identity;
+            half that of the move, in halves of the image.
+        levels: Values are 0 to `levels - 1`, and 0 is what is outside.
+    """
+    from scipy import ndimage
+
+    images, size = images.copy(), images.shape[1:3]
+    middle = (np.array(size) - 1) / 2
+    for i in np.flatnonzero(rng.random(len(images)) < 0.5):
+        turn = np.eye(2) + amount * rng.normal(size=(2, 2))
+        offset = middle - turn @ middle + amount * rng.normal(size=2) * np.array(size) / 4
+        for channel in range(images.shape[-1]):
+            moved = ndimage.affine_transform(
+                images[i, ..., channel].astype("float32"), turn, offset
+            )
+            images[i, ..., channel] = np.clip(np.rint(moved), 0, levels - 1)
+    return images
 
 
 def inputs_of(images, labels, conditional):

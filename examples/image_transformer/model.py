@@ -28,6 +28,7 @@ def build(options, data):
         activation=options.activation,
         levels=data.levels,
         dropout=options.dropout,
+        embedding_dropout=options.embedding_dropout,
         remat=options.remat,
     )
 

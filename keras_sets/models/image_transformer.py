@@ -212,6 +212,7 @@ def swarm_image_transformer(
     activation="relu",
     levels=256,
     dropout=0.0,
+    embedding_dropout=0.0,
     unroll=None,
     remat=False,
     name="swarm_image_transformer",
@@ -236,7 +237,11 @@ def swarm_image_transformer(
             reference, for the value before it and the mean of all earlier states alone.
         activation: Between the layers.
         levels: Number of values; images hold the integers 0 to `levels - 1`.
-        dropout, unroll, remat: As in `keras_sets.layers.Swarm`.
+        dropout: Fraction of the features of the hidden states to drop after every iteration, at
+            training, as in `keras_sets.layers.Swarm`.
+        embedding_dropout: Fraction of the features of the embeddings to drop, at training: the
+            same ones at all places of an image, other ones in the next.
+        unroll, remat: As in `keras_sets.layers.Swarm`.
         name: Name of the model.
 
     Returns:
@@ -307,6 +312,8 @@ def swarm_image_transformer(
         hidden_units, levels, classes, learned_locations, neighborhood, name="embedding"
     )
     x = embedding(images) if labels is None else embedding(images, labels)
+    if embedding_dropout:
+        x = keras.layers.SpatialDropout3D(embedding_dropout, data_format="channels_last")(x)
     for depth in range(layers):
         last = depth == layers - 1
         x = set_layers.Swarm(
