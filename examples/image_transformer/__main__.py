@@ -258,16 +258,17 @@ def main(arguments=None):
         draw_samples(model, drawn, run.path / "samples.png")
         draw_completions(model, options, data, run.path / "completions.png")
 
-    def trained(method, network, part, **arguments):
+    def trained(method, network, part, distortion, **arguments):
         keras.utils.set_random_seed(options.seed)
         models.compile_for_images(network, options)
-        runs.train(parser, part, network, *images.training_data(options), **arguments)
+        runs.train(parser, part, network, *images.training_data(options, distortion), **arguments)
         bits = evaluate.network_bits(network, *data.test, conditional)
         return evaluate.score(method, bits, network.count_params())
 
     scores = [
-        trained(name, model, run, draw=draw),
-        trained("causal convolution", convolution, run.part("convolution"), quiet=True),
+        trained(name, model, run, options.distortion, draw=draw),
+        # Distorted images make the convolution worse.
+        trained("causal convolution", convolution, run.part("convolution"), 0.0, quiet=True),
         evaluate.score("histogram of each pixel", evaluate.histogram(data, conditional)),
         evaluate.score("uniform", np.log2([data.levels])),
     ]

@@ -80,15 +80,15 @@ def data_of(options):
     return _load_once(options.data_set, options.data_dir, options.images)
 
 
-def training_data(options):
-    """The batches of the options to train on, and those to validate."""
+def training_data(options, distortion=0.0):
+    """The batches of the options to train on, `distorted` so much, and those to validate."""
     data, size = data_of(options), options.batch_size // options.accumulate
 
     def change(rng, inputs, images):
-        images = distorted(rng, images, options.distortion, data.levels)
+        images = distorted(rng, images, distortion, data.levels)
         return {**inputs, "images": images} if options.conditional else images, images
 
-    change = change if options.distortion else None
+    change = change if distortion else None
     return tuple(
         datasets.ArrayDataset(
             inputs_of(*split, options.conditional),
