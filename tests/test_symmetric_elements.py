@@ -39,12 +39,16 @@ class TestSignals:
         assert wrong <= 25
 
     def test_elements_are_drawn_anew_from_their_own_set(self, rng):
-        inputs = np.arange(40.0).reshape(2, 20, 1, 1)
-        drawn, labels = data.resampled(rng, inputs, np.array([5, 6]))
-        assert drawn.shape == inputs.shape and labels.tolist() == [5, 6]
-        assert (drawn[0] < 20).all() and (drawn[1] >= 20).all()
-        # With replacement, and not alike in both.
-        assert len(np.unique(drawn[0])) < 20 and (drawn[0] + 20 != drawn[1]).any()
+        inputs = np.arange(2000.0).reshape(100, 20, 1, 1)
+        drawn, labels = data.resampled(rng, inputs, np.arange(100))
+        assert drawn.shape == inputs.shape and labels.tolist() == list(range(100))
+        assert (drawn // 20 == inputs // 20).all()
+        # With replacement, not alike in any two, and half of the sets as they are.
+        places = (drawn % 20).reshape(100, 20)
+        changed = places[[len(set(row)) < 20 for row in places.tolist()]]
+        assert 30 < len(changed) < 70 and len(np.unique(changed, axis=0)) == len(changed)
+        rest = (places == np.arange(20)).all(axis=1)
+        assert rest.sum() + len(changed) == 100
 
     def test_noise(self):
         measured, _ = data.signals(np.random.default_rng(0), 200)

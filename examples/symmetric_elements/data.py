@@ -33,8 +33,8 @@ class Task:
         strides: Their strides.
         classes: Number of classes of a set; None if one of the elements is to be found.
         chance: Accuracy of guessing.
-        resampled: Whether the elements of a training set are drawn anew, with replacement, each
-            time that it is seen.
+        resampled: Whether the elements of a training set are drawn anew, with replacement, in
+            half of the times that it is seen.
     """
 
     elements: int
@@ -93,11 +93,12 @@ def signals(rng, count):
 
 
 def resampled(rng, inputs, labels):
-    """Sets whose elements are drawn from those of each set, with replacement.
+    """Every other set, about, with elements drawn from its own, with replacement.
 
     For labels that know nothing of single elements: signals, not the odd one out.
     """
     drawn = rng.integers(0, inputs.shape[1], inputs.shape[:2])
+    drawn[rng.random(len(inputs)) < 0.5] = np.arange(inputs.shape[1])
     return inputs[np.arange(len(inputs))[:, None], drawn], labels
 
 
