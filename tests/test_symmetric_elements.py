@@ -40,7 +40,7 @@ class TestSignals:
 
     def test_elements_are_drawn_anew_from_their_own_set(self, rng):
         inputs = np.arange(2000.0).reshape(100, 20, 1, 1)
-        drawn, labels = data.resampled(rng, inputs, np.arange(100))
+        drawn, labels = data.resampled(rng, inputs, np.arange(100), 0.5)
         assert drawn.shape == inputs.shape and labels.tolist() == list(range(100))
         assert (drawn // 20 == inputs // 20).all()
         # With replacement, not alike in any two, and half of the sets as they are.

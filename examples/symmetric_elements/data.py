@@ -21,6 +21,8 @@ WAVES = ("sine", "square", "sawtooth")
 IMAGES = 8
 CANVAS = 12
 
+TIMES_AS_IT_IS = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -33,8 +35,8 @@ class Task:
         strides: Their strides.
         classes: Number of classes of a set; None if one of the elements is to be found.
         chance: Accuracy of guessing.
-        resampled: Whether the elements of a training set are drawn anew, with replacement, in
-            half of the times that it is seen.
+        resampled: Whether the elements of a training set are drawn anew, with replacement, but
+            for `TIMES_AS_IT_IS` of the times that it is seen.
     """
 
     elements: int
@@ -92,13 +94,13 @@ def signals(rng, count):
     return measured.astype("float32")[..., None], labels
 
 
-def resampled(rng, inputs, labels):
-    """Every other set, about, with elements drawn from its own, with replacement.
+def resampled(rng, inputs, labels, share):
+    """A share of the sets, about, with elements drawn from their own, with replacement.
 
     For labels that know nothing of single elements: signals, not the odd one out.
     """
     drawn = rng.integers(0, inputs.shape[1], inputs.shape[:2])
-    drawn[rng.random(len(inputs)) < 0.5] = np.arange(inputs.shape[1])
+    drawn[rng.random(len(inputs)) >= share] = np.arange(inputs.shape[1])
     return inputs[np.arange(len(inputs))[:, None], drawn], labels
 
 
