@@ -88,7 +88,6 @@ def training_data(options, distortion=0.0):
         images = distorted(rng, images, distortion, data.levels)
         return {**inputs, "images": images} if options.conditional else images, images
 
-    change = change if distortion else None
     return tuple(
         datasets.ArrayDataset(
             inputs_of(*split, options.conditional),
@@ -96,7 +95,7 @@ def training_data(options, distortion=0.0):
             size,
             seed=options.seed,
             shuffle=split is data.training,
-            change=change if split is data.training else None,
+            change=change if distortion and split is data.training else None,
         )
         for split in (data.training, data.validation)
     )

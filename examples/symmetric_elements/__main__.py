@@ -1,6 +1,5 @@
 """Command line of the symmetric elements example; see `--help`."""
 
-import functools
 import json
 
 from examples.common import options as common
@@ -111,8 +110,7 @@ def main(arguments=None):
         training, validation, (inputs, labels) = data.draw(options.task, counts, seed)
         for place, size in enumerate(options.sizes):
             seen = options.epochs * options.steps * options.batch_size / size
-            share = max(0.0, 1 - data.TIMES_AS_IT_IS / seen)
-            change = functools.partial(data.resampled, share=share)
+            change = data.resampling(seen) if task.resampled else None
             for model in options.models:
                 keras.utils.set_random_seed(seed)
                 network = build(model)
@@ -126,7 +124,7 @@ def main(arguments=None):
                     options.batch_size,
                     options.steps,
                     seed,
-                    change=change if task.resampled else None,
+                    change=change,
                 )
                 part = run.part(model, str(size), str(seed))
                 runs.train(parser, part, network, batches, validation, quiet=True)

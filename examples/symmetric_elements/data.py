@@ -8,6 +8,7 @@ which one is it? All images of a set are shifted alike, around the edges of thei
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -92,6 +93,11 @@ def signals(rng, count):
     noise = NOISE * rng.standard_normal((count, MEASUREMENTS, LENGTH), dtype="float32")
     measured = offset + height * (waves[:, None] + noise)
     return measured.astype("float32")[..., None], labels
+
+
+def resampling(seen):
+    """The change of batches for sets that are seen so many times: some of them as they are."""
+    return functools.partial(resampled, share=max(0.0, 1 - TIMES_AS_IT_IS / seen))
 
 
 def resampled(rng, inputs, labels, share):

@@ -297,6 +297,7 @@ def swarm_image_transformer(
     hidden_units = validation.positive_integer("hidden_units", hidden_units)
     levels = validation.positive_integer("levels", levels)
     neighborhood = validation.non_negative_integer("neighborhood", neighborhood)
+    embedding_dropout = validation.fraction("embedding_dropout", embedding_dropout)
     if hidden_units % 4 and not learned_locations:
         raise ValueError(
             "Received an invalid value for `hidden_units`, expected a multiple of 4, because "
