@@ -4,6 +4,9 @@
 because the backend is chosen for a process.
 """
 
+import concurrent.futures
+import os
+
 import numpy as np
 
 CLASSES = 10
@@ -323,7 +326,7 @@ def products(
 def traffic(
     sets, points, hidden, iterations, causal=False, training=True, policy="float32", **unused
 ):
-    """The bytes that a step moves if every value is read and written once, copied by torch.
+    """The bytes that a step moves if every value is read and written once, copied by NumPy.
 
     An iteration reads h for the product and writes the gates (1 + 4 times the state), reads
     them, the projected inputs and c (9) and writes h and c (2). The way back reads the gates,
@@ -331,18 +334,22 @@ def traffic(
     products (9), writes the gradient of h (1) and adds to that of the projected inputs (8). A
     running mean is written, read twice and differentiated (3 and 4).
     """
-    import torch
-
     states = 16 + 3 * causal + (30 + 4 * causal) * training
     width = 4 if policy == "float32" else 2
     moved = width * sets * points * hidden * states * (iterations - 1)
-    source = torch.zeros(min(moved // 2, 2**26), dtype=torch.uint8)
-    target = torch.ones_like(source)
+    # Every core copies a part of its own; a copy reads and writes.
+    cores = os.cpu_count()
+    source = np.zeros((cores, max(1, min(moved // 2, 2**26) // cores)), "uint8")
+    target = np.ones_like(source)
+    pool = concurrent.futures.ThreadPoolExecutor(cores)
+
+    def copy(core):
+        left = moved // 2 // cores
+        while left > 0:
+            np.copyto(target[core, :left], source[core, :left])
+            left -= source.shape[1]
 
     def step():
-        left = moved // 2  # a copy reads and writes
-        while left > 0:
-            target[:left].copy_(source[:left])
-            left -= len(source)
+        list(pool.map(copy, range(cores)))
 
     return step, {"gigabyte": 1e-9 * moved}
