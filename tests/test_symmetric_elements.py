@@ -38,18 +38,6 @@ class TestSignals:
         # Two ways of rounding may put a sample on either side of a jump.
         assert wrong <= 25
 
-    def test_elements_are_drawn_anew_from_their_own_set(self, rng):
-        inputs = np.arange(2000.0).reshape(100, 20, 1, 1)
-        drawn, labels = data.resampled(rng, inputs, np.arange(100), 0.5)
-        assert drawn.shape == inputs.shape and labels.tolist() == list(range(100))
-        assert (drawn // 20 == inputs // 20).all()
-        # With replacement, not alike in any two, and half of the sets as they are.
-        places = (drawn % 20).reshape(100, 20)
-        changed = places[[len(set(row)) < 20 for row in places.tolist()]]
-        assert 30 < len(changed) < 70 and len(np.unique(changed, axis=0)) == len(changed)
-        rest = (places == np.arange(20)).all(axis=1)
-        assert rest.sum() + len(changed) == 100
-
     def test_noise(self):
         measured, _ = data.signals(np.random.default_rng(0), 200)
         deviations = measured.std(axis=1, ddof=1)[..., 0]
@@ -113,6 +101,14 @@ class TestNetworks:
             # Relative to the scale: sums of sums of untrained layers are large.
             error = np.abs(after - expected).max() / np.abs(expected).max()
             assert (error < 1e-5) == (name != "mlp"), (name, error)
+
+
+def test_offset_and_height_say_nothing():
+    (inputs, _), *_ = data.draw("signals", (4, 1, 1), 0)
+    for name in data.MODELS:
+        network = models.build(name, "signals")
+        before, after = (network.predict_on_batch(x) for x in (inputs, 7 * inputs + 3))
+        assert np.allclose(before, after, rtol=1e-3, atol=1e-3 * np.abs(before).max()), name
 
 
 def test_who_learns_of_the_others():

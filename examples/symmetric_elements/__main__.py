@@ -109,8 +109,6 @@ def main(arguments=None):
     for seed in range(options.seed, options.seed + options.repeats):
         training, validation, (inputs, labels) = data.draw(options.task, counts, seed)
         for place, size in enumerate(options.sizes):
-            seen = options.epochs * options.steps * options.batch_size / size
-            change = data.resampling(seen) if task.resampled else None
             for model in options.models:
                 keras.utils.set_random_seed(seed)
                 network = build(model)
@@ -120,11 +118,7 @@ def main(arguments=None):
                     metrics=["accuracy"],
                 )
                 batches = datasets.ArrayDataset(
-                    *(array[:size] for array in training),
-                    options.batch_size,
-                    options.steps,
-                    seed,
-                    change=change,
+                    *(array[:size] for array in training), options.batch_size, options.steps, seed
                 )
                 part = run.part(model, str(size), str(seed))
                 runs.train(parser, part, network, batches, validation, quiet=True)

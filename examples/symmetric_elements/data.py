@@ -8,7 +8,6 @@ which one is it? All images of a set are shifted alike, around the edges of thei
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
@@ -22,8 +21,6 @@ WAVES = ("sine", "square", "sawtooth")
 IMAGES = 8
 CANVAS = 12
 
-TIMES_AS_IT_IS = 10
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -36,8 +33,8 @@ class Task:
         strides: Their strides.
         classes: Number of classes of a set; None if one of the elements is to be found.
         chance: Accuracy of guessing.
-        resampled: Whether the elements of a training set are drawn anew, with replacement, but
-            for `TIMES_AS_IT_IS` of the times that it is seen.
+        standardized: Whether every set is shifted and scaled to mean 0 and variance 1 first,
+            because offset and height of its elements say nothing.
     """
 
     elements: int
@@ -46,7 +43,7 @@ class Task:
     strides: tuple
     classes: int | None
     chance: float
-    resampled: bool
+    standardized: bool
 
 
 TASKS = {
@@ -93,21 +90,6 @@ def signals(rng, count):
     noise = NOISE * rng.standard_normal((count, MEASUREMENTS, LENGTH), dtype="float32")
     measured = offset + height * (waves[:, None] + noise)
     return measured.astype("float32")[..., None], labels
-
-
-def resampling(seen):
-    """The change of batches for sets that are seen so many times: some of them as they are."""
-    return functools.partial(resampled, share=max(0.0, 1 - TIMES_AS_IT_IS / seen))
-
-
-def resampled(rng, inputs, labels, share):
-    """A share of the sets, about, with elements drawn from their own, with replacement.
-
-    For labels that know nothing of single elements: signals, not the odd one out.
-    """
-    drawn = rng.integers(0, inputs.shape[1], inputs.shape[:2])
-    drawn[rng.random(len(inputs)) >= share] = np.arange(inputs.shape[1])
-    return inputs[np.arange(len(inputs))[:, None], drawn], labels
 
 
 def digits():

@@ -3,7 +3,8 @@
 After every layer come batch normalisation and a ReLU. The networks differ in where the
 elements of a set learn of each other: in every layer (DSS), after the last (Siamese), in two
 layers after it (Siamese + deep sets), or in every layer but with dense layers instead of
-convolutions (deep sets). The multi-layer perceptron knows of no symmetry.
+convolutions (deep sets). The multi-layer perceptron knows of no symmetry. Signals are brought
+to mean 0 and variance 1 first, a set as a whole.
 """
 
 import keras
@@ -37,20 +38,23 @@ def build(name, task_name):
     """The network of that name, from `(batch, elements, *shape)` to logits."""
     task, width = TASKS[task_name], WIDTHS[task_name][name]
     widths = (width, width, width // 2)
-    inputs = keras.Input((task.elements, *task.shape), name="elements")
+    x = inputs = keras.Input((task.elements, *task.shape), name="elements")
+    if task.standardized:
+        axes = list(range(1, len(inputs.shape)))
+        x = keras.layers.LayerNormalization(axes, center=False, scale=False, name="standardized")(x)
     if name == "mlp":
-        x = keras.layers.Flatten()(inputs)
+        x = keras.layers.Flatten()(x)
         for units in widths:
             x = _activate(keras.layers.Dense(units, use_bias=False)(x))
         x = keras.layers.Dense(task.classes or task.elements, name="output")(x)
         return keras.Model(inputs, x, name=name)
     if name == "deep-sets":
-        x = keras.layers.Reshape((task.elements, -1))(inputs)
+        x = keras.layers.Reshape((task.elements, -1))(x)
         x = _deep_sets(x, widths)
     elif name.startswith("dss"):
-        x = _dss(inputs, task, widths, name.removeprefix("dss-"))
+        x = _dss(x, task, widths, name.removeprefix("dss-"))
     else:
-        x = _siamese(inputs, task, widths)
+        x = _siamese(x, task, widths)
         if name == "siamese-deep-sets":
             x = _deep_sets(x, 2 * widths[-1:])
     if task.classes is not None:
