@@ -6,42 +6,37 @@ import numpy as np
 from examples.common import plots
 
 
-def _show(axis, image, levels):
-    """One image, gray or in colour, large values white."""
-    image = image / (levels - 1)
-    if image.shape[-1] == 1:
-        axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def _mosaic(images, levels, path, title, names):
+    """Images side by side as one picture, gray or in colour, large values white.
+
+    Args:
+        images: `(rows, columns, height, width, channels)`.
+        names: One for each row.
+    """
+    rows, columns, height, width, channels = images.shape
+    gap = max(1, height // 8)
+    canvas = np.ones((rows, height + gap, columns, width + gap, channels))
+    canvas[:, :height, :, :width] = images.swapaxes(1, 2) / (levels - 1)
+    canvas = canvas.reshape(rows * (height + gap), columns * (width + gap), channels)
+    canvas = canvas[:-gap, :-gap]
+    size = (0.62 * columns + 0.8, 0.62 * rows * height / width + 0.5)
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    if channels == 1:
+        axis.imshow(canvas[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     else:
-        axis.imshow(image, interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
+        axis.imshow(canvas, interpolation="nearest")
+    axis.set_title(title, fontsize=9)
+    axis.set(xticks=[], yticks=(height + gap) * np.arange(rows) + (height - 1) / 2)
+    axis.set_yticklabels(names)
+    axis.tick_params(length=0)
     axis.grid(False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-
-
-def _grid(rows, columns, title):
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(0.62 * columns + 0.6, 0.62 * rows + 0.5),
-        squeeze=False,
-        layout="constrained",
-    )
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure.suptitle(title, fontsize=9)
-    return figure, axes
+    axis.spines[:].set_visible(False)
+    plots.save(figure, path)
 
 
 def samples(images, levels, path, names=None, title="drawn by the network"):
     """Images in rows: `(rows, columns, height, width, channels)`, a name for each row."""
-    rows, columns = images.shape[:2]
-    figure, axes = _grid(rows, columns, title)
-    for row in range(rows):
-        for column in range(columns):
-            _show(axes[row, column], images[row, column], levels)
-        if names is not None:
-            axes[row, 0].set_ylabel(names[row], rotation=0, ha="right", va="center")
-    plots.save(figure, path)
+    _mosaic(images, levels, path, title, names or [""] * len(images))
 
 
 def completions(given, completed, truth, levels, path):
@@ -52,14 +47,9 @@ def completions(given, completed, truth, levels, path):
         completed: `(ways, n, height, width, channels)`.
         truth: `(n, height, width, channels)`.
     """
-    ways, count = completed.shape[:2]
-    figure, axes = _grid(ways + 2, count, "upper halves, completed by the network")
     # Half gray: not an image of the data.
     upper = np.full(truth.shape, 0.5 * (levels - 1))
     upper[:, : given.shape[1]] = given
-    for row, images in enumerate((upper, *completed, truth)):
-        for column in range(count):
-            _show(axes[row, column], images[column], levels)
-    for row, name in ((0, "given"), (1, "completed"), (ways + 1, "true")):
-        axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-    plots.save(figure, path)
+    names = ["given", "completed", *[""] * (len(completed) - 1), "true"]
+    images = np.stack([upper, *completed, truth])
+    _mosaic(images, levels, path, "upper halves, completed by the network", names)
