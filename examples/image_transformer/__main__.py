@@ -258,19 +258,23 @@ def main(arguments=None):
         draw_samples(model, drawn, run.path / "samples.png")
         draw_completions(model, options, data, run.path / "completions.png")
 
-    def trained(method, network, part, distortion, **arguments):
+    def trained(network, part, distortion, **arguments):
         keras.utils.set_random_seed(options.seed)
         models.compile_for_images(network, options)
         runs.train(parser, part, network, *images.training_data(options, distortion), **arguments)
-        bits = evaluate.network_bits(network, *data.test, conditional)
-        return evaluate.score(method, bits, network.count_params())
+        return evaluate.network_bits(network, *data.test, conditional)
 
-    scores = [
-        trained(name, model, run, options.distortion, draw=draw),
+    bits = {
+        name: trained(model, run, options.distortion, draw=draw),
         # Distorted images make the convolution worse.
-        trained("causal convolution", convolution, run.part("convolution"), 0.0, quiet=True),
-        evaluate.score("histogram of each pixel", evaluate.histogram(data, conditional)),
-        evaluate.score("uniform", np.log2([data.levels])),
+        "causal convolution": trained(convolution, run.part("convolution"), 0.0, quiet=True),
+        "histogram of each pixel": evaluate.histogram(data, conditional),
+        "uniform": np.full(len(data.test[0]), np.log2(data.levels)),
+    }
+    sizes = {name: model.count_params(), "causal convolution": convolution.count_params()}
+    scores = [
+        evaluate.score(method, values, bits[name], sizes.get(method))
+        for method, values in bits.items()
     ]
     kind = "conditional" if conditional else "unconditional"
     text = evaluate.table(options.data_set, kind, scores, len(data.test[0]))

@@ -13,17 +13,28 @@ MOST_TRAINING_IMAGES = 5000
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Bits per dimension: mean over images and its standard error."""
+    """Bits per dimension: mean over images and its standard error.
+
+    Attributes:
+        excess: By how much they exceed those of another method on the same images.
+        excess_error: The standard error of that, from the differences image by image.
+    """
 
     method: str
     parameters: int | None
     bits: float
     error: float
+    excess: float
+    excess_error: float
 
 
-def score(method, bits, parameters=None):
-    error = np.std(bits) / np.sqrt(len(bits))
-    return Score(method, parameters, float(np.mean(bits)), float(error))
+def score(method, bits, reference, parameters=None):
+    """A `Score` from the bits per dimension of every image, by this method and by another."""
+
+    def mean(values):
+        return float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))
+
+    return Score(method, parameters, *mean(bits), *mean(bits - reference))
 
 
 def network_bits(model, images, labels, conditional, batch_size=50):
@@ -103,9 +114,12 @@ def table(data_set, kind, scores, count):
     width = max(len(s.method) for s in scores)
     lines = [
         f"{data_set}, {kind}, {count:,} test images; mean ± standard error",
-        f"{'':{width}}  {'parameters':>10}  bits per dimension",
+        f"{'':{width}}  {'parameters':>10}  bits per dimension  more than the first",
     ]
     for s in scores:
         size = "–" if s.parameters is None else f"{s.parameters:,}"
-        lines.append(f"{s.method:{width}}  {size:>10}  {s.bits:.3f} ± {s.error:.3f}")
+        line = f"{s.method:{width}}  {size:>10}  {f'{s.bits:.3f} ± {s.error:.3f}':18}"
+        if s is not scores[0]:
+            line += f"  {s.excess:.3f} ± {s.excess_error:.3f}"
+        lines.append(line.rstrip())
     return "\n".join(lines)
