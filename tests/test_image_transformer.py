@@ -504,6 +504,7 @@ def test_the_network_that_is_shipped(folder):
     loaded = data.load("digits", folder)
     network = models.load_pretrained("digits")
     bits = evaluate.network_bits(network, *loaded.test, True)
+    assert bits.mean() == pytest.approx(1.673, abs=0.001)
     # Below what every pixel and class has on its own, image by image.
     gain = evaluate.histogram(loaded, True) - bits
     assert gain.mean() > 4 * gain.std() / np.sqrt(len(gain))

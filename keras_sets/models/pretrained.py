@@ -20,7 +20,8 @@ def load_pretrained(name):
       mean 0 and variance 1.
     - `"digits"` is an image transformer of handwritten digits, 8 x 8 pixels with 17 grey levels,
       given their class: `keras_sets.models.swarm_image_transformer`, from which
-      `keras_sets.models.generate` draws. `Swarm` with 64 hidden units and 6 iterations.
+      `keras_sets.models.generate` draws. `Swarm` with 32 hidden units and 6 iterations, and a
+      neighborhood of 2 pixels.
     - `"mixture_of_gaussians"` fits a mixture of four Gaussians to points in the plane: `(batch, 4,
       5)`, which `keras_sets.losses.GaussianMixtureLoss().mixture` takes apart. It knows 100 to
       500 points, Gaussians with means in [-4, 4] x [-4, 4] and standard deviation 0.3 along both
