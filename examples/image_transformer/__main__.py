@@ -189,6 +189,8 @@ def sample(parser, options):
     import keras
     import numpy as np
 
+    import keras_sets  # noqa: F401, a file names its layers
+
     try:
         model = keras.saving.load_model(options.sample, compile=False)
     except (OSError, ValueError) as error:
