@@ -12,6 +12,11 @@ from benchmarks.worker import Worker
 from benchmarks.worker import interleaved
 
 BACKENDS = ("tensorflow", "jax", "torch")
+# The allocator of glibc keeps what a process frees, for its next step.
+KEEPS_MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:"
+    "glibc.malloc.trim_threshold=17179869184"
+}
 
 
 def measure(subjects, repeats):
@@ -70,6 +75,7 @@ def swarm_subjects(options, training, causal):
     }
     subjects = {
         "original, torch": {"subject": "original", **size},
+        "original, linear maps": {"subject": "original", **size, "convolutions": False},
         "bytes moved, by copies": {"subject": "traffic", **size, "policy": options.dtype_policy},
     }
     for backend in options.backends:
@@ -78,6 +84,8 @@ def swarm_subjects(options, training, causal):
         subjects[f"Swarm, {backend}"] = swarm = {"subject": "network", "layer": "swarm", **common}
         if backend == "torch":  # "auto" leaves it out on this backend alone
             subjects["Swarm, torch, jit_compile"] = {**swarm, "jit_compile": True}
+        if backend == "jax":  # which hands its memory back after every step
+            subjects["Swarm, jax, memory kept"] = {**swarm, "variables": KEEPS_MEMORY}
         subjects[f"bare products, {backend}"] = {"subject": "products", **common}
         if options.peers and not causal:
             subjects[f"LSTM, {backend}"] = {"subject": "network", "layer": "lstm", **common}

@@ -1,38 +1,68 @@
 """The original formulation in plain PyTorch, for comparison.
 
-One linear map of the inputs with a bias, one of the hidden state, one of the pooled state,
-all in every iteration; the pooled state is expanded to all entities before it is projected.
+A linear map of the inputs with a bias, one of the hidden state and one of the pooled state,
+which is expanded to all entities before it is projected; the state is zero before the first
+iteration, which has the inputs alone. As published, the maps are convolutions of size 1 on
+arrays whose features come before the entities: these lie on a line for sets, whose inputs are
+projected once, and on a grid for images, where they are in every iteration.
 """
+
+import math
 
 import torch
 from torch import nn
 
 
 class Swarm(nn.Module):
-    """Swarm layer `(batch, n, features)` to `(batch, n, units)`."""
+    """Swarm layer `(batch, n, features)` to `(batch, n, units)`.
 
-    def __init__(self, features, units, hidden_units, iterations, causal=False):
+    With `convolutions=False` the maps are `nn.Linear`, and features come last.
+    """
+
+    def __init__(self, features, units, hidden_units, iterations, causal=False, convolutions=True):
         super().__init__()
-        self.hidden_units = hidden_units
         self.iterations = iterations
         self.causal = causal
-        self.from_inputs = nn.Linear(features, 4 * hidden_units)
-        self.from_hidden = nn.Linear(hidden_units, 4 * hidden_units, bias=False)
-        self.from_pooled = nn.Linear(hidden_units, 4 * hidden_units, bias=False)
-        self.output = nn.Linear(2 * hidden_units, units)
+        self.convolutions = convolutions
+
+        def linear(size_in, size_out, bias=True):
+            if not convolutions:
+                return nn.Linear(size_in, size_out, bias)
+            return (nn.Conv2d if causal else nn.Conv1d)(size_in, size_out, 1, bias=bias)
+
+        self.from_inputs = linear(features, 4 * hidden_units)
+        self.from_hidden = linear(hidden_units, 4 * hidden_units, bias=False)
+        self.from_pooled = linear(hidden_units, 4 * hidden_units, bias=False)
+        self.output = linear(2 * hidden_units, units)
 
     def pool(self, h):
+        if self.convolutions:
+            entities = h.flatten(2)
+            places, axis = (1, 1, -1), 2
+        else:
+            entities, places, axis = h, (1, -1, 1), 1
         if not self.causal:
-            return h.mean(dim=1, keepdim=True).expand_as(h)
-        counts = torch.arange(1, h.shape[1] + 1, dtype=h.dtype, device=h.device)
-        return h.cumsum(dim=1) / counts[:, None]
+            return entities.mean(axis, keepdim=True).expand_as(h)
+        counts = torch.arange(1, entities.shape[axis] + 1, dtype=h.dtype, device=h.device)
+        return (entities.cumsum(axis) / counts.view(places)).view_as(h)
 
     def forward(self, x):
-        h = c = x.new_zeros((*x.shape[:-1], self.hidden_units))
+        n = x.shape[1]
+        if self.convolutions:
+            x = x.transpose(1, 2)
+            if self.causal:
+                rows = next(i for i in range(math.isqrt(n), 0, -1) if n % i == 0)
+                x = x.unflatten(2, (rows, n // rows))
+        features = 1 if self.convolutions else -1
+        gates = projected = self.from_inputs(x)
+        h, c = None, torch.zeros_like(gates.chunk(4, dim=features)[0])
         for _ in range(self.iterations):
-            pooled = self.pool(h)
-            gates = self.from_inputs(x) + self.from_hidden(h) + self.from_pooled(pooled)
-            i, f, o, g = gates.chunk(4, dim=-1)
+            if h is not None:
+                if self.causal:
+                    projected = self.from_inputs(x)
+                gates = projected + self.from_hidden(h) + self.from_pooled(self.pool(h))
+            i, f, o, g = gates.chunk(4, dim=features)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
-        return self.output(torch.cat([h, c], dim=-1))
+        outputs = self.output(torch.cat([h, c], dim=features))
+        return outputs.flatten(2).transpose(1, 2) if self.convolutions else outputs

@@ -18,13 +18,22 @@ def _data(sets, points, features):
     return x, rng.integers(0, CLASSES, size=(sets, points))
 
 
-def original(sets, points, hidden, iterations, features=2, causal=False, training=True):
+def original(
+    sets,
+    points,
+    hidden,
+    iterations,
+    features=2,
+    causal=False,
+    training=True,
+    convolutions=True,
+):
     """The original formulation, eager PyTorch."""
     import torch
 
     from benchmarks.original import Swarm
 
-    model = Swarm(features, CLASSES, hidden, iterations, causal)
+    model = Swarm(features, CLASSES, hidden, iterations, causal, convolutions)
     x, y = (torch.from_numpy(array) for array in _data(sets, points, features))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
@@ -34,7 +43,7 @@ def original(sets, points, hidden, iterations, features=2, causal=False, trainin
         loss = torch.nn.functional.cross_entropy(logits.reshape(-1, CLASSES), y.reshape(-1))
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     def infer():
         with torch.no_grad():

@@ -23,6 +23,7 @@ class Worker:
         subject: Name of a function of `benchmarks.subjects`.
         backend: Keras backend, or None.
         warm_up: Steps before the first that is measured.
+        variables: Environment variables of the process, beside those of this one.
         options: Keyword arguments of the function, as JSON can hold them.
 
     Attributes:
@@ -30,8 +31,8 @@ class Worker:
             raised the peak of the memory of the process (None where that cannot be known).
     """
 
-    def __init__(self, subject, backend=None, warm_up=3, **options):
-        environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
+    def __init__(self, subject, backend=None, warm_up=3, variables=None, **options):
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(variables or {})}
         if backend is not None:
             environment["KERAS_BACKEND"] = backend
         self._process = subprocess.Popen(

@@ -3,8 +3,10 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 
+import keras_sets
 from benchmarks import __main__ as benchmarks
 from benchmarks import subjects
 
@@ -26,6 +28,26 @@ def test_subjects_of_layers(causal, training):
     step()
     copies = (16 + 3 * causal) + (30 + 4 * causal) * training
     assert facts["gigabyte"] == pytest.approx(1e-9 * 4 * 8 * 4 * copies)
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "causal"])
+def test_the_original_computes_what_the_layer_does(pooling, convolutions):
+    torch = pytest.importorskip("torch", reason="the original is PyTorch")
+    from benchmarks.original import Swarm
+
+    original = Swarm(2, 3, 5, 4, causal=pooling == "causal", convolutions=convolutions)
+    layer = keras_sets.layers.Swarm(3, hidden_units=5, iterations=4, pooling=pooling)
+    names = {"from_inputs": "cell.Wih", "from_hidden": "cell.Whh", "from_pooled": "cell.Whp"}
+    names["output"] = "ffwd"
+    arrays = {}
+    for name, value in original.state_dict().items():
+        module, kind = name.split(".")
+        arrays[f"{names[module]}.{kind}"] = value.numpy()
+    keras_sets.convert.load_torch_swarm(layer, arrays)
+    x = np.random.default_rng(0).normal(size=(2, 6, 2)).astype("float32")
+    expected = original(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("option", ["remat", "jit_compile"])
