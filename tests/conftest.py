@@ -4,7 +4,8 @@ import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Tests compile many small functions and run each a few times.
+# Tests compile many small functions and run each a few times. A release of XLA that does not
+# know one of these flags names it and stops: set XLA_FLAGS to those it knows.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
