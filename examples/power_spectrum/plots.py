@@ -37,7 +37,8 @@ def references(axis, results, frequency=None):
         (item for item in results.items() if not is_network(item[0])), ("-.", ":"), strict=False
     ):
         value = mean(errors, frequency)
-        axis.axhline(max(value, FLOOR), color="gray", ls=style, lw=1.2, label=label(name, value))
+        words = label(name, value, numbers=frequency is None)
+        axis.axhline(max(value, FLOOR), color="gray", ls=style, lw=1.2, label=words)
 
 
 # Where the axes end: least squares without noise has the error of rounding.
@@ -48,10 +49,11 @@ def is_network(name):
     return name.startswith(("note", "circle"))
 
 
-def label(name, value):
-    if name == "constant":
-        return f"constant ({value:.2f})"
-    return name + (f"\n({value:.0e}, below the axis)" if value < FLOOR else "")
+def label(name, value, numbers=True):
+    """The name of a reference, with its value unless a legend speaks of several panels."""
+    if value < FLOOR:
+        return f"{name}\n({f'{value:.0e}, ' if numbers else ''}below the axis)"
+    return f"{name} ({value:.2f})" if name == "constant" and numbers else name
 
 
 def mean(errors, frequency=None):
