@@ -24,6 +24,8 @@ class Swarm(nn.Module):
         self.iterations = iterations
         self.causal = causal
         self.convolutions = convolutions
+        # Their axes; those of a grid are merged where they are pooled.
+        self.features, self.entities = (1, 2) if convolutions else (2, 1)
 
         def linear(size_in, size_out, bias=True):
             if not convolutions:
@@ -36,33 +38,31 @@ class Swarm(nn.Module):
         self.output = linear(2 * hidden_units, units)
 
     def pool(self, h):
-        if self.convolutions:
-            entities = h.flatten(2)
-            places, axis = (1, 1, -1), 2
-        else:
-            entities, places, axis = h, (1, -1, 1), 1
+        merged = h.flatten(2)
         if not self.causal:
-            return entities.mean(axis, keepdim=True).expand_as(h)
-        counts = torch.arange(1, entities.shape[axis] + 1, dtype=h.dtype, device=h.device)
-        return (entities.cumsum(axis) / counts.view(places)).view_as(h)
+            return merged.mean(self.entities, keepdim=True).expand_as(h)
+        n = merged.shape[self.entities]
+        counts = torch.arange(1, n + 1, dtype=h.dtype, device=h.device)
+        if not self.convolutions:
+            counts = counts[:, None]
+        return (merged.cumsum(self.entities) / counts).view_as(h)
 
     def forward(self, x):
-        n = x.shape[1]
         if self.convolutions:
             x = x.transpose(1, 2)
             if self.causal:
+                n = x.shape[2]
                 rows = next(i for i in range(math.isqrt(n), 0, -1) if n % i == 0)
                 x = x.unflatten(2, (rows, n // rows))
-        features = 1 if self.convolutions else -1
         gates = projected = self.from_inputs(x)
-        h, c = None, torch.zeros_like(gates.chunk(4, dim=features)[0])
+        h, c = None, torch.zeros_like(gates.chunk(4, dim=self.features)[0])
         for _ in range(self.iterations):
             if h is not None:
                 if self.causal:
                     projected = self.from_inputs(x)
                 gates = projected + self.from_hidden(h) + self.from_pooled(self.pool(h))
-            i, f, o, g = gates.chunk(4, dim=features)
+            i, f, o, g = gates.chunk(4, dim=self.features)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
-        outputs = self.output(torch.cat([h, c], dim=features))
+        outputs = self.output(torch.cat([h, c], dim=self.features))
         return outputs.flatten(2).transpose(1, 2) if self.convolutions else outputs

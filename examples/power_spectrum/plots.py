@@ -52,7 +52,8 @@ def is_network(name):
 def label(name, value, numbers=True):
     """The name of a reference, with its value unless a legend speaks of several panels."""
     if value < FLOOR:
-        return f"{name}\n({f'{value:.0e}, ' if numbers else ''}below the axis)"
+        number = f"{value:.0e}, " if numbers else ""
+        return f"{name}\n({number}below the axis)"
     return f"{name} ({value:.2f})" if name == "constant" and numbers else name
 
 
