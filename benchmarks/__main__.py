@@ -10,6 +10,8 @@ import numpy as np
 from benchmarks.subjects import LINEAR
 from benchmarks.worker import Worker
 from benchmarks.worker import interleaved
+from examples.common.options import HelpFormatter
+from examples.common.options import positive_integer
 
 BACKENDS = ("tensorflow", "jax", "torch")
 # The allocator of glibc keeps what a process frees, for its next step.
@@ -308,17 +310,23 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure how fast the layers are: all subjects take turns in one run.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
-    parser.add_argument("--repeats", type=int, default=9, help="turns of every subject")
     parser.add_argument(
-        "--sets", type=int, help="default: 10, or 4 with causal pooling; 12 images; 10,000 tasks"
+        "--repeats", type=positive_integer, default=9, help="turns of every subject"
     )
-    parser.add_argument("--points", type=int, help="default: 1000, or 784; 1,000,000 for scaling")
-    parser.add_argument("--hidden", type=int, help="default: 128, or 256")
-    parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument(
+        "--sets",
+        type=positive_integer,
+        help="default: 10, or 4 with causal pooling; 12 images; 10,000 tasks",
+    )
+    parser.add_argument(
+        "--points", type=positive_integer, help="default: 1000, or 784; 1,000,000 for scaling"
+    )
+    parser.add_argument("--hidden", type=positive_integer, help="default: 128, or 256")
+    parser.add_argument("--iterations", type=positive_integer, default=10, help="of a Swarm")
     parser.add_argument(
         "--dtype-policy",
         choices=["float32", "mixed_float16", "mixed_bfloat16"],
@@ -328,6 +336,8 @@ def main(arguments=None):
     parser.add_argument("--peers", action="store_true", help="LSTM and a Set Transformer block too")
     parser.add_argument("--json", type=pathlib.Path, help="file for the results")
     options = parser.parse_args(arguments)
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"argument --json: {options.json.parent} is no folder")
     results = COMMANDS[options.command](options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")

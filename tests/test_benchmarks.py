@@ -86,7 +86,16 @@ def test_command(tmp_path, capsys):
     assert results["ratio"] == pytest.approx(one / many)
 
 
-def test_bad_input(capsys):
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["speed"], "scaling"),
+        (["layers", "--repeats", "0"], "expected a positive integer, received '0'"),
+        (["layers", "--hidden", "-4"], "expected a positive integer, received '-4'"),
+        (["data", "--json", "no/such/folder.json"], "no/such is no folder"),
+    ],
+)
+def test_bad_input(capsys, arguments, message):
     with pytest.raises(SystemExit):
-        benchmarks.main(["speed"])
-    assert "scaling" in capsys.readouterr().err
+        benchmarks.main(arguments)
+    assert message in capsys.readouterr().err
