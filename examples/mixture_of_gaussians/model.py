@@ -6,7 +6,7 @@ from examples.common import run as runs
 from examples.mixture_of_gaussians.data import DIMENSIONS
 from keras_sets import layers
 from keras_sets import losses
-from keras_sets.models.slot_refinement import SlotRefinement
+from keras_sets.models.mixture_refinement import MixtureRefinement
 
 PARAMETERS = 1 + 2 * DIMENSIONS
 
@@ -38,7 +38,7 @@ def build(options, slot_iterations=None):
         )
         if options.decoder == "slots":
             iterations = slot_iterations or options.iterations
-            slots = SlotRefinement(iterations, options.heads, name="slots")(slots, x, points, mask)
+            slots = MixtureRefinement(iterations, options.heads, name="slots")(slots, x, points, mask)
         outputs = keras.layers.Dense(PARAMETERS, **output)(slots)
     return keras.Model({"entities": points, "mask": mask}, outputs, name="mixture_of_gaussians")
 

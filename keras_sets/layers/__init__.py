@@ -20,10 +20,12 @@ from keras_sets.layers.pooling import Pooling
 from keras_sets.layers.pooling import PoolingMaps
 from keras_sets.layers.pooling import SumPooling
 from keras_sets.layers.pooling import get_pooling
+from keras_sets.layers.principal_axes import PrincipalAxes
 from keras_sets.layers.set_attention import InducedSetAttentionBlock
 from keras_sets.layers.set_attention import PoolingByMultiheadAttention
 from keras_sets.layers.set_attention import SetAttentionBlock
 from keras_sets.layers.set_normalization import SetNormalization
+from keras_sets.layers.slot_refinement import SlotRefinement
 from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm import Swarm
 from keras_sets.layers.swarm_cell import SwarmCell
@@ -48,9 +50,11 @@ __all__ = [
     "Pooling",
     "PoolingByMultiheadAttention",
     "PoolingMaps",
+    "PrincipalAxes",
     "SetAttentionBlock",
     "SetLayer",
     "SetNormalization",
+    "SlotRefinement",
     "SumPooling",
     "Swarm",
     "SwarmCell",

@@ -11,6 +11,7 @@ from keras_sets.models.image_transformer import swarm_image_transformer
 from keras_sets.models.pretrained import load_pretrained
 from keras_sets.models.sequence_baselines import bidirectional_lstm
 from keras_sets.models.sequence_baselines import sorted_lstm
+from keras_sets.models.slot_clustering import slot_clustering
 from keras_sets.models.stacks import deep_sets
 from keras_sets.models.stacks import set_transformer
 from keras_sets.models.stacks import swarm
@@ -22,6 +23,7 @@ __all__ = [
     "load_pretrained",
     "predict_in_chunks",
     "set_transformer",
+    "slot_clustering",
     "sorted_lstm",
     "swarm",
     "swarm_image_transformer",

@@ -19,9 +19,11 @@ from keras_sets.ops.loops import recompute_cheaply
 from keras_sets.ops.loops import static_loop
 from keras_sets.ops.matching import class_overlap
 from keras_sets.ops.matching import linear_sum_assignment
+from keras_sets.ops.normalization import principal_axes
 from keras_sets.ops.normalization import set_standardize
 from keras_sets.ops.pooling import accumulation_dtype
 from keras_sets.ops.pooling import causal_mean_state
+from keras_sets.ops.pooling import counts_of
 from keras_sets.ops.pooling import deal_out_maps
 from keras_sets.ops.pooling import expand_over_entities
 from keras_sets.ops.pooling import finish_causal_mean
@@ -41,6 +43,7 @@ from keras_sets.ops.pooling import merge_pooling_maps
 from keras_sets.ops.pooling import merge_sums
 from keras_sets.ops.pooling import multiplicities
 from keras_sets.ops.pooling import pooling_maps_state
+from keras_sets.ops.pooling import safe_ratio
 from keras_sets.ops.pooling import scan_causal_mean
 from keras_sets.ops.pooling import set_causal_mean
 from keras_sets.ops.pooling import set_logsumexp
@@ -56,6 +59,7 @@ __all__ = [
     "add_to",
     "causal_mean_state",
     "class_overlap",
+    "counts_of",
     "deal_out_maps",
     "edges_from_nodes",
     "expand_over_entities",
@@ -83,8 +87,10 @@ __all__ = [
     "orbit_linear",
     "orbit_sums",
     "pooling_maps_state",
+    "principal_axes",
     "recompute_cheaply",
     "reduce_edges",
+    "safe_ratio",
     "scan_causal_mean",
     "set_attention",
     "set_causal_mean",

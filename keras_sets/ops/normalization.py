@@ -4,8 +4,13 @@ from keras import ops
 
 from keras_sets.ops.pooling import accumulation_dtype
 from keras_sets.ops.pooling import multiplicities
+from keras_sets.ops.pooling import safe_ratio
+from keras_sets.ops.pooling import set_max
 from keras_sets.ops.pooling import set_mean
 from keras_sets.ops.pooling import zero_absent
+
+# Below the square of a size, which is between 1 and 1 / n: a root of 0 has no gradient.
+TINY = 1e-12
 
 
 def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
@@ -23,3 +28,49 @@ def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
     square = ops.mean(ops.square(deviation), axis=-1, keepdims=True)
     variance = set_mean(square, present, weights, keepdims=True)
     return deviation / ops.sqrt(variance + epsilon)
+
+
+def principal_axes(x, mask=None, weights=None):
+    """A set in coordinates of its own: centred, turned to its principal axes, of unit size.
+
+    Args:
+        x: `(batch, n, d)`.
+
+    Returns:
+        `(batch, n, d)`: the axes in the order of falling variance, each pointing to where the
+        third moment is positive; the mean of the variances of the axes is 1. Absent entities
+        get 0, and so do all entities of a set without extent.
+    """
+    dtype = accumulation_dtype(x)
+    present, weights = multiplicities(mask, weights, dtype)
+    x = zero_absent(ops.cast(x, dtype), present)
+    # Twice, because the first mean of large numbers is as good as their rounding.
+    for _ in range(2):
+        x = zero_absent(x - set_mean(x, present, weights, keepdims=True), present)
+    # To a size whose square is in range, then to the exact one.
+    largest = set_max(ops.max(ops.abs(x), axis=-1, keepdims=True), present, keepdims=True)
+    x = safe_ratio(x, largest + 0 * x)
+    square = ops.mean(ops.square(x), axis=-1, keepdims=True)
+    size = ops.sqrt(set_mean(square, present, weights, keepdims=True) + TINY)
+    x = x / size
+    d = x.shape[-1]
+    products = ops.expand_dims(x, -1) * ops.expand_dims(x, -2)
+    flat = ops.reshape(products, (*ops.shape(x)[:-1], d * d))
+    covariance = ops.reshape(set_mean(flat, present, weights), (-1, d, d))
+    x = x @ ops.stop_gradient(_eigenvectors(covariance))
+    skewness = ops.stop_gradient(set_mean(x**3, present, weights, keepdims=True))
+    return x * ops.where(skewness < 0, -ops.ones_like(skewness), ops.ones_like(skewness))
+
+
+def _eigenvectors(matrix):
+    """Of symmetric matrices, as columns in the order of falling eigenvalues."""
+    d = matrix.shape[-1]
+    if d == 1:
+        return ops.ones_like(matrix)
+    if d > 2:
+        return ops.flip(ops.linalg.eigh(matrix)[1], axis=-1)
+    # In closed form, which every format of export knows.
+    a, b, c = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
+    angle = 0.5 * ops.arctan2(2 * b, a - c)
+    cosine, sine = ops.cos(angle), ops.sin(angle)
+    return ops.stack([ops.stack([cosine, -sine], -1), ops.stack([sine, cosine], -1)], axis=-2)

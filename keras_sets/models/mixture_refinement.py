@@ -13,7 +13,7 @@ LEAST_SPREAD = 1e-2
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
-class SlotRefinement(keras.layers.Layer):
+class MixtureRefinement(keras.layers.Layer):
     """Slots share out the points among themselves, again and again.
 
     In every iteration each point divides itself among the slots, by a softmax over the
@@ -47,8 +47,8 @@ class SlotRefinement(keras.layers.Layer):
     Example:
 
     >>> import numpy as np
-    >>> from keras_sets.models.slot_refinement import SlotRefinement
-    >>> layer = SlotRefinement(iterations=3, num_heads=2)
+    >>> from keras_sets.models.mixture_refinement import MixtureRefinement
+    >>> layer = MixtureRefinement(iterations=3, num_heads=2)
     >>> slots, entities, points = np.ones((8, 4, 6)), np.ones((8, 100, 5)), np.ones((8, 100, 2))
     >>> tuple(layer(slots, entities, points, np.ones((8, 100), bool)).shape)
     (8, 4, 22)

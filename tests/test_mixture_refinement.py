@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sets.models.slot_refinement import SlotRefinement
+from keras_sets.models.mixture_refinement import MixtureRefinement
 
 
 def example(batch):
@@ -17,7 +17,7 @@ def example(batch):
 
 def test_slots_know_their_statistics():
     """With keys of zero every slot gets an equal share of all points."""
-    layer = SlotRefinement(iterations=1, num_heads=2)
+    layer = MixtureRefinement(iterations=1, num_heads=2)
     slots, entities, points = example(1)
     present = np.arange(9)[None] < 7
     layer(slots, entities, points, present)
@@ -34,7 +34,7 @@ def test_slots_know_their_statistics():
 
 
 def test_slots_follow_their_order():
-    layer = SlotRefinement(iterations=2, num_heads=2)
+    layer = MixtureRefinement(iterations=2, num_heads=2)
     slots, entities, points = example(2)
     present = np.ones((2, 9), bool)
     expected = keras.ops.convert_to_numpy(layer(slots, entities, points, present))
@@ -45,7 +45,7 @@ def test_slots_follow_their_order():
 
 
 def test_absent_points_may_hold_anything():
-    layer = SlotRefinement(iterations=2, num_heads=2)
+    layer = MixtureRefinement(iterations=2, num_heads=2)
     slots, entities, points = example(2)
     present = np.broadcast_to(np.arange(9) < 6, (2, 9))
     expected = layer(slots, entities[:, :6], points[:, :6], present[:, :6])
@@ -62,5 +62,5 @@ def test_absent_points_may_hold_anything():
 )
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
-        layer = SlotRefinement(*arguments)
+        layer = MixtureRefinement(*arguments)
         layer(*(np.zeros(shape) for shape in [(1, 3, 4), (1, 9, 5), (1, 9, 2)]), np.ones((1, 9)))

@@ -1,0 +1,225 @@
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets import validation
+from keras_sets.layers.base import SetLayer
+from keras_sets.layers.swarm_cell import SwarmCell
+from keras_sets.ops import gaussians
+
+# Scales of what the readout says: the largest is that of the existence, a log odds.
+DISPLACEMENT_SCALE = 2.0
+SIZE_SCALE = 2.0
+EXISTENCE_SCALE = 8.0
+# A slot without entities has this share, for its logarithm.
+LEAST_SHARE = 1e-4
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class SlotRefinement(SetLayer):
+    """A swarm of slots that shares out the entities of a set among itself.
+
+    Two populations look at each other. In every iteration each entity divides itself among
+    the slots, by a softmax over the slots; each slot receives the share, the mean and the
+    covariance of what it got, and runs one step of a `SwarmCell` whose pooled input is the
+    mean of the hidden states of all slots. From its hidden state it reads how to answer:
+
+    ```
+    r = softmax(logits over the slots)
+    share, mean, covariance = moments of the entities, weighted by r
+    h, c = cell([mean, covariance, share], [h, c], pooled=mean of h over the slots)
+    temperature, existence, size, displacement = readout(h)
+    logits = exp(temperature) * log N(x; mean + displacement, exp(size) * covariance)
+             + existence + log(share)
+    ```
+
+    With a readout of 0 an iteration is a step of expectation maximisation for a mixture of
+    Gaussians. What is learned is where to depart from it: which slots give up, which ones
+    move to where one is missing, which Gaussian counts for how much. The slots share their
+    weights and so do the iterations; the slots differ in what they start with. At the end
+    come `em_steps` plain steps with the last temperature and existence.
+
+    Args:
+        num_slots: Positive integer, the largest number of parts.
+        units: Positive integer, width of the state of a slot.
+        iterations: Positive integer.
+        em_steps: Non-negative integer, plain steps after the iterations.
+        return_iterations: If True, return the logits of all steps.
+
+    Call arguments:
+        inputs: `(batch, *entities, features)`, of few features, about one unit wide: the
+            covariances are full, and the cost grows with `features ** 2`.
+        mask: Optional bool `(batch, *entities)`, True for a real entity.
+        weights: Optional float `(batch, *entities)`, at least 0: multiplicities.
+        training: Unused.
+
+    Output shape:
+        `(batch, *entities, num_slots)`, logits. With `return_iterations=True`
+        `(batch, iterations + em_steps, *entities, num_slots)`.
+
+    Masking:
+        Masked entities change no output but their own, which is 0. The mask is passed on,
+        unless the iterations are returned.
+
+    Symmetry:
+        Equivariant to the order of the entities. What the slots start with is a weight for
+        each of them: permuted weights permute the logits. Covariances have a prior of fixed
+        mass, so that a common factor of the weights does matter, less the larger the set.
+
+    Precision:
+        Second moments are differences of squares: the layer computes in float32 or wider,
+        and is float32 by default under every global policy.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> layer = keras_sets.layers.SlotRefinement(num_slots=4, units=16, iterations=3)
+    >>> points = np.random.default_rng(0).normal(size=(8, 100, 2))
+    >>> tuple(layer(points).shape)
+    (8, 100, 4)
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400), for the cell;
+        [Locatello et al., 2020, Object-Centric Learning with Slot
+        Attention](https://arxiv.org/abs/2006.15055), algorithm 1, for the softmax over
+        slots; [Fraley and Raftery, 2007, Bayesian Regularization for Normal Mixture
+        Estimation](https://doi.org/10.1007/s00357-007-0004-5), for the prior.
+    """
+
+    def __init__(
+        self, num_slots, units=32, iterations=8, em_steps=2, return_iterations=False, **kwargs
+    ):
+        num_slots = validation.positive_integer("num_slots", num_slots)
+        units = validation.positive_integer("units", units)
+        iterations = validation.positive_integer("iterations", iterations)
+        em_steps = validation.non_negative_integer("em_steps", em_steps)
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.num_slots = num_slots
+        self.units = units
+        self.iterations = iterations
+        self.em_steps = em_steps
+        self.return_iterations = bool(return_iterations)
+        self.cell = SwarmCell(units, dtype=self.dtype_policy, name="cell")
+
+    def build(self, input_shape):
+        features = input_shape[-1]
+        if features is None:
+            raise ValueError(
+                f"Layer '{self.name}' needs to know the size of the last axis of `inputs`. "
+                f"Received: inputs.shape={tuple(input_shape)}"
+            )
+        width = gaussians.monomial_count(features)
+        self.initial_scores = self.add_weight(
+            name="initial_scores",
+            shape=(self.num_slots, width),
+            initializer=self._initial_scores(features),
+        )
+        self.initial_states = self.add_weight(
+            name="initial_states",
+            shape=(self.num_slots, self.units),
+            initializer=keras.initializers.RandomNormal(stddev=0.5),
+        )
+        # Logarithms of the scatter and of the mass that every covariance starts from.
+        self.prior = self.add_weight(
+            name="prior", shape=(2,), initializer=keras.initializers.Constant([-3.5, 0.0])
+        )
+        self.cell.build((input_shape[0], self.num_slots, width + 1))
+        self.readout = keras.layers.Dense(
+            3 + features,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01 / self.units**0.5),
+            dtype=self.dtype_policy,
+            name="readout",
+        )
+        self.readout.build((input_shape[0], self.num_slots, self.units))
+        self.built = True
+
+    @staticmethod
+    def _initial_scores(features):
+        """Mostly linear scores: a slot starts with the entities in one direction."""
+
+        def initialize(shape, dtype=None):
+            slots, width = shape
+            linear = keras.random.normal((slots, features), stddev=1.5, dtype=dtype)
+            quadratic = keras.random.normal((slots, width - 1 - features), stddev=0.3, dtype=dtype)
+            return ops.concatenate([ops.zeros((slots, 1), dtype), linear, quadratic], axis=1)
+
+        return initialize
+
+    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+        shape = (*ops.shape(x)[:-1], self.num_slots)
+        x = ops.cast(x, set_ops.accumulation_dtype(x))
+        basis = gaussians.monomials(set_ops.flatten_entities(x))
+        counts = set_ops.flatten_entities(set_ops.counts_of(x, present, weights))
+        steps = self._refine(basis, ops.transpose(counts, (0, 2, 1)))
+
+        def as_output(logits):
+            logits = ops.reshape(ops.transpose(logits, (0, 2, 1)), shape)
+            return set_ops.zero_absent(ops.cast(logits, self.compute_dtype), present)
+
+        if self.return_iterations:
+            return ops.stack([as_output(logits) for logits in steps], axis=1)
+        return as_output(steps[-1])
+
+    def _refine(self, basis, counts):
+        """Logits `(batch, slots, n)` after every step.
+
+        Args:
+            basis: `(batch, n, m)`, the monomials of the entities.
+            counts: `(batch, 1, n)`, how often each of them counts.
+        """
+        transposed = ops.transpose(basis, (0, 2, 1))
+        h = ops.broadcast_to(
+            self.in_compute_dtype(self.initial_states),
+            (ops.shape(basis)[0], self.num_slots, self.units),
+        )
+        c = ops.zeros_like(h)
+        logits = ops.cast(ops.convert_to_tensor(self.initial_scores), basis.dtype) @ transposed
+        steps = []
+        for step in range(self.iterations + self.em_steps):
+            received = self._receive(logits, basis, counts)
+            learned = step < self.iterations
+            if learned:
+                description = ops.cast(gaussians.describe(*received), h.dtype)
+                pooled = ops.cast(set_ops.set_mean(h, keepdims=True), h.dtype)
+                h, (_, c) = self.cell(description, [h, c], pooled=pooled)
+                reading = ops.cast(self.readout(h), basis.dtype)
+            logits = self._coefficients(*received, reading, learned) @ transposed
+            steps.append(logits)
+        return steps
+
+    def _receive(self, logits, basis, counts):
+        """Share, mean and covariance of what every slot gets."""
+        shares = ops.softmax(logits, axis=1) * counts
+        prior = ops.exp(ops.cast(ops.convert_to_tensor(self.prior), basis.dtype))
+        mass, mean, covariance = gaussians.of_moments(shares @ basis, prior[0], prior[1])
+        share = set_ops.safe_ratio(mass, ops.sum(counts, axis=-1))
+        return share + LEAST_SHARE, mean, covariance
+
+    @staticmethod
+    def _coefficients(share, mean, covariance, reading, learned):
+        """The logits of a slot as coefficients of the monomials, `(batch, slots, m)`."""
+        if learned:
+            mean = mean + DISPLACEMENT_SCALE * reading[..., 3:]
+            covariance = covariance * ops.exp(SIZE_SCALE * reading[..., 2:3])
+        density = ops.exp(reading[..., :1]) * gaussians.density_coefficients(mean, covariance)
+        offset = EXISTENCE_SCALE * reading[..., 1:2] + ops.expand_dims(ops.log(share), -1)
+        return ops.concatenate([density[..., :1] + offset, density[..., 1:]], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        steps = (self.iterations + self.em_steps,) if self.return_iterations else ()
+        return (input_shape[0], *steps, *input_shape[1:-1], self.num_slots)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None if self.return_iterations else super().compute_mask(inputs, previous_mask)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_slots": self.num_slots,
+            "units": self.units,
+            "iterations": self.iterations,
+            "em_steps": self.em_steps,
+            "return_iterations": self.return_iterations,
+        }

@@ -1,0 +1,65 @@
+"""Clustering by a swarm of slots."""
+
+import keras
+
+from keras_sets import layers
+from keras_sets.models.stacks import set_inputs
+
+
+def slot_clustering(
+    features,
+    units=10,
+    hidden_units=32,
+    iterations=8,
+    em_steps=2,
+    weighted=False,
+    return_iterations=False,
+    name="slot_clustering",
+):
+    """A network that clusters sets: their principal axes, then a swarm of slots.
+
+    It finds the number of clusters itself: slots that it does not need end up without
+    entities. Location, unit and rotation of a set make no difference. Train it with
+    `return_iterations=True` and `keras_sets.losses.MatchedCrossentropy`, which then scores the
+    logits of every step; the weights are those of the network without.
+
+    Args:
+        features: Number of coordinates of an entity.
+        units: Number of slots, the largest number of clusters.
+        hidden_units: Width of the state of a slot.
+        iterations, em_steps: As in `keras_sets.layers.SlotRefinement`.
+        weighted: Whether the model takes weights as a third input.
+        return_iterations: Whether the output is that of every step.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model` with logits `(batch, n, units)`, or
+        `(batch, iterations + em_steps, n, units)`.
+
+    Symmetry:
+        Equivariant to the order of the entities; invariant to translation, rotation, reflection
+        and scale.
+
+    Example:
+
+    >>> import keras_sets
+    >>> model = keras_sets.models.slot_clustering(2)
+    >>> model.count_params()
+    10259
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400).
+    """
+    inputs = set_inputs(features, weighted)
+    context = {"mask": inputs["mask"], "weights": inputs.get("weights")}
+    x = layers.PrincipalAxes(name="principal_axes")(inputs["entities"], **context)
+    logits = layers.SlotRefinement(
+        units,
+        hidden_units,
+        iterations,
+        em_steps,
+        return_iterations=return_iterations,
+        name="slots",
+    )(x, **context)
+    return keras.Model(inputs, logits, name=name)

@@ -1,0 +1,160 @@
+"""Gaussians of weighted sets, from their moments, for any number of dimensions.
+
+A monomial basis makes both directions matrix products: the moments of many Gaussians at once
+are `shares @ monomials(x)`, and the log densities of many points under them
+`coefficients @ monomials(x)^T`. Matrices of d x d are small here, so that their Cholesky
+factors are written out entry by entry: every backend differentiates, batches and exports them.
+"""
+
+from keras import ops
+
+# Below this a variance is rounding error.
+LEAST_VARIANCE = 1e-12
+
+
+def monomials(x):
+    """`(..., d)` to `(..., 1 + d + d (d + 1) / 2)`: 1, x_i, and x_i x_j for i <= j."""
+    d = x.shape[-1]
+    products = [x[..., i:] * x[..., i : i + 1] for i in range(d)]
+    return ops.concatenate([ops.ones_like(x[..., :1]), x, *products], axis=-1)
+
+
+def monomial_count(d):
+    """Width of `monomials` in d dimensions."""
+    return 1 + d + d * (d + 1) // 2
+
+
+def _places(d):
+    """Where x_i x_j for i <= j stands among the products."""
+    pairs = [(i, j) for i in range(d) for j in range(i, d)]
+    return {pair: place for place, pair in enumerate(pairs)}
+
+
+def _entries(packed, d):
+    """A symmetric matrix as a nested list of tensors from its packed upper triangle."""
+    places = _places(d)
+    return [[packed[..., places[min(i, j), max(i, j)]] for j in range(d)] for i in range(d)]
+
+
+def _pack(matrix):
+    d = len(matrix)
+    return ops.stack([matrix[i][j] for i in range(d) for j in range(i, d)], axis=-1)
+
+
+def outer_products(x):
+    """The packed upper triangle of `x x^T`, `(..., d (d + 1) / 2)`."""
+    d = x.shape[-1]
+    return ops.concatenate([x[..., i:] * x[..., i : i + 1] for i in range(d)], axis=-1)
+
+
+def packed_identity(d):
+    """The identity matrix as a list of numbers, packed."""
+    return [float(i == j) for i in range(d) for j in range(i, d)]
+
+
+def of_moments(moments, prior, strength, least=1e-4):
+    """Masses, means and covariances from sums of monomials.
+
+    Args:
+        moments: `(..., m)`, sums of the monomials of some points, each times its share.
+        prior: Positive scalar p, `strength`: positive scalar s. Covariances are
+            `(scatter + p I) / (mass + s)`, the mode under an inverse Wishart prior.
+        least: Mass below which a mean is drawn to 0.
+
+    Returns:
+        `(mass (...,), mean (..., d), covariance (..., d (d + 1) / 2))`, packed.
+    """
+    d = dimensions_of(moments.shape[-1])
+    mass = moments[..., :1]
+    safe = mass + least
+    first = moments[..., 1 : 1 + d]
+    mean = first / safe
+    # The scatter around the mean, mass times the covariance.
+    scatter = moments[..., 1 + d :] - safe * outer_products(mean)
+    identity = ops.cast(ops.convert_to_tensor(packed_identity(d)), moments.dtype)
+    covariance = (scatter + prior * identity) / (safe + strength)
+    return mass[..., 0], mean, covariance
+
+
+def dimensions_of(count):
+    """The d of `monomial_count(d) == count`."""
+    d = 0
+    while monomial_count(d) < count:
+        d += 1
+    return d
+
+
+def cholesky(packed, d):
+    """The lower factor of packed positive definite matrices, as nested lists of tensors."""
+    a = _entries(packed, d)
+    factor = [[None] * d for _ in range(d)]
+    for i in range(d):
+        for j in range(i + 1):
+            rest = a[i][j]
+            for k in range(j):
+                rest = rest - factor[i][k] * factor[j][k]
+            if i == j:
+                factor[i][i] = ops.sqrt(ops.maximum(rest, LEAST_VARIANCE))
+            else:
+                factor[i][j] = rest / factor[j][j]
+    return factor
+
+
+def log_determinant(factor):
+    """`log det A` from the Cholesky factor of A."""
+    return 2 * sum(ops.log(factor[i][i]) for i in range(len(factor)))
+
+
+def _inverse(factor):
+    """The packed inverse of A from its Cholesky factor."""
+    d = len(factor)
+    # The inverse of the factor, column by column.
+    inverse = [[None] * d for _ in range(d)]
+    for j in range(d):
+        inverse[j][j] = 1 / factor[j][j]
+        for i in range(j + 1, d):
+            total = sum(factor[i][k] * inverse[k][j] for k in range(j, i))
+            inverse[i][j] = -total / factor[i][i]
+    return _pack(
+        [
+            [sum(inverse[k][i] * inverse[k][j] for k in range(max(i, j), d)) for j in range(d)]
+            for i in range(d)
+        ]
+    )
+
+
+def density_coefficients(mean, covariance):
+    """Log densities of Gaussians as coefficients `(..., m)` of the monomials.
+
+    `coefficients @ monomials(x)` is the log density at x but for its constant,
+    `-d/2 log(2 pi)`.
+    """
+    d = mean.shape[-1]
+    factor = cholesky(covariance, d)
+    precision = _inverse(factor)
+    rows = _entries(precision, d)
+    linear = ops.stack([sum(rows[i][j] * mean[..., j] for j in range(d)) for i in range(d)], -1)
+    constant = -0.5 * (ops.sum(linear * mean, axis=-1) + log_determinant(factor))
+    # x_i x_j stands for both orders in the quadratic form.
+    halves = [-0.5 if i == j else -1.0 for i in range(d) for j in range(i, d)]
+    quadratic = precision * ops.cast(ops.convert_to_tensor(halves), precision.dtype)
+    return ops.concatenate([ops.expand_dims(constant, -1), linear, quadratic], axis=-1)
+
+
+def describe(share, mean, covariance):
+    """Numbers of order 1 that say what a Gaussian is, `(..., 2 + d + d (d + 1) / 2)`.
+
+    The mean, the logarithms of the standard deviations, the correlations, and the logarithms
+    of the share and of the volume.
+    """
+    d = mean.shape[-1]
+    matrix = _entries(covariance, d)
+    log_sigma = [0.5 * ops.log(ops.maximum(matrix[i][i], LEAST_VARIANCE)) for i in range(d)]
+    correlations = [
+        matrix[i][j] * ops.exp(-log_sigma[i] - log_sigma[j])
+        for i in range(d)
+        for j in range(i + 1, d)
+    ]
+    volume = 0.5 * log_determinant(cholesky(covariance, d))
+    rest = ops.stack([*log_sigma, *correlations, ops.log(share), volume], axis=-1)
+    return ops.concatenate([mean, rest], axis=-1)
