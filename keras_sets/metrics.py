@@ -32,11 +32,12 @@ class _ClusteringMetric(keras.metrics.Mean):
                 `MatchedAccuracy`, `(batch, n)`, how much each entity counts within its set.
                 Sets without a real entity never count.
         """
-        if not self.weighs_entities and sample_weight is not None and len(validation.shape_of(sample_weight)) == 2:
+        shape = () if sample_weight is None else validation.shape_of(sample_weight)
+        if len(shape) == 2 and not self.weighs_entities:
             raise ValueError(
                 f"{type(self).__name__} counts pairs of entities and expects `sample_weight` of "
                 "shape `(batch,)`, one weight for each set; mark entities that do not count by "
-                f"`ignore_class`. Received: sample_weight.shape={validation.shape_of(sample_weight)}"
+                f"`ignore_class`. Received: sample_weight.shape={shape}"
             )
         members, y_pred, sample_weight = self._sets.read(y_true, y_pred, sample_weight)
         classes = y_pred.shape[-1]

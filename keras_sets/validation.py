@@ -74,7 +74,9 @@ def visible_array(x):
 
 def check_one_tensor(layer, inputs):
     """Nested lists, and sets of different sizes in a list, are no batch of sets."""
-    if isinstance(inputs, (list, tuple, dict)) or getattr(inputs, "dtype", None) == object:
+    if isinstance(inputs, (list, tuple, dict)) or getattr(inputs, "dtype", None) == np.dtype(
+        object
+    ):
         raise ValueError(
             f"Layer '{layer}' expects `inputs` as one array or tensor `(batch, *entities, "
             "features)`. Sets of different sizes are padded to one size, by "
