@@ -196,3 +196,44 @@ def test_errors():
         GraphEquivariantDense(2, 0, 1)(values(2, 3))
     with pytest.raises(ValueError, match=r"`mask` of shape `\(batch, n\)`"):
         GraphEquivariantDense(2, 2, 1)(values(2, 4, 4, 5), mask=np.ones((2, 4, 4), bool))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_loss_leaves_out_masked_edges(backend, jit_compile):
+    """Where the batch is as large as the graph, a mask of nodes would fit edges as well."""
+    if jit_compile and backend == "torch":
+        pytest.skip("torch's compiler is experimental in Keras")
+    n = batch = 4
+    nodes, given = keras.Input((None, 3)), keras.Input((None,), dtype="bool")
+    pairs = GraphEquivariantDense(2, 1, 2, kernel_initializer="zeros")(nodes, mask=given)
+    pairs = GraphEquivariantDense(2, 2, 2, kernel_initializer="zeros")(pairs)
+    model = keras.Model([nodes, given], pairs)
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=jit_compile)
+    mask = np.arange(n) < np.array([[4], [3], [2], [1]])
+    there = mask[:, :, None] & mask[:, None, :]
+    target = np.where(there, 1.0, 100.0)[..., None] * np.ones(2)
+    data = [values(batch, n, 3), mask]
+    history = model.fit(data, target, batch_size=batch, epochs=1, verbose=0)
+    assert history.history["loss"][0] == pytest.approx(1.0)
+
+
+def test_masks_of_edges_that_keras_carries():
+    x = values(2, 4, 4, 3)
+    mask = np.array([[1, 1, 1, 0], [0, 1, 1, 1]], bool)
+    x[~(mask[:, :, None] & mask[:, None, :])] = 0
+    x[0, 0, 1] = 0  # an edge that is not there, between nodes that are
+    for order in (0, 1, 2):
+        layer = GraphEquivariantDense(2, 2, order, bias_initializer="ones")
+        y = layer(keras.layers.Masking(0.0)(x))
+        np.testing.assert_allclose(to_numpy(y), to_numpy(layer(x, mask=mask)), atol=1e-6)
+
+
+@pytest.mark.parametrize("output_order", [1, 2])
+def test_symbolic_shapes_of_graphs_without_nodes(output_order):
+    layer = GraphEquivariantDense(2, 0, output_order)
+    expected = (2, *(5,) * output_order, 2)
+    mask = np.ones((2, 5))
+    assert tuple(layer(values(2, 3), mask=mask.astype(bool)).shape) == expected
+    inputs = keras.KerasTensor((2, 3))
+    assert layer(inputs, mask=keras.KerasTensor((2, 5), "bool")).shape == expected
+    assert layer(inputs, weights=keras.KerasTensor((2, 5))).shape == expected

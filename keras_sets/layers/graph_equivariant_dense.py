@@ -76,8 +76,10 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         `output_order`.
 
     Masking:
-        Masked nodes and their edges change no output but their own, which are 0. The mask
-        is passed on, as a mask of the nodes, unless the output has order 0.
+        Masked nodes and their edges change no output but their own, which are 0. A mask of
+        what is there is passed on: `(batch, n)` for nodes, `(batch, n, n)` for edges, none for
+        order 0. Where Keras carries a mask of edges along with the inputs, edges that it
+        leaves out count as 0, and nodes without any edge are absent.
 
     Symmetry:
         Equivariant to permutations of the nodes (invariant for output order 0). Integer
@@ -174,10 +176,14 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        if mask is None and inputs_mask is not None:
-            mask = inputs_mask
-            self.check_arguments(inputs, mask, weights)
         x = ops.cast(inputs, self.compute_dtype)
+        # Keras may hand the mask that it carries along over as either of the two.
+        mask = inputs_mask if mask is None else mask
+        if mask is not None:
+            if self._is_of_edges(mask):
+                x = set_ops.zero_absent(x, mask)
+            mask = self._nodes_of(mask)
+            self.check_arguments(inputs, mask, weights)
         dtype = set_ops.accumulation_dtype(x)
         present, weights = set_ops.multiplicities(mask, weights, dtype)
         read = (self._read_graph, self._read_nodes, self._read_edges)[self.input_order]
@@ -265,9 +271,33 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         """`(batch, 1, units)` at every node, for `like` of shape `(batch, n)`."""
         return ops.broadcast_to(y, (*ops.shape(like), y.shape[-1]))
 
+    def _is_of_edges(self, mask):
+        return self.input_order == 2 and len(mask.shape) == 3
+
+    def _nodes_of(self, mask):
+        """A mask of edges as one of their nodes; masks of nodes stay."""
+        return ops.any(mask, axis=2) if self._is_of_edges(mask) else mask
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if previous_mask is None or self.output_order == 0:
+            return None
+        nodes = ops.cast(self._nodes_of(previous_mask), "bool")
+        if self.output_order == 1:
+            return nodes
+        return ops.logical_and(ops.expand_dims(nodes, 2), ops.expand_dims(nodes, 1))
+
     def compute_output_shape(self, input_shape):
         n = input_shape[1] if self.input_order > 0 else None
         return (input_shape[0], *(n,) * self.output_order, self.units)
+
+    def compute_output_spec(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+        shape = self.compute_output_shape(inputs.shape)
+        if self.input_order == 0:
+            # Mask or weights say how many nodes there are.
+            given = next((t for t in (mask, weights, inputs_mask) if t is not None), None)
+            n = None if given is None else given.shape[1]
+            shape = (shape[0], *(n,) * self.output_order, shape[-1])
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self):
         return {
