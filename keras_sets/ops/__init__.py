@@ -5,8 +5,8 @@ layers, losses and models call these functions and hold no reductions of their o
 """
 
 from keras_sets.ops.attention import set_attention
-from keras_sets.ops.entities import counts_of
 from keras_sets.ops.entities import accumulation_dtype
+from keras_sets.ops.entities import counts_of
 from keras_sets.ops.entities import expand_over_entities
 from keras_sets.ops.entities import flatten_entities
 from keras_sets.ops.entities import multiplicities
