@@ -23,11 +23,13 @@ import numpy as np
 CHUNK = 16384
 # Added to the variances: a cluster has a density even if all its points are the same.
 RIDGE = 1e-5
-POWERS = np.exp(np.linspace(np.log(0.6), np.log(3.0), 40))
+# Tabulated; a Gaussian is one of them.
+POWERS = np.concatenate([np.geomspace(0.6, 1, 40), np.geomspace(1, 3, 80)[1:]])
 # A kurtosis is as sure as that of a Gaussian after so many points.
 PRIOR_POINTS = 30
+PENALTY = 1.0
 # The background's share of the points.
-BACKGROUND = (1e-3, 0.05)
+BACKGROUND = (1e-3, 0.03)
 # Merging: pairs whose merged density is computed, pairs of them for which EM runs; EM steps
 # before the first merge, after each, and at the end.
 PAIRS, PROPOSALS = 8, 2
@@ -198,7 +200,7 @@ def merged_by_bic(mixture, points, weights):
         for _ in range(steps):
             mixture = _maximization(_expectation(mixture, points, weights), log_volume)
         log_likelihood = _expectation(mixture, points, weights).log_likelihood
-        return mixture, parameters * len(mixture) * np.log(total) - 2 * log_likelihood
+        return mixture, PENALTY * parameters * len(mixture) * np.log(total) - 2 * log_likelihood
 
     # A cluster of fewer points than that has no covariance.
     enough = mixture.shares * total > dimensions + 1
