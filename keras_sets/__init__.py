@@ -12,6 +12,7 @@ from keras_sets import metrics
 from keras_sets import models
 from keras_sets import ops
 from keras_sets import testing
+from keras_sets import wrappers
 
 __version__ = metadata.version("keras-sets")
 
@@ -26,4 +27,5 @@ __all__ = [
     "models",
     "ops",
     "testing",
+    "wrappers",
 ]

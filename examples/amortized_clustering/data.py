@@ -22,11 +22,12 @@ class Tasks:
     """Clustering tasks of different sizes; the points of all tasks lie in one array.
 
     Attributes:
-        points: float32 `(total, 2)`.
-        labels: int32 `(total,)`, the cluster that generated each point.
+        points: float32 `(total, d)`.
+        labels: int32 `(total,)`, the cluster that generated each point; -1 for none.
         offsets: int64 `(tasks + 1,)`; task t owns `points[offsets[t]:offsets[t + 1]]`.
         clusters: int64 `(tasks,)`, how many clusters each task has.
-        means: float64 `(tasks, 10, 2)`; rows beyond `clusters` are not used.
+        means: float64 `(tasks, 10, 2)`; rows beyond `clusters` are not used. Means and
+            factors are None where the clusters are not all Gaussian.
         factors: float64 `(tasks, 10, 2, 2)`: points are `mean + factor @ normal`.
     """
 
@@ -34,8 +35,8 @@ class Tasks:
     labels: np.ndarray
     offsets: np.ndarray
     clusters: np.ndarray
-    means: np.ndarray
-    factors: np.ndarray
+    means: np.ndarray | None = None
+    factors: np.ndarray | None = None
 
     def __len__(self):
         return len(self.clusters)
@@ -52,8 +53,8 @@ class Tasks:
             self.labels[first:last],
             self.offsets[start : stop + 1] - first,
             self.clusters[start:stop],
-            self.means[start:stop],
-            self.factors[start:stop],
+            None if self.means is None else self.means[start:stop],
+            None if self.factors is None else self.factors[start:stop],
         )
 
     def padded(self, indices, size, rng=None):
@@ -158,6 +159,8 @@ def posterior(tasks, indices, points):
 
     Clusters that a task does not have get -inf.
     """
+    if tasks.means is None:
+        raise ValueError("These tasks have no known posterior: they have no means and factors.")
     means = tasks.means[indices][:, None]
     factors = tasks.factors[indices][:, None]
     delta = points[:, :, None, :].astype("float64") - means

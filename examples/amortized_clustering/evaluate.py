@@ -1,6 +1,7 @@
 """Scores of the network, of classical methods and of the oracle on the same tasks."""
 
 import dataclasses
+import time
 import warnings
 
 import numpy as np
@@ -12,17 +13,25 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from examples.amortized_clustering.data import MAX_CLUSTERS
+from examples.amortized_clustering.data import PADDING
 from examples.amortized_clustering.data import posterior
+from examples.amortized_clustering.map_em import map_em
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Means over tasks with their standard errors; cross entropy in nats a point."""
+    """Means over tasks with their standard errors; cross entropy in nats a point.
+
+    `right_number` is the share of tasks in which the method found as many clusters as there
+    are; None where it was told. `milliseconds` is the time a task, where it was measured.
+    """
 
     method: str
     cross_entropy: tuple | None
     accuracy: tuple
     ari: tuple
+    right_number: tuple | None = None
+    milliseconds: float | None = None
 
 
 def contingency(true, predicted):
@@ -48,24 +57,42 @@ def matched_cross_entropy(labels, log_p):
     return cost[rows, columns].sum() / len(labels)
 
 
-def score(method, tasks, predictions):
-    """A `Score` from one array a task: log probabilities `(n, 10)` or labels `(n,)`."""
-    entropies, accuracies, indices = [], [], []
+def score(method, tasks, predictions, told=False, milliseconds=None):
+    """A `Score` from one array a task: log probabilities `(n, 10)` or labels `(n,)`.
+
+    Points of no cluster do not count. `told` says that the method knew the number of clusters.
+    """
+    entropies, accuracies, indices, right = [], [], [], []
     for t, prediction in enumerate(predictions):
         labels = tasks.labels[tasks.offsets[t] : tasks.offsets[t + 1]]
-        predicted = prediction
-        if prediction.ndim == 2:
-            entropies.append(matched_cross_entropy(labels, prediction))
-            predicted = prediction.argmax(axis=1)
+        known = labels != PADDING
+        labels, predicted = labels[known], prediction[known]
+        if predicted.ndim == 2:
+            entropies.append(matched_cross_entropy(labels, predicted))
+            predicted = predicted.argmax(axis=1)
         accuracies.append(np.mean(match(labels, predicted)[predicted] == labels))
         indices.append(adjusted_rand_score(labels, predicted))
+        right.append(len(np.unique(predicted)) == len(np.unique(labels)))
 
     def summary(values):
         return float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))
 
     return Score(
-        method, summary(entropies) if entropies else None, summary(accuracies), summary(indices)
+        method,
+        summary(entropies) if entropies else None,
+        summary(accuracies),
+        summary(indices),
+        None if told else summary(right),
+        milliseconds,
     )
+
+
+def timed_score(method, tasks, predict, told=False):
+    """A `Score` of what `predict(tasks)` returns, with the time that it takes."""
+    start = time.perf_counter()
+    predictions = predict(tasks)
+    milliseconds = 1000 * (time.perf_counter() - start) / len(tasks)
+    return score(method, tasks, predictions, told, milliseconds)
 
 
 def task_points(tasks):
@@ -116,6 +143,26 @@ def mixture_predictions(tasks, seed=0):
     return predictions
 
 
+def mixture_by_bic_predictions(tasks, seed=0):
+    """Labels of the Gaussian mixture of 1 to 10 components that has the lowest BIC."""
+    predictions = []
+    for points in task_points(tasks):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mixtures = [
+                GaussianMixture(k, n_init=3, random_state=seed).fit(points)
+                for k in range(1, MAX_CLUSTERS + 1)
+            ]
+            best = min(mixtures, key=lambda mixture: mixture.bic(points))
+        predictions.append(best.predict(points))
+    return predictions
+
+
+def map_em_predictions(tasks, seed=0):
+    """Labels of EM with the prior of the protocol; finds the number of clusters itself."""
+    return [map_em(points, seed=seed).argmax(axis=1) for points in task_points(tasks)]
+
+
 def oracle_predictions(tasks):
     """The posterior under the mixture that generated each task."""
     return [
@@ -124,27 +171,53 @@ def oracle_predictions(tasks):
     ]
 
 
-def compare(name, model, tasks, seed=0):
-    """The table's rows: network, k-means, Gaussian mixture, oracle."""
-    return [
-        score(name, tasks, network_predictions(model, tasks)),
-        score("k-means, true k", tasks, kmeans_predictions(tasks, seed)),
-        score("Gaussian mixture, true k", tasks, mixture_predictions(tasks, seed)),
-        score("oracle", tasks, oracle_predictions(tasks)),
+def compare(name, model, tasks, seed=0, slow_tasks=0):
+    """The table's rows: network, k-means, Gaussian mixtures, EM with the prior, oracle.
+
+    Methods that find the number of clusters by trying all of them take about a second a task:
+    they see the first `slow_tasks` tasks only, and their names say how many. Rows that need
+    the prior of the protocol are left out where the tasks do not come from it.
+    """
+    network_predictions(model, tasks)  # a backend may compile first
+    scores = [
+        timed_score(name, tasks, lambda t: network_predictions(model, t)),
+        timed_score("k-means, true k", tasks, lambda t: kmeans_predictions(t, seed), True),
+        timed_score(
+            "Gaussian mixture, true k", tasks, lambda t: mixture_predictions(t, seed), True
+        ),
     ]
+    slow = {"Gaussian mixture, BIC": mixture_by_bic_predictions}
+    if tasks.means is not None:
+        slow["EM with the prior"] = map_em_predictions
+    count = min(slow_tasks, len(tasks))
+    for method, predict in slow.items() if count else ():
+        first = method if count == len(tasks) else f"{method}, first {count}"
+        scores.append(
+            timed_score(first, tasks.select(0, count), lambda t, predict=predict: predict(t, seed))
+        )
+    if tasks.means is not None:
+        scores.append(timed_score("oracle", tasks, oracle_predictions, True))
+    return scores
 
 
 def table(scores, count):
     """The scores as text."""
     width = max(len(s.method) for s in scores)
     lines = [
-        f"{count} fresh tasks, mean ± standard error; cross entropy in nats a point",
-        f"{'':{width}}  {'cross entropy':>15}  {'accuracy':>15}  {'ARI':>15}",
+        f"{count} fresh tasks, mean ± standard error; cross entropy in nats a point; right: "
+        "share of tasks with the right number of clusters",
+        f"{'':{width}}  {'cross entropy':>15}  {'accuracy':>15}  {'ARI':>15}  {'right':>13}  "
+        "ms a task",
     ]
     for s in scores:
         cells = [
             "-" if value is None else f"{value[0]:.4f} ± {value[1]:.4f}"
             for value in (s.cross_entropy, s.accuracy, s.ari)
         ]
-        lines.append(f"{s.method:{width}}  " + "  ".join(f"{cell:>15}" for cell in cells))
+        number = "told"
+        if s.right_number is not None:
+            number = f"{s.right_number[0]:.3f} ± {s.right_number[1]:.3f}"
+        speed = "-" if s.milliseconds is None else f"{s.milliseconds:.1f}"
+        row = "  ".join(f"{cell:>15}" for cell in cells)
+        lines.append(f"{s.method:{width}}  {row}  {number:>13}  {speed:>9}")
     return "\n".join(lines)

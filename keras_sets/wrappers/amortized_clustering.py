@@ -1,0 +1,235 @@
+"""A pretrained clustering network as a scikit-learn clusterer."""
+
+import functools
+
+import keras
+import numpy as np
+
+from keras_sets import models
+from keras_sets import validation
+from keras_sets.wrappers import mixture
+
+try:
+    from sklearn.base import BaseEstimator
+    from sklearn.base import ClusterMixin
+except ImportError:  # the package can do without; the wrapper says so when it is made
+
+    class BaseEstimator:
+        pass
+
+    class ClusterMixin:
+        pass
+
+    _has_sklearn = False
+else:
+    _has_sklearn = True
+
+DEFAULT_MODEL = "clustering_2d"
+
+
+class AmortizedClustering(ClusterMixin, BaseEstimator):
+    """Clusters points with a network that has been trained to, in scikit-learn's conventions.
+
+    Nothing is learned from the points: the network has seen many sets, and answers at once how
+    many clusters there are and which point belongs to which. Its answer is then refined. EM
+    fits a mixture of elliptic clusters to all points, whose edges may be sharper or softer
+    than a Gaussian's, and pairs of clusters are merged; the number of clusters with the lowest
+    Bayesian information criterion is taken.
+
+    The order of the points, the place of the origin and the unit do not matter: points are
+    brought to mean 0 and variance 1 together. Features must be comparable, as for k-means.
+
+    Args:
+        model: A Keras model with the inputs `"entities"` `(batch, n, features)`, `"mask"` bool
+            `(batch, n)` and perhaps `"weights"` `(batch, n)`, and logits `(batch, n,
+            clusters)`; or the name of a network of `keras_sets.models.load_pretrained`. By
+            default the one that clusters points in the plane.
+        refine: `"merge"`, or None for the answer of the network alone.
+        max_points: The network sees at most so many points, chosen evenly at random from the
+            distinct ones. The refinement counts all points, and all are assigned. None for no
+            limit.
+
+    Attributes:
+        labels_: int `(n_samples,)`, the cluster of each point, 0 for the largest one.
+        n_clusters_: How many clusters were found.
+        cluster_centers_: `(n_clusters_, n_features)`.
+        n_features_in_: How many features the points have.
+        feature_names_in_: Their names, where the points came as a data frame with names.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sets.wrappers import AmortizedClustering
+    >>> rng = np.random.default_rng(0)
+    >>> centers = np.array([[-20.0, 0.0], [20.0, 0.0], [0.0, 30.0]])
+    >>> X = (centers[:, None] + 3 * rng.normal(size=(3, 60, 2))).reshape(180, 2)
+    >>> clustering = AmortizedClustering().fit(X)
+    >>> clustering.n_clusters_
+    3
+    >>> [len(set(cluster)) for cluster in clustering.labels_.reshape(3, 60).tolist()]
+    [1, 1, 1]
+    >>> clustering.predict_proba([[0.0, 28.0]]).round(3).max()
+    np.float64(1.0)
+    """
+
+    def __init__(self, model=None, refine="merge", max_points=5000):
+        if not _has_sklearn:
+            raise ImportError(
+                "`AmortizedClustering` needs scikit-learn, which is not installed: "
+                "pip install scikit-learn"
+            )
+        self.model = model
+        self.refine = refine
+        self.max_points = max_points
+
+    def __sklearn_clone__(self):
+        # The network is not trained here: a clone can share it.
+        return type(self)(**self.get_params(deep=False))
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Clusters the points.
+
+        Args:
+            X: Array or data frame `(n_samples, n_features)`.
+            y: Not used.
+            sample_weight: `(n_samples,)`, at least 0: 2 counts as a point that is there twice,
+                0 as one that is not. By default 1. For a network without the input
+                `"weights"` they must be whole numbers.
+
+        Returns:
+            The estimator.
+        """
+        from sklearn.utils.validation import _check_sample_weight
+
+        validation.one_of("refine", self.refine, ("merge", None))
+        if self.max_points is not None:
+            validation.positive_integer("max_points", self.max_points)
+        network = _network(self.model)
+        known = _inputs(network)["entities"].shape[-1]
+        X = _validate_data(
+            self, X, dtype="float64", ensure_min_samples=2, ensure_min_features=known or 1
+        )
+        if known is not None and known != X.shape[1]:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {known} "
+                "features as input."
+            )
+        weights = _check_sample_weight(sample_weight, X, dtype="float64")
+        if (weights < 0).any():
+            raise ValueError("Negative values in data passed to `sample_weight`.")
+        if not weights.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+
+        present = weights > 0
+        # In an order that depends on the values alone, equal points as one: neither the order
+        # of the rows nor a row that is there twice can change a sum in its last digit.
+        distinct, inverse = np.unique(X[present], axis=0, return_inverse=True)
+        weights = np.bincount(inverse.ravel(), weights[present])
+        self._center = weights @ distinct / weights.sum()
+        variances = weights @ np.square(distinct - self._center) / weights.sum()
+        self._scale = np.sqrt(variances.mean()) or 1.0
+        points = (distinct - self._center) / self._scale
+
+        seen, shares = _network_shares(network, points, weights, self.max_points)
+        start = mixture.from_shares(points[seen], weights[seen], shares)
+        if self.refine is None:
+            fitted, labels = start, start.log_posterior(points).argmax(axis=1)
+            labels[seen] = shares.argmax(axis=1)
+        else:
+            fitted = mixture.merged_by_bic(start, points, weights)
+            labels = fitted.log_posterior(points).argmax(axis=1)
+
+        # The largest cluster first; none that no point belongs to.
+        counts = np.bincount(labels, weights, len(fitted.shares))
+        order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        numbers = np.empty(len(counts), "int64")
+        numbers[order] = np.arange(len(order))
+        self._mixture = fitted.select(order)
+        self.n_clusters_ = len(order)
+        self.cluster_centers_ = self._mixture.means * self._scale + self._center
+        self.labels_ = self.predict(X) if (~present).any() else np.empty(len(X), "int64")
+        self.labels_[present] = numbers[labels][inverse.ravel()]
+        return self
+
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """`fit`, and the labels of the points."""
+        return self.fit(X, sample_weight=sample_weight).labels_
+
+    def predict(self, X):
+        """The cluster of points, new ones too, under the fitted mixture: int `(n_samples,)`."""
+        return self._log_posterior(X).argmax(axis=1)
+
+    def predict_proba(self, X):
+        """The probability of each cluster for points, `(n_samples, n_clusters_)`."""
+        return np.exp(self._log_posterior(X))
+
+    def _log_posterior(self, X):
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(self)
+        X = _validate_data(self, X, dtype="float64", reset=False)
+        return self._mixture.log_posterior((X - self._center) / self._scale)
+
+
+def _validate_data(estimator, X, **options):
+    try:
+        from sklearn.utils.validation import validate_data
+    except ImportError:  # before scikit-learn 1.6
+        return estimator._validate_data(X, **options)
+    return validate_data(estimator, X, **options)
+
+
+@functools.cache
+def _pretrained(name):
+    return models.load_pretrained(name)
+
+
+def _network(model):
+    return _pretrained(model or DEFAULT_MODEL) if model is None or isinstance(model, str) else model
+
+
+def _inputs(network):
+    """The network's inputs by name, without which it is refused."""
+    inputs = {tensor.name: tensor for tensor in getattr(network, "inputs", None) or ()}
+    if not {"entities", "mask"} <= set(inputs) <= {"entities", "mask", "weights"}:
+        raise ValueError(
+            "`model` must be a Keras model with the inputs 'entities' and 'mask', and perhaps "
+            f"'weights', or the name of a pretrained one. Received: model={network!r} with the "
+            f"inputs {sorted(inputs)}"
+        )
+    return inputs
+
+
+def _network_shares(network, points, weights, max_points):
+    """Which points the network has seen, and its probabilities for them, `(seen, clusters)`."""
+    seen = np.arange(len(points))
+    if max_points is not None and len(points) > max_points:
+        seen = np.sort(np.random.default_rng(0).choice(len(points), max_points, replace=False))
+    entities, shown = points[seen].astype("float32"), weights[seen]
+    weighted = "weights" in _inputs(network)
+    rows = np.arange(len(seen))
+    if not weighted:
+        if (shown % 1).any():
+            raise ValueError(
+                "`sample_weight` must be whole numbers for a network without the input "
+                "'weights'. Received others."
+            )
+        rows = np.repeat(rows, shown.astype("int64"))
+    padding = (0, _padded_size(len(rows)) - len(rows))
+    inputs = {
+        "entities": np.pad(entities[rows], (padding, (0, 0)))[None],
+        "mask": np.pad(np.ones(len(rows), bool), padding)[None],
+    }
+    if weighted:
+        inputs["weights"] = np.pad(shown.astype("float32"), padding)[None]
+    logits = keras.ops.convert_to_numpy(network.predict_on_batch(inputs))[0, : len(rows)]
+    # The rows of a point that is there several times have the same logits: take the first.
+    logits = logits[np.searchsorted(rows, np.arange(len(seen)))].astype("float64")
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return seen, shares / shares.sum(axis=1, keepdims=True)
+
+
+def _padded_size(count):
+    """A power of two, or one and a half: a backend that compiles does so for few sizes."""
+    power = 2 ** max(int(count - 1).bit_length(), 6)
+    return power * 3 // 4 if count <= power * 3 // 4 else power

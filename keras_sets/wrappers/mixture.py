@@ -1,0 +1,264 @@
+"""Mixtures of elliptic clusters in NumPy: EM, and merging while that lowers BIC.
+
+A cluster has a share of the points, a mean, a covariance, and a power that says how its
+density falls: with the Mahalanobis distance r it goes like exp(-(c r^2)^power / 2). Power 1
+is a Gaussian; above, a cluster has an edge, as filled ellipses and boxes have; below, it has
+heavy tails. Were all clusters Gaussian, a filled box would be several of them. A background
+of constant density takes what lies far from all clusters.
+
+Points are `(n, d)`, float64, of mean 0 and variance 1, and have weights `(n,)`. They are
+visited in chunks, so that memory stays small.
+
+Reference:
+    [Dang et al., 2015, Mixtures of multivariate power exponential
+    distributions](https://doi.org/10.1111/biom.12351), equation 1; powers by the kurtosis.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+CHUNK = 16384
+# Added to the variances: a cluster has a density even if all its points are the same.
+RIDGE = 1e-5
+# Tabulated; a Gaussian is one of them.
+POWERS = np.concatenate([np.geomspace(0.6, 1, 40), np.geomspace(1, 3, 80)[1:]])
+# A kurtosis is as sure as that of a Gaussian after so many points.
+PRIOR_POINTS = 30
+PENALTY = 1.0
+# The background's share of the points.
+BACKGROUND = (1e-3, 0.03)
+# Merging: pairs whose merged density is computed, pairs of them for which EM runs; EM steps
+# before the first merge, after each, and at the end.
+PAIRS, PROPOSALS = 8, 2
+FIRST_STEPS, STEPS, LAST_STEPS = 5, 3, 10
+
+
+@dataclasses.dataclass
+class Mixture:
+    """Clusters and a background.
+
+    Attributes:
+        shares: `(k,)`.
+        means: `(k, d)`.
+        covariances: `(k, d, d)`.
+        powers: `(k,)`.
+        background: Logarithm of the background's share times its density.
+    """
+
+    shares: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+    powers: np.ndarray
+    background: float
+
+    def __len__(self):
+        return len(self.shares)
+
+    def select(self, clusters):
+        arrays = (self.shares, self.means, self.covariances, self.powers)
+        return Mixture(*(array[clusters] for array in arrays), self.background)
+
+    def log_posterior(self, points):
+        """Log probabilities of the clusters alone, `(n, k)`."""
+        parts = [self.log_densities(chunk)[0] for (chunk,) in _chunks(points)]
+        logs = np.concatenate(parts, axis=1).T
+        shift = logs.max(axis=1, keepdims=True)
+        return logs - shift - np.log(np.exp(logs - shift).sum(axis=1, keepdims=True))
+
+    def log_densities(self, points):
+        """Logarithms of share times density, `(k, n)`, and the squared distances r^2."""
+        dimensions = points.shape[1]
+        inverse = np.linalg.inv(np.linalg.cholesky(self.covariances))
+        delta = points.T - self.means[..., None]
+        squared = np.square(inverse @ delta).sum(axis=1)
+        log_determinants = np.log(np.diagonal(inverse, axis1=-2, axis2=-1)).sum(axis=-1)
+        scale, constant, _ = _of_power(self.powers, dimensions)
+        distances = (scale[:, None] * squared) ** self.powers[:, None]
+        offset = np.log(self.shares) + constant + log_determinants
+        return offset[:, None] - 0.5 * distances, squared
+
+    def posterior(self, points):
+        """Probabilities `(k, n)` and `(n,)` of the background, log density, and r^2."""
+        logs, squared = self.log_densities(points)
+        shift = np.maximum(logs.max(axis=0), self.background)
+        densities, background = np.exp(logs - shift), np.exp(self.background - shift)
+        total = densities.sum(axis=0) + background
+        return densities / total, background / total, np.log(total) + shift, squared
+
+
+@functools.cache
+def _table(dimensions):
+    """Of every power: the factor of r^2, the logarithm of the constant, the kurtosis."""
+    d, rows = dimensions, []
+    for power in POWERS:
+        g = [math.lgamma((d + extra) / (2 * power)) for extra in (0, 2, 4)]
+        scale = 2 ** (1 / power) * math.exp(g[1] - g[0]) / d
+        constant = math.log(d) + math.lgamma(d / 2) - d / 2 * math.log(math.pi)
+        constant -= math.lgamma(1 + d / (2 * power)) + (1 + d / (2 * power)) * math.log(2)
+        constant += d / 2 * math.log(scale)
+        rows.append((scale, constant, math.exp(g[2] + g[0] - 2 * g[1])))
+    return np.array(rows).T
+
+
+def _of_power(powers, dimensions):
+    return [np.interp(powers, POWERS, row) for row in _table(dimensions)]
+
+
+def _powers(counts, quartics, dimensions):
+    """By the mean of r^4, pulled towards a Gaussian's."""
+    gaussian = (dimensions + 2) / dimensions
+    kurtosis = (quartics / dimensions**2 + PRIOR_POINTS * gaussian) / (counts + PRIOR_POINTS)
+    return np.interp(-kurtosis, -_table(dimensions)[2], POWERS)
+
+
+def _chunks(*arrays):
+    for start in range(0, len(arrays[0]), CHUNK):
+        yield tuple(array[start : start + CHUNK] for array in arrays)
+
+
+@dataclasses.dataclass
+class Moments:
+    """Sums over points of which each cluster has a part; chunks add up."""
+
+    counts: np.ndarray  # (k,)
+    sums: np.ndarray  # (k, d)
+    products: np.ndarray  # (k, d, d)
+    quartics: np.ndarray  # (k,), sums of r^4
+    background: float
+    log_likelihood: float
+
+    def __add__(self, other):
+        names = [field.name for field in dataclasses.fields(self)]
+        return Moments(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+def _moments(points, parts, quartics, background=0.0, log_likelihood=0.0):
+    dimensions = points.shape[1]
+    outer = (points[:, :, None] * points[:, None]).reshape(len(points), -1)
+    products = (parts @ outer).reshape(-1, dimensions, dimensions)
+    return Moments(
+        parts.sum(axis=1), parts @ points, products, quartics, background, log_likelihood
+    )
+
+
+def _expectation(mixture, points, weights):
+    moments = None
+    for x, w in _chunks(points, weights):
+        parts, background, log_density, squared = mixture.posterior(x)
+        parts = parts * w
+        quartics = (parts * np.square(squared)).sum(axis=1)
+        new = _moments(x, parts, quartics, background @ w, log_density @ w)
+        moments = new if moments is None else moments + new
+    return moments
+
+
+def _maximization(moments, log_volume):
+    dimensions = moments.sums.shape[1]
+    counts = np.maximum(moments.counts, 1e-10)
+    means = moments.sums / counts[:, None]
+    covariances = moments.products / counts[:, None, None] - means[:, :, None] * means[:, None]
+    covariances += RIDGE * np.eye(dimensions)
+    total = counts.sum()
+    background = np.clip(moments.background / (total + moments.background), *BACKGROUND)
+    return Mixture(
+        (1 - background) * counts / total,
+        means,
+        covariances,
+        _powers(counts, moments.quartics, dimensions),
+        np.log(background) - log_volume,
+    )
+
+
+def from_shares(points, weights, shares):
+    """The mixture of Gaussians that shares `(n, k)` of the points make up."""
+    dimensions = points.shape[1]
+    parts = (shares * weights[:, None]).T
+    gaussian = dimensions * (dimensions + 2) * parts.sum(axis=1)
+    return _maximization(_moments(points, parts, gaussian), _log_volume(points, weights))
+
+
+def _log_volume(points, weights):
+    """Of the ellipsoid that the background fills: a half wider than all points as one disc."""
+    d, total = points.shape[1], weights.sum()
+    delta = points - weights @ points / total
+    covariance = (delta.T * weights) @ delta / total + RIDGE * np.eye(d)
+    ball = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1)
+    return ball + d / 2 * math.log(2.25 * (d + 2)) + 0.5 * np.linalg.slogdet(covariance)[1]
+
+
+def merged_by_bic(mixture, points, weights):
+    """EM, then pairs of clusters are merged until one is left: the best mixture on the way."""
+    total, dimensions = weights.sum(), points.shape[1]
+    log_volume = _log_volume(points, weights)
+    parameters = 2 + dimensions + dimensions * (dimensions + 1) // 2
+
+    def climbed(mixture, steps):
+        """After EM, with its BIC."""
+        for _ in range(steps):
+            mixture = _maximization(_expectation(mixture, points, weights), log_volume)
+        log_likelihood = _expectation(mixture, points, weights).log_likelihood
+        return mixture, PENALTY * parameters * len(mixture) * np.log(total) - 2 * log_likelihood
+
+    # A cluster of fewer points than that has no covariance.
+    enough = mixture.shares * total > dimensions + 1
+    mixture = mixture.select(enough if enough.any() else mixture.shares.argmax(keepdims=True))
+    mixture, lowest = climbed(mixture, FIRST_STEPS)
+    best = mixture
+    while len(mixture) > 1:
+        proposals = [climbed(proposal, STEPS) for proposal in _proposals(mixture, points, weights)]
+        mixture, bic = min(proposals, key=lambda proposal: proposal[1])
+        if bic < lowest:
+            best, lowest = mixture, bic
+    return climbed(best, LAST_STEPS)[0]
+
+
+def _proposals(mixture, points, weights):
+    """Mixtures in which two clusters are one: those that lose the least likelihood."""
+    first, second = np.triu_indices(len(mixture), 1)
+    pairs = _as_one(mixture, first, second)
+
+    # What the likelihood of the labels would lose is known without the points.
+    def entropies(clusters):
+        return clusters.shares * (
+            0.5 * np.linalg.slogdet(clusters.covariances)[1] - np.log(clusters.shares)
+        )
+
+    own = entropies(mixture)
+    some = np.argsort(entropies(pairs) - own[first] - own[second])[:PAIRS]
+    first, second, pairs = first[some], second[some], pairs.select(some)
+
+    counts, quartics = 0.0, 0.0
+    for x, w in _chunks(points, weights):
+        parts = mixture.posterior(x)[0] * w
+        parts = parts[first] + parts[second]
+        counts += parts.sum(axis=1)
+        quartics += (parts * np.square(pairs.log_densities(x)[1])).sum(axis=1)
+    pairs.powers = _powers(counts, quartics, points.shape[1])
+    gains = 0.0
+    for x, w in _chunks(points, weights):
+        parts, background, log_density, _ = mixture.posterior(x)
+        rest = np.maximum(1 - parts[first] - parts[second], background)
+        gains += np.log(rest + np.exp(pairs.log_densities(x)[0] - log_density)) @ w
+    for best in np.argsort(-gains)[:PROPOSALS]:
+        others = mixture.select(np.delete(np.arange(len(mixture)), [first[best], second[best]]))
+        one = pairs.select([best])
+        arrays = ("shares", "means", "covariances", "powers")
+        yield Mixture(
+            *(np.concatenate([getattr(others, a), getattr(one, a)]) for a in arrays),
+            mixture.background,
+        )
+
+
+def _as_one(mixture, first, second):
+    """Every pair of clusters as one Gaussian of the same moments."""
+    a, b = mixture.select(first), mixture.select(second)
+    shares = a.shares + b.shares
+    part = (a.shares / shares)[:, None]
+    delta = a.means - b.means
+    between = (part * (1 - part))[..., None] * delta[:, :, None] * delta[:, None]
+    within = part[..., None] * a.covariances + (1 - part[..., None]) * b.covariances
+    means = part * a.means + (1 - part) * b.means
+    return Mixture(shares, means, within + between, np.ones(len(shares)), mixture.background)

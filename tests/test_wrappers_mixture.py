@@ -1,0 +1,98 @@
+"""The mixtures that refine a network's answer, against SciPy and on the fixed sets."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.cluster import KMeans
+
+from keras_sets.wrappers import mixture
+from tests import clustering_sets
+
+
+def one_cluster(power, dimensions=2):
+    rng = np.random.default_rng(0)
+    factor = np.eye(dimensions) + 0.3 * rng.normal(size=(dimensions, dimensions))
+    return mixture.Mixture(
+        np.ones(1),
+        rng.normal(size=(1, dimensions)),
+        (factor @ factor.T)[None],
+        np.array([power]),
+        -20.0,
+    )
+
+
+class TestDensity:
+    @pytest.mark.parametrize("dimensions", [1, 2, 5])
+    def test_power_1_is_a_gaussian(self, dimensions):
+        cluster = one_cluster(1.0, dimensions)
+        points = np.random.default_rng(1).normal(size=(20, dimensions))
+        logs, squared = cluster.log_densities(points)
+        expected = stats.multivariate_normal(cluster.means[0], cluster.covariances[0])
+        np.testing.assert_allclose(logs[0], expected.logpdf(points), rtol=1e-9)
+        precision = np.linalg.inv(cluster.covariances[0])
+        delta = points - cluster.means[0]
+        np.testing.assert_allclose(squared[0], (delta @ precision * delta).sum(axis=1))
+
+    @pytest.mark.parametrize("power", [0.7, 1.0, 2.5])
+    def test_integral_and_covariance(self, power):
+        cluster = one_cluster(power)
+        axis = np.linspace(-14, 14, 700)
+        points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+        density = np.exp(cluster.log_densities(points)[0][0]) * (axis[1] - axis[0]) ** 2
+        np.testing.assert_allclose(density.sum(), 1, atol=5e-3)
+        delta = points - cluster.means[0]
+        covariance = (delta.T * density) @ delta
+        np.testing.assert_allclose(covariance, cluster.covariances[0], rtol=0.02, atol=0.02)
+
+    def test_powers_follow_the_shape(self):
+        rng = np.random.default_rng(0)
+        shapes = {
+            "tails": rng.standard_t(5, size=(2000, 2)),
+            "gaussian": rng.normal(size=(2000, 2)),
+            "box": rng.uniform(-1, 1, size=(2000, 2)),
+        }
+        powers = {}
+        for name, points in shapes.items():
+            points = points / points.std()
+            start = mixture.from_shares(points, np.ones(2000), np.ones((2000, 1)))
+            np.testing.assert_allclose(start.powers, 1)
+            powers[name] = mixture.merged_by_bic(start, points, np.ones(2000)).powers[0]
+        # The background takes a part of all tails.
+        assert powers["tails"] < 0.95 < powers["gaussian"] < 1.3 < 2 < powers["box"]
+
+
+class TestMerging:
+    @staticmethod
+    def start(points, clusters=10):
+        labels = KMeans(clusters, n_init=1, random_state=0).fit_predict(points)
+        return mixture.from_shares(points, np.ones(len(points)), np.eye(clusters)[labels])
+
+    def test_pairs_have_the_moments_of_their_points(self):
+        points = np.random.default_rng(0).normal(size=(300, 2))
+        start = self.start(points, 4)
+        ones = np.ones(300)
+        labels = KMeans(4, n_init=1, random_state=0).fit_predict(points)
+        both = mixture.from_shares(points, ones, np.isin(labels, [1, 3])[:, None].astype(float))
+        pair = mixture._as_one(start, np.array([1]), np.array([3]))
+        np.testing.assert_allclose(pair.means, both.means)
+        np.testing.assert_allclose(pair.covariances, both.covariances, rtol=1e-6)
+        np.testing.assert_allclose(pair.shares, start.shares[1] + start.shares[3])
+
+    def test_chunks(self, monkeypatch):
+        points = np.random.default_rng(0).normal(size=(300, 2))
+        whole = mixture.merged_by_bic(self.start(points), points, np.ones(300))
+        monkeypatch.setattr(mixture, "CHUNK", 70)
+        parts = mixture.merged_by_bic(self.start(points), points, np.ones(300))
+        np.testing.assert_allclose(parts.means, whole.means, atol=1e-8)
+        np.testing.assert_allclose(parts.log_posterior(points), whole.log_posterior(points))
+
+    def test_ten_clusters_become_the_right_ones(self):
+        """Better than a mixture that is told their number (0.854), let alone one by BIC (0.813)."""
+
+        def predict(points, count):
+            del count
+            fitted = mixture.merged_by_bic(self.start(points), points, np.ones(len(points)))
+            return fitted.log_posterior(points).argmax(axis=1)
+
+        scores = clustering_sets.adjusted_rand_indices(predict)
+        assert np.mean(list(scores.values())) > 0.88
