@@ -23,7 +23,9 @@ def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
     present, weights = multiplicities(mask, weights, dtype)
 
     def mean(x):
-        return set_mean(ops.mean(x, axis=-1, keepdims=True), present, weights, keepdims=True)
+        # `ops.mean` rounds float64 on torch.
+        of_features = ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
+        return set_mean(of_features, present, weights, keepdims=True)
 
     x = zero_absent(ops.cast(x, dtype), present)
     # The mean of numbers far from 0 is rounded: what is left over is taken off as well. The
