@@ -8,7 +8,7 @@ from examples.common import options as common
 DEFAULTS = {
     "epochs": 100,
     "time_budget": 7.0,
-    "batch_size": 20,
+    "batch_size": 32,
     "optimizer": "muon",
     "learning_rate": 0.006,
     "schedule": "cosine",
@@ -36,6 +36,7 @@ def parse(arguments=None):
     model.add_argument(
         "--model",
         choices=[
+            "slots",
             "swarm",
             "deep-sets-mean",
             "deep-sets-max",
@@ -43,12 +44,24 @@ def parse(arguments=None):
             "lstm",
             "sorted-lstm",
         ],
-        default="swarm",
+        default="slots",
     )
     integer, fraction = common.positive_integer, common.fraction
-    model.add_argument("--hidden", type=integer, default=128, help="width of the layers")
+    model.add_argument(
+        "--hidden", type=integer, help="width of the layers (default: 32 for slots, else 128)"
+    )
     model.add_argument("--layers", type=integer, default=1, help="number of layers")
-    model.add_argument("--iterations", type=integer, default=10, help="of each swarm layer")
+    model.add_argument(
+        "--iterations",
+        type=integer,
+        help="of slots (default: 8) and of each swarm layer (default: 10)",
+    )
+    model.add_argument(
+        "--em-steps",
+        type=common.non_negative_integer,
+        default=3,
+        help="of slots: plain steps after the iterations",
+    )
     model.add_argument(
         "--pooling",
         choices=["mean", "sum", "max", "logsumexp", "pooling_maps"],
@@ -86,18 +99,27 @@ def parse(arguments=None):
         "--tasks", type=integer, default=10000, help="tasks, of which a tenth validate"
     )
     data.add_argument(
+        "--prior",
+        choices=["protocol", "broad"],
+        default="protocol",
+        help="protocol: 3 to 10 small Gaussian clusters of equal shares; broad: 1 to 10 clusters "
+        "of many shapes, sizes, shares and units, with background",
+    )
+    data.add_argument(
+        "--dimensions", type=integer, default=2, help="coordinates of a point (prior broad)"
+    )
+    data.add_argument(
         "--entities",
         type=integer,
         nargs=2,
-        default=[100, 1000],
         metavar=("LEAST", "MOST"),
-        help="points in a task",
+        help="points in a task (default: 100 1000 for the protocol, 20 5000 for the broad prior)",
     )
     data.add_argument(
         "--points",
         type=integer,
         nargs="*",
-        default=[100, 200],
+        default=[100],
         metavar="N",
         help="train on so many points of each task, drawn anew in every epoch; of several "
         "numbers every batch takes one; with none given, on all points",
@@ -112,7 +134,24 @@ def parse(arguments=None):
     data.add_argument(
         "--evaluation-tasks", type=integer, default=300, help="fresh tasks of the final table"
     )
-    options = common.parse(parser, SMOKE, arguments, free=["devices", "evaluation_tasks"])
+    data.add_argument(
+        "--slow-tasks",
+        type=common.non_negative_integer,
+        default=0,
+        help="so many of them also for the methods that take a second or more a task",
+    )
+    free = ["devices", "evaluation_tasks", "slow_tasks"]
+    options = common.parse(parser, SMOKE, arguments, free=free)
+    slots = options.model == "slots"
+    if options.prior == "protocol" and options.dimensions != 2:
+        parser.error("argument --dimensions: the protocol's tasks have 2; choose --prior broad")
+    if options.prior == "broad" and not slots:
+        parser.error("argument --prior: of these models only slots take points in any unit")
+    options.hidden = options.hidden or (32 if slots else 128)
+    options.iterations = options.iterations or (8 if slots else 10)
+    options.entities = options.entities or (
+        [100, 1000] if options.prior == "protocol" else [20, 5000]
+    )
     if options.entities[0] > options.entities[1]:
         parser.error(f"argument --entities: LEAST is above MOST: {options.entities}")
     if options.tasks < 10:
@@ -122,7 +161,10 @@ def parse(arguments=None):
 
 def run_name(options):
     size = f"{options.hidden}x{options.layers}"
-    if options.model == "swarm":
+    if options.model == "slots":
+        size = f"{options.hidden}-{options.iterations}-{options.prior}"
+        size += f"-{options.dimensions}d" if options.dimensions != 2 else ""
+    elif options.model == "swarm":
         size += f"-{options.iterations}-{options.pooling}-{options.context}"
     return f"{options.model}-{size}" + (f"-{options.run}" if options.run else "")
 
@@ -144,9 +186,8 @@ def main(arguments=None):
     run = runs.open_run(parser, options, "amortized_clustering", name, networks)
     model = networks[name]
 
-    entities = tuple(options.entities)
     training, held_out = data.training_data(options)
-    fresh = data.generate_tasks(options.evaluation_tasks, options.seed + 1, entities=entities)
+    fresh = data.draw_tasks(options, options.evaluation_tasks, options.seed + 1)
     if options.devices > 1:
         training = devices.Divisible(training, options.devices)
         held_out = devices.Divisible(held_out, options.devices)
@@ -154,10 +195,13 @@ def main(arguments=None):
     def draw():
         from examples.amortized_clustering import plots
 
-        plots.assignments(model, options, fresh, run.path / "assignments.png")
+        network = models.for_use(model, options)
+        plots.assignments(network, options, fresh, run.path / "assignments.png")
 
     trained = runs.train(parser, run, model, training, held_out, draw=draw)
-    scores = evaluate.compare(name, model, fresh, options.seed)
+    network = models.for_use(model, options)
+    run.save_model(network)
+    scores = evaluate.compare(name, network, fresh, options.seed, options.slow_tasks)
     text = evaluate.table(scores, len(fresh))
     minutes = trained.budget.elapsed / 60
     print(f"\n{len(trained.log.rows)} epochs in {minutes:.1f} minutes; {text}")

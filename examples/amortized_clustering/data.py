@@ -122,15 +122,26 @@ def generate_tasks(count, seed=0, clusters=(3, MAX_CLUSTERS), entities=(100, 100
     return Tasks(points, labels, offsets, number, means, factors)
 
 
+def draw_tasks(options, count, seed):
+    """Tasks of the prior of the options."""
+    entities = tuple(options.entities)
+    if options.prior == "protocol":
+        return generate_tasks(count, seed, entities=entities)
+    from examples.amortized_clustering.priors import broad_tasks
+
+    return broad_tasks(count, seed, entities, options.dimensions)
+
+
 def training_data(options):
     """The datasets of the options: nine tenths of the tasks to train on, a tenth to validate."""
-    tasks = generate_tasks(options.tasks, options.seed, entities=tuple(options.entities))
+    tasks = draw_tasks(options, options.tasks, options.seed)
     split = 9 * len(tasks) // 10
     batches = {"batch_size": options.batch_size, "buckets": options.buckets}
     training = ClusteringDataset(
         tasks.select(0, split),
         points=options.points or None,
-        rotate=options.rotate,
+        # What the network does not see needs no drawing.
+        rotate=options.rotate and options.model != "slots",
         seed=options.seed,
         **batches,
     )

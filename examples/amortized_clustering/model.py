@@ -1,6 +1,5 @@
 """The networks that the example compares."""
 
-from examples.amortized_clustering.data import DIMENSIONS
 from examples.amortized_clustering.data import MAX_CLUSTERS
 from examples.common import run as runs
 from keras_sets import losses
@@ -9,13 +8,27 @@ from keras_sets import models
 
 # Which networks accept weights, and give a point of vanishing weight an output that
 # leaves all others alone: with those the confidence can be drawn between the points.
-PROBED = ("swarm", "deep-sets-mean")
+PROBED = ("slots", "swarm", "deep-sets-mean")
 
 
-def build(options, weighted=False):
-    """The network of `options.model`, from 2-D points to ten logits for every point."""
+def build(options, weighted=False, steps=False):
+    """The network of `options.model`, from points to ten logits for every point.
+
+    With `steps` a network of slots answers after each of its steps, for training; the weights
+    are those of the network without.
+    """
+    if options.model == "slots":
+        return models.slot_clustering(
+            options.dimensions,
+            MAX_CLUSTERS,
+            hidden_units=options.hidden,
+            iterations=options.iterations,
+            em_steps=options.em_steps,
+            weighted=weighted,
+            return_iterations=steps,
+        )
     shared = {
-        "features": DIMENSIONS,
+        "features": options.dimensions,
         "units": MAX_CLUSTERS,
         "hidden_units": options.hidden,
         "layers": options.layers,
@@ -41,10 +54,18 @@ def build(options, weighted=False):
 
 def compiled(options):
     """The network of the options, ready to train."""
-    model = build(options)
+    model = build(options, steps=True)
     model.compile(
         optimizer=runs.make_optimizer(options),
         loss=losses.MatchedCrossentropy(),
-        weighted_metrics=[metrics.MatchedAccuracy(), metrics.AdjustedRandIndex(name="ari")],
+        # Accuracy takes a matching of its own, at the cost of a step of the slots.
+        weighted_metrics=[metrics.AdjustedRandIndex(name="ari")],
     )
     return model
+
+
+def for_use(model, options):
+    """The trained network with the answer of its last step only."""
+    network = build(options)
+    network.set_weights(model.get_weights())
+    return network

@@ -35,7 +35,15 @@ def make_optimizer(options, accumulate=1):
         options.learning_rate,
         adam_weight_decay=options.weight_decay,
         adam_lr_ratio=0.5,
-        exclude_layers=["cell/kernel$", "projection", "output", "embedding", "equivariant_0"],
+        exclude_layers=[
+            "cell/kernel$",
+            "projection",
+            "output",
+            "embedding",
+            "equivariant_0",
+            "initial_",
+            "readout",
+        ],
         **parts,
     )
 

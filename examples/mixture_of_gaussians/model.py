@@ -38,7 +38,9 @@ def build(options, slot_iterations=None):
         )
         if options.decoder == "slots":
             iterations = slot_iterations or options.iterations
-            slots = MixtureRefinement(iterations, options.heads, name="slots")(slots, x, points, mask)
+            slots = MixtureRefinement(iterations, options.heads, name="slots")(
+                slots, x, points, mask
+            )
         outputs = keras.layers.Dense(PARAMETERS, **output)(slots)
     return keras.Model({"entities": points, "mask": mask}, outputs, name="mixture_of_gaussians")
 

@@ -44,6 +44,10 @@ class SlotRefinement(SetLayer):
         units: Positive integer, width of the state of a slot.
         iterations: Positive integer.
         em_steps: Non-negative integer, plain steps after the iterations.
+        gradient_damping: Fraction of the gradient that stops at each step on its way back
+            through the moments. The way through all steps is chaotic, as that of EM is between
+            two solutions, and a few sets would outweigh all others. It does not change what
+            the layer computes.
         return_iterations: If True, return the logits of all steps.
 
     Call arguments:
@@ -88,17 +92,26 @@ class SlotRefinement(SetLayer):
     """
 
     def __init__(
-        self, num_slots, units=32, iterations=8, em_steps=2, return_iterations=False, **kwargs
+        self,
+        num_slots,
+        units=32,
+        iterations=8,
+        em_steps=3,
+        gradient_damping=0.3,
+        return_iterations=False,
+        **kwargs,
     ):
         num_slots = validation.positive_integer("num_slots", num_slots)
         units = validation.positive_integer("units", units)
         iterations = validation.positive_integer("iterations", iterations)
         em_steps = validation.non_negative_integer("em_steps", em_steps)
+        gradient_damping = validation.fraction("gradient_damping", gradient_damping)
         super().__init__(**{"dtype": "float32", **kwargs})
         self.num_slots = num_slots
         self.units = units
         self.iterations = iterations
         self.em_steps = em_steps
+        self.gradient_damping = gradient_damping
         self.return_iterations = bool(return_iterations)
         self.cell = SwarmCell(units, dtype=self.dtype_policy, name="cell")
 
@@ -192,8 +205,11 @@ class SlotRefinement(SetLayer):
     def _receive(self, logits, basis, counts):
         """Share, mean and covariance of what every slot gets."""
         shares = ops.softmax(logits, axis=1) * counts
+        moments = shares @ basis
+        damping = self.gradient_damping
+        moments = (1 - damping) * moments + damping * ops.stop_gradient(moments)
         prior = ops.exp(ops.cast(ops.convert_to_tensor(self.prior), basis.dtype))
-        mass, mean, covariance = gaussians.of_moments(shares @ basis, prior[0], prior[1])
+        mass, mean, covariance = gaussians.of_moments(moments, prior[0], prior[1])
         share = set_ops.safe_ratio(mass, ops.sum(counts, axis=-1))
         return share + LEAST_SHARE, mean, covariance
 
@@ -221,5 +237,6 @@ class SlotRefinement(SetLayer):
             "units": self.units,
             "iterations": self.iterations,
             "em_steps": self.em_steps,
+            "gradient_damping": self.gradient_damping,
             "return_iterations": self.return_iterations,
         }
