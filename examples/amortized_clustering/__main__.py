@@ -63,6 +63,12 @@ def parse(arguments=None):
         help="of slots: plain steps after the iterations",
     )
     model.add_argument(
+        "--starts",
+        type=integer,
+        default=8,
+        help="of slots in use: they look at a set from so many sides, and the best answer counts",
+    )
+    model.add_argument(
         "--pooling",
         choices=["mean", "sum", "max", "logsumexp", "pooling_maps"],
         default="mean",
@@ -140,7 +146,7 @@ def parse(arguments=None):
         default=0,
         help="so many of them also for the methods that take a second or more a task",
     )
-    free = ["devices", "evaluation_tasks", "slow_tasks"]
+    free = ["devices", "starts", "evaluation_tasks", "slow_tasks"]
     options = common.parse(parser, SMOKE, arguments, free=free)
     slots = options.model == "slots"
     if options.prior == "protocol" and options.dimensions != 2:

@@ -24,6 +24,7 @@ def build(options, weighted=False, steps=False):
             hidden_units=options.hidden,
             iterations=options.iterations,
             em_steps=options.em_steps,
+            num_starts=1 if steps else options.starts,
             weighted=weighted,
             return_iterations=steps,
         )

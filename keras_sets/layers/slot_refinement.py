@@ -48,6 +48,10 @@ class SlotRefinement(SetLayer):
             through the moments. The way through all steps is chaotic, as that of EM is between
             two solutions, and a few sets would outweigh all others. It does not change what
             the layer computes.
+        num_starts: Positive integer. With more than one the slots see the set from so many
+            sides, turned and mirrored by fixed orthogonal matrices, and the answer of the
+            largest evidence is taken: the log-likelihood of the mixture of Gaussians less
+            Laplace's term for its parameters. For trained weights; training needs one.
         return_iterations: If True, return the logits of all steps.
 
     Call arguments:
@@ -98,6 +102,7 @@ class SlotRefinement(SetLayer):
         iterations=8,
         em_steps=3,
         gradient_damping=0.3,
+        num_starts=1,
         return_iterations=False,
         **kwargs,
     ):
@@ -106,12 +111,14 @@ class SlotRefinement(SetLayer):
         iterations = validation.positive_integer("iterations", iterations)
         em_steps = validation.non_negative_integer("em_steps", em_steps)
         gradient_damping = validation.fraction("gradient_damping", gradient_damping)
+        num_starts = validation.positive_integer("num_starts", num_starts)
         super().__init__(**{"dtype": "float32", **kwargs})
         self.num_slots = num_slots
         self.units = units
         self.iterations = iterations
         self.em_steps = em_steps
         self.gradient_damping = gradient_damping
+        self.num_starts = num_starts
         self.return_iterations = bool(return_iterations)
         self.cell = SwarmCell(units, dtype=self.dtype_policy, name="cell")
 
@@ -162,10 +169,13 @@ class SlotRefinement(SetLayer):
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
         x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
         shape = (*ops.shape(x)[:-1], self.num_slots)
-        x = ops.cast(x, set_ops.accumulation_dtype(x))
-        basis = gaussians.monomials(set_ops.flatten_entities(x))
+        x = set_ops.flatten_entities(ops.cast(x, set_ops.accumulation_dtype(x)))
         counts = set_ops.flatten_entities(set_ops.counts_of(x, present, weights))
-        steps = self._refine(basis, ops.transpose(counts, (0, 2, 1)))
+        counts = ops.transpose(counts, (0, 2, 1))
+        if self.num_starts == 1:
+            steps = self._refine(gaussians.monomials(x), counts)
+        else:
+            steps = self._best_start(x, counts)
 
         def as_output(logits):
             logits = ops.reshape(ops.transpose(logits, (0, 2, 1)), shape)
@@ -174,6 +184,23 @@ class SlotRefinement(SetLayer):
         if self.return_iterations:
             return ops.stack([as_output(logits) for logits in steps], axis=1)
         return as_output(steps[-1])
+
+    def _best_start(self, x, counts):
+        """`_refine` from several sides of the set, of which the evidence chooses one."""
+        turns = ops.cast(gaussians.isometries(self.num_starts, x.shape[-1]), x.dtype)
+        basis = gaussians.monomials(ops.concatenate([x @ turn for turn in turns], axis=0))
+        counts = ops.tile(counts, (self.num_starts, 1, 1))
+        steps = self._refine(basis, counts)
+        share, mean, covariance = self._receive(steps[-1], basis, counts)
+        evidence = gaussians.log_evidence(share, mean, covariance, basis, counts)
+        best = ops.argmax(ops.reshape(evidence, (self.num_starts, -1)), axis=0)
+        best = ops.reshape(best, (1, -1, 1, 1))
+
+        def choose(logits):
+            logits = ops.reshape(logits, (self.num_starts, -1, *ops.shape(logits)[1:]))
+            return ops.take_along_axis(logits, best, axis=0)[0]
+
+        return [choose(t) for t in (steps if self.return_iterations else steps[-1:])]
 
     def _refine(self, basis, counts):
         """Logits `(batch, slots, n)` after every step.
@@ -238,5 +265,6 @@ class SlotRefinement(SetLayer):
             "iterations": self.iterations,
             "em_steps": self.em_steps,
             "gradient_damping": self.gradient_damping,
+            "num_starts": self.num_starts,
             "return_iterations": self.return_iterations,
         }

@@ -15,6 +15,7 @@ def slot_clustering(
     hidden_units=32,
     iterations=8,
     em_steps=3,
+    num_starts=1,
     weighted=False,
     return_iterations=False,
     name="slot_clustering",
@@ -24,13 +25,14 @@ def slot_clustering(
     It finds the number of clusters itself: slots that it does not need end up without
     entities. Location, unit and rotation of a set make no difference. Train it with
     `return_iterations=True` and `keras_sets.losses.MatchedCrossentropy`, which then scores the
-    logits of several steps; the weights are those of the network without.
+    logits of several steps, and `num_starts=1`. For use, take the same weights without the one and
+    with `num_starts=8`.
 
     Args:
         features: Number of coordinates of an entity.
         units: Number of slots, the largest number of clusters.
         hidden_units: Width of the state of a slot.
-        iterations, em_steps: As in `keras_sets.layers.SlotRefinement`.
+        iterations, em_steps, num_starts: As in `keras_sets.layers.SlotRefinement`.
         weighted: Whether the model takes weights as a third input.
         return_iterations: Whether the output is that of several steps: of every fourth one, the
             last included. The first steps are left out, since nobody could do well in them.
@@ -63,6 +65,7 @@ def slot_clustering(
         hidden_units,
         iterations,
         em_steps,
+        num_starts=num_starts,
         return_iterations=return_iterations,
         name="slots",
     )(x, **context)

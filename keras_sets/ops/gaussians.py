@@ -6,6 +6,7 @@ are `shares @ monomials(x)`, and the log densities of many points under them
 factors are written out entry by entry: every backend differentiates, batches and exports them.
 """
 
+import numpy as np
 from keras import ops
 
 # Below this a variance is rounding error.
@@ -158,3 +159,40 @@ def describe(share, mean, covariance):
     volume = 0.5 * log_determinant(cholesky(covariance, d))
     rest = ops.stack([*log_sigma, *correlations, ops.log(share), volume], axis=-1)
     return ops.concatenate([mean, rest], axis=-1)
+
+
+def log_evidence(share, mean, covariance, basis, counts):
+    """How well a mixture explains a set, less what its parameters cost, `(batch,)`.
+
+    The log-likelihood of the entities, less half the logarithm of a Gaussian's mass for each of
+    its parameters (Laplace's approximation, of which terms that do not grow are left out).
+    Gaussians of at most one entity do not exist.
+
+    Args:
+        share, mean, covariance: `(batch, k, ...)`, as `of_moments` returns.
+        basis: `(batch, n, m)`, monomials of the entities.
+        counts: `(batch, 1, n)`, how often each counts.
+    """
+    density = density_coefficients(mean, covariance) @ ops.transpose(basis, (0, 2, 1))
+    density = ops.logsumexp(density + ops.expand_dims(ops.log(share), -1), axis=1)
+    likelihood = ops.sum(density * counts[:, 0], axis=-1)
+    mass = share * ops.sum(counts, axis=-1)
+    parameters = monomial_count(mean.shape[-1])
+    return likelihood - 0.5 * parameters * ops.sum(ops.log(ops.maximum(mass, 1.0)), axis=-1)
+
+
+def isometries(count, d):
+    """Orthogonal matrices `(count, d, d)`, the first the identity: turns, every other mirrored.
+
+    They are the same at every call. In the plane the turns are spread evenly.
+    """
+    if d == 2:
+        angles = np.arange(count) // 2 * (2 * np.pi / -(-count // 2))
+        mirrored = 1 - 2 * (np.arange(count) % 2)
+        cosine, sine = np.cos(angles), np.sin(angles)
+        rows = [[cosine, sine], [-sine * mirrored, cosine * mirrored]]
+        return np.moveaxis(np.array(rows), -1, 0)
+    normal = np.random.default_rng(0).standard_normal((count, d, d))
+    matrices = np.linalg.qr(normal)[0]
+    matrices[0] = np.eye(d)
+    return matrices
