@@ -27,12 +27,12 @@ RIDGE = 1e-5
 POWERS = np.concatenate([np.geomspace(0.6, 1, 40), np.geomspace(1, 3, 80)[1:]])
 # A kurtosis is as sure as that of a Gaussian after so many points.
 PRIOR_POINTS = 30
-PENALTY = 1.0
 # The background's share of the points.
 BACKGROUND = (1e-3, 0.03)
-# Merging: pairs whose merged density is computed, pairs of them for which EM runs; EM steps
-# before the first merge, after each, and at the end.
-PAIRS, PROPOSALS = 8, 2
+# Pairs of clusters whose density as one is computed, pairs of them for which EM runs, and by
+# how many nats these may be worse than the best.
+PAIRS, PROPOSALS, CLOSE = 8, 3, 5.0
+# Of EM: before the first merge, after each, at the end.
 FIRST_STEPS, STEPS, LAST_STEPS = 5, 3, 10
 
 
@@ -63,30 +63,63 @@ class Mixture:
 
     def log_posterior(self, points):
         """Log probabilities of the clusters alone, `(n, k)`."""
-        parts = [self.log_densities(chunk)[0] for (chunk,) in _chunks(points)]
+        parts = [self.log_densities(x)[0] for x, _ in Sample(points, np.ones(len(points)))]
         logs = np.concatenate(parts, axis=1).T
         shift = logs.max(axis=1, keepdims=True)
         return logs - shift - np.log(np.exp(logs - shift).sum(axis=1, keepdims=True))
 
-    def log_densities(self, points):
-        """Logarithms of share times density, `(k, n)`, and the squared distances r^2."""
-        dimensions = points.shape[1]
-        inverse = np.linalg.inv(np.linalg.cholesky(self.covariances))
-        delta = points.T - self.means[..., None]
-        squared = np.square(inverse @ delta).sum(axis=1)
-        log_determinants = np.log(np.diagonal(inverse, axis1=-2, axis2=-1)).sum(axis=-1)
+    def log_densities(self, x):
+        """Of features: logarithms of share times density, and squared distances r^2, `(k, n)`."""
+        dimensions = self.means.shape[1]
+        precisions = np.linalg.inv(self.covariances)
+        linear = (precisions @ self.means[..., None])[..., 0]
+        constant = (linear * self.means).sum(axis=1, keepdims=True)
+        products = precisions.reshape(len(self), -1)
+        coefficients = np.concatenate([constant, -2 * linear, products], axis=1)
+        # Rounding may bring it below 0.
+        squared = np.maximum(coefficients @ x, 1e-30)
         scale, constant, _ = _of_power(self.powers, dimensions)
-        distances = (scale[:, None] * squared) ** self.powers[:, None]
-        offset = np.log(self.shares) + constant + log_determinants
+        distances = np.exp(self.powers[:, None] * np.log(scale[:, None] * squared))
+        offset = np.log(self.shares) + constant - 0.5 * np.linalg.slogdet(self.covariances)[1]
         return offset[:, None] - 0.5 * distances, squared
 
-    def posterior(self, points):
+    def posterior(self, x):
         """Probabilities `(k, n)` and `(n,)` of the background, log density, and r^2."""
-        logs, squared = self.log_densities(points)
+        logs, squared = self.log_densities(x)
         shift = np.maximum(logs.max(axis=0), self.background)
         densities, background = np.exp(logs - shift), np.exp(self.background - shift)
         total = densities.sum(axis=0) + background
         return densities / total, background / total, np.log(total) + shift, squared
+
+
+class Sample:
+    """Points with weights, visited in chunks of `(features, weights)`.
+
+    The features `(1 + d + d^2, n)`, 1, x and x x^T, are what quadratic functions of the points
+    are linear in: the distances to all clusters are one matrix product, and so are moments.
+    Those of a single chunk are computed once.
+    """
+
+    def __init__(self, points, weights):
+        self.points, self.weights = points, weights
+        self.total, self.dimensions = weights.sum(), points.shape[1]
+        self._chunks = None
+        if len(points) <= CHUNK:
+            self._chunks = list(self)
+
+    def __iter__(self):
+        if self._chunks is not None:
+            yield from self._chunks
+            return
+        for start in range(0, len(self.points), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            yield features(self.points[chunk]), self.weights[chunk]
+
+
+def features(points):
+    x = points.T
+    products = (x[:, None] * x).reshape(-1, len(points))
+    return np.concatenate([np.ones((1, len(points))), x, products])
 
 
 @functools.cache
@@ -114,11 +147,6 @@ def _powers(counts, quartics, dimensions):
     return np.interp(-kurtosis, -_table(dimensions)[2], POWERS)
 
 
-def _chunks(*arrays):
-    for start in range(0, len(arrays[0]), CHUNK):
-        yield tuple(array[start : start + CHUNK] for array in arrays)
-
-
 @dataclasses.dataclass
 class Moments:
     """Sums over points of which each cluster has a part; chunks add up."""
@@ -135,18 +163,16 @@ class Moments:
         return Moments(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
-def _moments(points, parts, quartics, background=0.0, log_likelihood=0.0):
-    dimensions = points.shape[1]
-    outer = (points[:, :, None] * points[:, None]).reshape(len(points), -1)
-    products = (parts @ outer).reshape(-1, dimensions, dimensions)
-    return Moments(
-        parts.sum(axis=1), parts @ points, products, quartics, background, log_likelihood
-    )
+def _moments(x, parts, quartics, background=0.0, log_likelihood=0.0):
+    d = int(np.sqrt(len(x)))  # 1 + d + d^2 features
+    sums = parts @ x.T
+    products = sums[:, 1 + d :].reshape(-1, d, d)
+    return Moments(sums[:, 0], sums[:, 1 : 1 + d], products, quartics, background, log_likelihood)
 
 
-def _expectation(mixture, points, weights):
+def _expectation(mixture, sample):
     moments = None
-    for x, w in _chunks(points, weights):
+    for x, w in sample:
         parts, background, log_density, squared = mixture.posterior(x)
         parts = parts * w
         quartics = (parts * np.square(squared)).sum(axis=1)
@@ -177,7 +203,7 @@ def from_shares(points, weights, shares):
     dimensions = points.shape[1]
     parts = (shares * weights[:, None]).T
     gaussian = dimensions * (dimensions + 2) * parts.sum(axis=1)
-    return _maximization(_moments(points, parts, gaussian), _log_volume(points, weights))
+    return _maximization(_moments(features(points), parts, gaussian), _log_volume(points, weights))
 
 
 def _log_volume(points, weights):
@@ -191,31 +217,32 @@ def _log_volume(points, weights):
 
 def merged_by_bic(mixture, points, weights):
     """EM, then pairs of clusters are merged until one is left: the best mixture on the way."""
-    total, dimensions = weights.sum(), points.shape[1]
+    sample = Sample(points, weights)
     log_volume = _log_volume(points, weights)
-    parameters = 2 + dimensions + dimensions * (dimensions + 1) // 2
+    d = sample.dimensions
+    penalty = (2 + d + d * (d + 1) / 2) * np.log(sample.total)
 
     def climbed(mixture, steps):
         """After EM, with its BIC."""
         for _ in range(steps):
-            mixture = _maximization(_expectation(mixture, points, weights), log_volume)
-        log_likelihood = _expectation(mixture, points, weights).log_likelihood
-        return mixture, PENALTY * parameters * len(mixture) * np.log(total) - 2 * log_likelihood
+            mixture = _maximization(_expectation(mixture, sample), log_volume)
+        log_likelihood = _expectation(mixture, sample).log_likelihood
+        return mixture, penalty * len(mixture) - 2 * log_likelihood
 
     # A cluster of fewer points than that has no covariance.
-    enough = mixture.shares * total > dimensions + 1
+    enough = mixture.shares * sample.total > d + 1
     mixture = mixture.select(enough if enough.any() else mixture.shares.argmax(keepdims=True))
     mixture, lowest = climbed(mixture, FIRST_STEPS)
     best = mixture
     while len(mixture) > 1:
-        proposals = [climbed(proposal, STEPS) for proposal in _proposals(mixture, points, weights)]
+        proposals = [climbed(proposal, STEPS) for proposal in _proposals(mixture, sample)]
         mixture, bic = min(proposals, key=lambda proposal: proposal[1])
         if bic < lowest:
             best, lowest = mixture, bic
     return climbed(best, LAST_STEPS)[0]
 
 
-def _proposals(mixture, points, weights):
+def _proposals(mixture, sample):
     """Mixtures in which two clusters are one: those that lose the least likelihood."""
     first, second = np.triu_indices(len(mixture), 1)
     pairs = _as_one(mixture, first, second)
@@ -231,18 +258,19 @@ def _proposals(mixture, points, weights):
     first, second, pairs = first[some], second[some], pairs.select(some)
 
     counts, quartics = 0.0, 0.0
-    for x, w in _chunks(points, weights):
+    for x, w in sample:
         parts = mixture.posterior(x)[0] * w
         parts = parts[first] + parts[second]
         counts += parts.sum(axis=1)
         quartics += (parts * np.square(pairs.log_densities(x)[1])).sum(axis=1)
-    pairs.powers = _powers(counts, quartics, points.shape[1])
+    pairs.powers = _powers(counts, quartics, sample.dimensions)
     gains = 0.0
-    for x, w in _chunks(points, weights):
+    for x, w in sample:
         parts, background, log_density, _ = mixture.posterior(x)
         rest = np.maximum(1 - parts[first] - parts[second], background)
         gains += np.log(rest + np.exp(pairs.log_densities(x)[0] - log_density)) @ w
-    for best in np.argsort(-gains)[:PROPOSALS]:
+    order = np.argsort(-gains)[:PROPOSALS]
+    for best in order[gains[order] > gains[order[0]] - CLOSE]:
         others = mixture.select(np.delete(np.arange(len(mixture)), [first[best], second[best]]))
         one = pairs.select([best])
         arrays = ("shares", "means", "covariances", "powers")
