@@ -228,3 +228,14 @@ def test_a_batch_of_no_sets(case):
     assert tuple(layer(x, mask=mask, weights=weights).shape) == expected
     if case.symmetry == "invariant":
         assert tuple(layer(x).shape) == expected
+
+
+def test_numbers_of_numpy_are_options():
+    """Saved as plain numbers."""
+    layer = layers.Swarm(np.int64(2), dropout=np.float32(0.25), iterations=np.int32(2))
+    assert layer.get_config()["dropout"] == 0.25
+    normalization = layers.SetNormalization(epsilon=np.float32(0.5))
+    assert type(normalization.get_config()["epsilon"]) is float
+    for wrong in (np.float32(-1), np.bool_(True), np.float64("nan")):
+        with pytest.raises(ValueError, match="`epsilon`, expected a positive number"):
+            layers.SetNormalization(epsilon=wrong)
