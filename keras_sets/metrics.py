@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
-from keras_sets.losses import LabelledSets
+from keras_sets.labels import LabelledSets
 
 
 class _ClusteringMetric(keras.metrics.Mean):

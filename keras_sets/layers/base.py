@@ -22,8 +22,12 @@ class SetLayer(keras.layers.Layer):
 
     Call arguments:
         inputs: `(batch, *entities, features)`.
-        mask: bool `(batch, *entities)`, True for a real entity.
-        weights: float `(batch, *entities)`, at least 0: how often every entity counts.
+        mask: bool `(batch, *entities)`, True for a real entity; zeros and ones of another
+            dtype will do, other numbers are an error.
+        weights: float `(batch, *entities)`, at least 0: how often every entity counts. Keras
+            carries masks from layer to layer, but no weights: every layer is given its own.
+            Negative and NaN weights, and masks of other numbers than zeros and ones, are
+            errors where their values can be seen, and give NaN inside compiled graphs.
         inputs_mask: filled by Keras with the implicit mask of `inputs`.
     """
 

@@ -276,7 +276,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
 
     def _nodes_of(self, mask):
         """A mask of edges as one of their nodes; masks of nodes stay."""
-        return ops.any(mask, axis=2) if self._is_of_edges(mask) else mask
+        return set_ops.nodes_of_edges(mask) if self._is_of_edges(mask) else mask
 
     def compute_mask(self, inputs, previous_mask=None):
         if previous_mask is None or self.output_order == 0:

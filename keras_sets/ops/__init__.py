@@ -14,6 +14,7 @@ from keras_sets.ops.entities import safe_ratio
 from keras_sets.ops.entities import zero_absent
 from keras_sets.ops.graph import edges_from_nodes
 from keras_sets.ops.graph import node_shares
+from keras_sets.ops.graph import nodes_of_edges
 from keras_sets.ops.graph import reduce_edges
 from keras_sets.ops.graph import zero_absent_edges
 from keras_sets.ops.groups import orbit_linear
@@ -86,6 +87,7 @@ __all__ = [
     "merge_sums",
     "multiplicities",
     "node_shares",
+    "nodes_of_edges",
     "orbit_linear",
     "orbit_sums",
     "pooling_maps_state",

@@ -37,6 +37,11 @@ def zero_absent_edges(x, present):
     return ops.where(ops.expand_dims(there, -1), x, ops.zeros_like(x))
 
 
+def nodes_of_edges(mask):
+    """Which nodes have an edge, `(batch, n)`, for a mask of edges `(batch, n, n)`."""
+    return ops.any(mask, axis=2)
+
+
 def _on_diagonal(x):
     """bool `(1, n, n, 1)`, True on the diagonal, for edges `x`."""
     nodes = ops.arange(ops.shape(x)[1], dtype="int32")
