@@ -173,7 +173,7 @@ class Swarm(PartOptions, SetLayer):
             name="cell",
             **self._part_arguments(),
         )
-        self.projection = keras.layers.Dense(
+        self.projection = _Projection(
             units,
             activation=output_activation,
             use_bias=use_bias,
@@ -352,3 +352,15 @@ class Swarm(PartOptions, SetLayer):
             "projection_initializer": projection["kernel_initializer"],
             "projection_regularizer": projection["kernel_regularizer"],
         }
+
+
+class _Projection(keras.layers.Dense):
+    """`keras.layers.Dense`, whose own product rounds float64 to float32 on torch."""
+
+    in_compute_dtype = SetLayer.in_compute_dtype
+
+    def call(self, inputs, training=None):
+        y = set_ops.linear(inputs, self.in_compute_dtype(self.kernel))
+        if self.bias is not None:
+            y = y + self.in_compute_dtype(self.bias)
+        return y if self.activation is None else self.activation(y)
