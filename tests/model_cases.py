@@ -85,7 +85,6 @@ MODELS = [
     _transformer("set_transformer_of_pairs", num_inducing_points=None),
     _transformer("set_transformer_projected", residual="projected", normalization=None),
     _transformer("set_transformer_pooled", (4,), output_pooling="attention"),
-    _transformer("set_transformer_mean", (4,), output_pooling="mean"),
     _transformer("set_transformer_seeds", (2, 4), num_seeds=2),
     _case("bidirectional_lstm", models.bidirectional_lstm, weighted=False),
     _case("sorted_lstm", models.sorted_lstm, weighted=False),

@@ -43,5 +43,7 @@ def test_one_seed_is_one_output_a_set():
     model.compile(loss="mse")
     expected = np.mean((model.predict_on_batch(inputs)[:, 0] - labels) ** 2)
     assert abs(model.test_on_batch(inputs, labels) / expected - 1) < 1e-5
+    pooled = models.set_transformer(2, 1, hidden_units=8, output_pooling="mean")
+    assert pooled.output_shape == (None, 1)
     with pytest.raises(ValueError, match="output_pooling='mean', num_seeds=2"):
         models.set_transformer(2, 1, num_seeds=2, output_pooling="mean")
