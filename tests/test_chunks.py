@@ -301,6 +301,23 @@ def test_models_with_one_input():
         assert_close(np.concatenate(list(parts), axis=1)[mask], whole[mask])
 
 
+def test_models_of_a_fixed_set_size():
+    """As many outputs as the chunks have entities, not those of the first chunk."""
+    x = np.random.default_rng(0).normal(size=(1, 12, 2)).astype("float32")
+    chunks = [x[:, :4], x[:, 4:8], x[:, 8:]]
+    inputs = keras.Input((4, 2))
+    y = layers.PermutationEquivariantDense(3)(inputs)
+    pooled = layers.MeanPooling(keepdims=True)(y)
+    for outputs in (y, keras.layers.Add()([y, pooled]), pooled, layers.MeanPooling()(y)):
+        fixed = keras.Model(inputs, outputs)
+        free = keras.models.clone_model(fixed, input_tensors=keras.Input((None, 2)))
+        free.set_weights(fixed.get_weights())
+        received = models.predict_in_chunks(fixed, chunks)
+        if not isinstance(received, np.ndarray):
+            received = np.concatenate(list(received), axis=1)
+        assert_close(received, numpy(free(x)))
+
+
 def test_half_precision():
     """Every chunk is computed in the layer's own dtype, as the whole is."""
     x, mask, weights = sets()

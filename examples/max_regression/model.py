@@ -48,8 +48,8 @@ def _set_transformer(x, mask):
         layers=2,
         num_heads=HEADS,
         num_inducing_points=None,
-        num_seeds=1,
+        output_pooling="attention",
         normalization=None,
         feed_forward_layers=1,
     )
-    return keras.layers.Flatten()(network({"entities": x, "mask": mask}))
+    return network({"entities": x, "mask": mask})

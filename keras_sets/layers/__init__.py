@@ -5,10 +5,10 @@ from keras_sets.layers.circular_conv import CircularConv1D
 from keras_sets.layers.circular_conv import CircularConv2D
 from keras_sets.layers.circular_conv import CircularConv3D
 from keras_sets.layers.dss import DSS
-from keras_sets.layers.dss import DSSConv1D
-from keras_sets.layers.dss import DSSConv2D
-from keras_sets.layers.dss import DSSConv3D
-from keras_sets.layers.dss import DSSDense
+from keras_sets.layers.dss_layers import DSSConv1D
+from keras_sets.layers.dss_layers import DSSConv2D
+from keras_sets.layers.dss_layers import DSSConv3D
+from keras_sets.layers.dss_layers import DSSDense
 from keras_sets.layers.graph_equivariant_dense import GraphEquivariantDense
 from keras_sets.layers.permutation_equivariant_dense import PermutationEquivariantDense
 from keras_sets.layers.permutation_group_dense import PermutationGroupDense

@@ -7,9 +7,9 @@ from keras import ops
 class _Circular:
     """Mixin: pads every spatial axis with its other end before a "valid" convolution."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, filters, kernel_size, strides=1, **kwargs):
         kwargs.update(padding="valid", data_format="channels_last")
-        super().__init__(*args, **kwargs)
+        super().__init__(filters, kernel_size, strides, **kwargs)
 
     def call(self, inputs):
         x = inputs

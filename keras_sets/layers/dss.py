@@ -3,15 +3,15 @@
 import math
 
 import keras
+from keras import backend
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
-from keras_sets.layers.circular_conv import CircularConv1D
-from keras_sets.layers.circular_conv import CircularConv2D
-from keras_sets.layers.circular_conv import CircularConv3D
+from keras_sets.layers.part_options import freeze_with
 from keras_sets.layers.pooling import Pooling
+from keras_sets.layers.pooling import build_pooling
 from keras_sets.layers.pooling import get_pooling
 from keras_sets.layers.pooling import serialize_part
 from keras_sets.layers.pooling import serialize_pooling
@@ -102,11 +102,19 @@ class DSS(SetLayer):
         self.pooled_layer = pooled_layer
         self.pooling = pooling
         self.activation = keras.activations.get(activation)
+        freeze_with(self, layer, pooled_layer, pooling)
 
     @staticmethod
     def _clone(layer):
-        config = reseeded_config(layer.get_config(), 1)
-        return type(layer).from_config({**config, "name": f"{layer.name}_pooled"})
+        try:
+            config = reseeded_config(layer.get_config(), 1)
+            return type(layer).from_config({**config, "name": f"{layer.name}_pooled"})
+        except Exception as error:
+            raise ValueError(
+                "The pooled element needs a layer like `layer` with weights of its own, but "
+                f"`layer` cannot be made again from its configuration ({error}). Expected "
+                f"`pooled_layer=` to be given as well. Received: layer={layer!r}"
+            ) from error
 
     def check_arguments(self, inputs, mask=None, weights=None):
         shape = validation.shape_of(inputs)
@@ -124,6 +132,8 @@ class DSS(SetLayer):
             self.layer.build(self._element_shape(element))
         if self.pooled_layer is not None and not self.pooled_layer.built:
             self.pooled_layer.build(element)
+        features = None if None in element[1:] else math.prod(element[1:])
+        build_pooling(self.pooling, (None, None, features))
         self.built = True
 
     def _element_shape(self, element):
@@ -137,7 +147,11 @@ class DSS(SetLayer):
         if mask is None and inputs_mask is not None:
             mask = inputs_mask
             self.check_arguments(inputs, mask)
-        x = ops.cast(inputs, self.compute_dtype)
+        dtype = self.compute_dtype
+        if not backend.is_float_dtype(backend.standardize_dtype(inputs.dtype)):
+            # They may be those of an `Embedding`, and half precision would round them.
+            dtype = "float64" if dtype == "float64" else "float32"
+        x = ops.cast(inputs, dtype)
         size = -1 if None in x.shape[2:] else math.prod(x.shape[2:])
         x = ops.reshape(x, (*ops.shape(x)[:2], size))
         present, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
@@ -146,7 +160,7 @@ class DSS(SetLayer):
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
         shape = ops.shape(inputs)
         element = tuple(shape[2:])
-        if inputs.shape[1] == 0 and None not in tuple(inputs.shape):
+        if 0 in inputs.shape[:2] and None not in tuple(inputs.shape):
             # TensorFlow's convolutions of an empty batch have the channels of the input.
             return ops.zeros(self.compute_output_shape(tuple(inputs.shape)), self.compute_dtype)
         x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
@@ -163,11 +177,13 @@ class DSS(SetLayer):
         else:
             pooled = self._pool(x, present, weights)
             y = self.layer(ops.reshape(x, (-1, *element)))
+        # The layers have dtype policies of their own.
+        y = ops.cast(y, self.compute_dtype)
         output = tuple(ops.shape(y)[1:])
         y = ops.reshape(y, (*shape[:2], *output))
         if self.pooled_layer is not None:
             pooled = self.pooled_layer(ops.reshape(pooled, (-1, *element)))
-            y = y + ops.expand_dims(pooled, 1)
+            y = y + ops.expand_dims(ops.cast(pooled, self.compute_dtype), 1)
         y = self.activation(y)
         if present is None:
             return y
@@ -175,28 +191,24 @@ class DSS(SetLayer):
         return ops.where(there, y, ops.zeros_like(y))
 
     def _pool(self, x, present, weights):
-        """`(batch, features)` in the compute dtype."""
+        """`(batch, features)` in the dtype of `x`."""
         if isinstance(self.pooling, Pooling):
             # Not `self.pooling(x)`, which asks for a known number of features.
-            return ops.cast(self.pooling.pool(x, present, weights, False), x.dtype)
-        return self.pooling(x, mask=present, weights=weights)
+            pooled = self.pooling.pool(x, present, weights, False)
+        else:
+            pooled = self.pooling(x, mask=present, weights=weights)
+        return ops.cast(pooled, x.dtype)
 
     def compute_output_shape(self, input_shape):
         element = self._element_shape((None, *input_shape[2:]))
         return (*input_shape[:2], *self.layer.compute_output_shape(element)[1:])
 
-    def _own_config(self):
-        pooling = self.pooling
+    def get_config(self):
+        pooling, pooled = self.pooling, self.pooled_layer
         return {
             **super().get_config(),
             "pooling": pooling if isinstance(pooling, str) else serialize_pooling(pooling),
             "activation": keras.activations.serialize(self.activation),
-        }
-
-    def get_config(self):
-        pooled = self.pooled_layer
-        return {
-            **self._own_config(),
             "layer": serialize_part(self.layer),
             "pooled_layer": None if pooled is None else serialize_part(pooled),
         }
@@ -207,253 +219,4 @@ class DSS(SetLayer):
         for name in ("layer", "pooled_layer"):
             if isinstance(config.get(name), dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config)
-
-
-class _DSSOf(DSS):
-    """DSS around a Keras layer that is made from this layer's own arguments."""
-
-    def __init__(self, layer_class, arguments, pooling, activation, **kwargs):
-        dtype = keras.dtype_policies.get(kwargs.get("dtype"))
-        layer = layer_class(**arguments, dtype=dtype, name="layer")
-        super().__init__(layer, self._pooled(layer, pooling), pooling, activation, **kwargs)
-        self._arguments = tuple(arguments)
-
-    def _pooled(self, layer, pooling):
-        """Like `layer`, but for the bias: one is enough for the sum of the two."""
-        if isinstance(pooling, str) and pooling in VARIANTS:
-            return None
-        pooled = reseeded_config({**layer.get_config(), "use_bias": False}, 1)
-        return type(layer).from_config({**pooled, "name": "pooled_layer"})
-
-    def get_config(self):
-        layer = self.layer.get_config()
-        return {**self._own_config(), **{name: layer[name] for name in self._arguments}}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-
-@keras.saving.register_keras_serializable(package="keras_sets")
-class DSSDense(_DSSOf):
-    """`keras_sets.layers.DSS` with `keras.layers.Dense` on the last axis of the elements.
-
-    Args:
-        units: Positive integer, width of the output.
-        pooling, activation: As in `keras_sets.layers.DSS`.
-        use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
-        bias_regularizer, kernel_constraint, bias_constraint: As in `keras.layers.Dense`. The
-            pooled layer has no bias.
-
-    Call arguments, masking, symmetry:
-        As for `keras_sets.layers.DSS`.
-
-    Output shape:
-        `(batch, n, ..., units)`.
-
-    Example:
-
-    >>> import numpy as np, keras_sets
-    >>> keras_sets.layers.DSSDense(4)(np.ones((2, 5, 7, 3))).shape == (2, 5, 7, 4)
-    True
-
-    Reference:
-        [Maron et al., 2020, On Learning Sets of Symmetric
-        Elements](https://arxiv.org/abs/2002.08599).
-    """
-
-    def __init__(
-        self,
-        units,
-        pooling="sum",
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
-        arguments = {
-            "units": validation.positive_integer("units", units),
-            "use_bias": use_bias,
-            "kernel_initializer": kernel_initializer,
-            "bias_initializer": bias_initializer,
-            "kernel_regularizer": kernel_regularizer,
-            "bias_regularizer": bias_regularizer,
-            "kernel_constraint": kernel_constraint,
-            "bias_constraint": bias_constraint,
-        }
-        super().__init__(keras.layers.Dense, arguments, pooling, activation, **kwargs)
-
-
-class _DSSConv(_DSSOf):
-    """The arguments that convolutions of any rank share."""
-
-    convolution = None
-    circular_convolution = None
-
-    def __init__(
-        self,
-        filters,
-        kernel_size,
-        strides=1,
-        padding="valid",
-        dilation_rate=1,
-        groups=1,
-        pooling="sum",
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
-        validation.one_of("padding", padding, ("valid", "same", "circular"))
-        arguments = {
-            "filters": validation.positive_integer("filters", filters),
-            "kernel_size": kernel_size,
-            "strides": strides,
-            "dilation_rate": dilation_rate,
-            "groups": groups,
-            "use_bias": use_bias,
-            "kernel_initializer": kernel_initializer,
-            "bias_initializer": bias_initializer,
-            "kernel_regularizer": kernel_regularizer,
-            "bias_regularizer": bias_regularizer,
-            "kernel_constraint": kernel_constraint,
-            "bias_constraint": bias_constraint,
-        }
-        if padding == "circular":
-            layer_class = self.circular_convolution
-        else:
-            layer_class = self.convolution
-            arguments = {**arguments, "padding": padding, "data_format": "channels_last"}
-        super().__init__(layer_class, arguments, pooling, activation, **kwargs)
-        self.padding = padding
-        self._arguments = tuple(
-            name for name in arguments if name not in ("padding", "data_format")
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "padding": self.padding}
-
-
-@keras.saving.register_keras_serializable(package="keras_sets")
-class DSSConv1D(_DSSConv):
-    """`keras_sets.layers.DSS` with `keras.layers.Conv1D`, for sets of sequences.
-
-    Args:
-        filters: Positive integer, number of output channels.
-        kernel_size: Integer or tuple, size of the window.
-        strides: Integer or tuple.
-        padding: `"valid"`, `"same"`, or `"circular"`, where the far ends of an axis are
-            neighbours and the layer is exactly equivariant to shifts around the circle.
-        dilation_rate, groups: As in `keras.layers.Conv1D`.
-        pooling, activation: As in `keras_sets.layers.DSS`.
-        use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
-        bias_regularizer, kernel_constraint, bias_constraint: As in `keras.layers.Conv1D`. The
-            pooled layer has no bias.
-
-    Call arguments:
-        inputs: `(batch, n, length, channels)`.
-        mask, weights: As for `keras_sets.layers.DSS`.
-
-    Output shape:
-        `(batch, n, new_length, filters)`.
-
-    Masking, symmetry:
-        As for `keras_sets.layers.DSS`. Equivariant to shifts of all elements together.
-
-    Example:
-
-    >>> import numpy as np, keras_sets
-    >>> layer = keras_sets.layers.DSSConv1D(4, 3, padding="same")
-    >>> layer(np.ones((2, 5, 100, 1))).shape == (2, 5, 100, 4)
-    True
-
-    Reference:
-        [Maron et al., 2020, On Learning Sets of Symmetric
-        Elements](https://arxiv.org/abs/2002.08599).
-    """
-
-    convolution = keras.layers.Conv1D
-    circular_convolution = CircularConv1D
-
-
-@keras.saving.register_keras_serializable(package="keras_sets")
-class DSSConv2D(_DSSConv):
-    """`keras_sets.layers.DSS` with `keras.layers.Conv2D`, for sets of images.
-
-    Args:
-        filters, kernel_size, strides, padding, dilation_rate, groups, pooling, activation,
-        use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
-        bias_regularizer, kernel_constraint, bias_constraint: As in
-            `keras_sets.layers.DSSConv1D`, for two axes.
-
-    Call arguments:
-        inputs: `(batch, n, height, width, channels)`.
-        mask, weights: As for `keras_sets.layers.DSS`.
-
-    Output shape:
-        `(batch, n, new_height, new_width, filters)`.
-
-    Masking, symmetry:
-        As for `keras_sets.layers.DSS`. Equivariant to shifts of all elements together.
-
-    Example:
-
-    >>> import numpy as np, keras_sets
-    >>> layer = keras_sets.layers.DSSConv2D(4, 3, padding="same", activation="relu")
-    >>> layer(np.ones((2, 5, 8, 8, 3))).shape == (2, 5, 8, 8, 4)
-    True
-
-    Reference:
-        [Maron et al., 2020, On Learning Sets of Symmetric
-        Elements](https://arxiv.org/abs/2002.08599).
-    """
-
-    convolution = keras.layers.Conv2D
-    circular_convolution = CircularConv2D
-
-
-@keras.saving.register_keras_serializable(package="keras_sets")
-class DSSConv3D(_DSSConv):
-    """`keras_sets.layers.DSS` with `keras.layers.Conv3D`, for sets of volumes.
-
-    Args:
-        filters, kernel_size, strides, padding, dilation_rate, groups, pooling, activation,
-        use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
-        bias_regularizer, kernel_constraint, bias_constraint: As in
-            `keras_sets.layers.DSSConv1D`, for three axes.
-
-    Call arguments:
-        inputs: `(batch, n, depth, height, width, channels)`.
-        mask, weights: As for `keras_sets.layers.DSS`.
-
-    Output shape:
-        `(batch, n, new_depth, new_height, new_width, filters)`.
-
-    Masking, symmetry:
-        As for `keras_sets.layers.DSS`. Equivariant to shifts of all elements together.
-
-    Example:
-
-    >>> import numpy as np, keras_sets
-    >>> layer = keras_sets.layers.DSSConv3D(2, 3, padding="same")
-    >>> layer(np.ones((1, 3, 4, 4, 4, 1))).shape == (1, 3, 4, 4, 4, 2)
-    True
-
-    Reference:
-        [Maron et al., 2020, On Learning Sets of Symmetric
-        Elements](https://arxiv.org/abs/2002.08599).
-    """
-
-    convolution = keras.layers.Conv3D
-    circular_convolution = CircularConv3D
+        return super().from_config(config)

@@ -173,6 +173,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
                 self.diagonal_bias = self._add_optioned_weight(
                     "diagonal_bias", (self.units,), prefix="bias"
                 )
+        self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):

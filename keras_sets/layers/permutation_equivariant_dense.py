@@ -3,6 +3,7 @@ import keras
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.part_options import freeze_with
 from keras_sets.layers.pooling import apply_pooling
 from keras_sets.layers.pooling import build_pooling
 from keras_sets.layers.pooling import equivariance_of
@@ -84,6 +85,7 @@ class PermutationEquivariantDense(WeightOptions, SetLayer):
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.pooling = get_pooling(pooling, dtype=self.dtype_policy)
+        freeze_with(self, self.pooling)
         self._set_weight_options(
             kernel_initializer=kernel_initializer,
             pooled_initializer=pooled_initializer,
@@ -109,6 +111,7 @@ class PermutationEquivariantDense(WeightOptions, SetLayer):
             "pooled_kernel", (pooled, self.units), prefix="pooled"
         )
         self.bias = self._add_optioned_weight("bias", (self.units,)) if self.use_bias else None
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: features})
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
@@ -129,7 +132,7 @@ class PermutationEquivariantDense(WeightOptions, SetLayer):
             "units": self.units,
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
-            "pooling": serialize_pooling(self.pooling),
+            "pooling": serialize_pooling(self.pooling, self.dtype_policy),
             "activity_regularizer": keras.regularizers.serialize(self.activity_regularizer),
             **self._weight_options_config(),
         }

@@ -124,6 +124,7 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         if self.use_bias:
             self.bias = self._add_optioned_weight("bias", (self.group.num_point_orbits, self.units))
         self._sums_first = self._sums_are_cheaper()
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: features})
         self.built = True
 
     def _initial_kernel(self, shape, dtype=None):
@@ -178,4 +179,4 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         config = dict(config)
         if isinstance(config.get("group"), dict):
             config["group"] = keras.saving.deserialize_keras_object(config["group"])
-        return cls(**config)
+        return super().from_config(config)

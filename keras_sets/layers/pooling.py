@@ -521,10 +521,14 @@ def get_pooling(identifier, **kwargs):
     )
 
 
-def serialize_pooling(pooling):
-    """Inverse of `get_pooling`: the name of a plain pooling, else its configuration."""
+def serialize_pooling(pooling, dtype=None):
+    """Inverse of `get_pooling`: the name of a plain pooling, else its configuration.
+
+    `dtype` is the dtype policy that a pooling made from its name will get, None for any.
+    """
+    same_dtype = dtype is None or getattr(pooling, "dtype_policy", None) == dtype
     for name, cls in POOLINGS.items():
-        if type(pooling) is cls and _options(pooling) == _options(cls(name=name)):
+        if type(pooling) is cls and same_dtype and _options(pooling) == _options(cls(name=name)):
             return name
     return serialize_part(pooling)
 
@@ -564,7 +568,8 @@ def apply_pooling(pooling, x, mask, weights):
     """The pooled vector at every entity's place, broadcastable against `x`.
 
     `(batch, features)` becomes `(batch, 1, ..., 1, features)`; a causal pooling's
-    `(batch, *entities, features)` stays.
+    `(batch, *entities, features)` stays. Its dtype is that of `x`: a pooling that was made
+    elsewhere has a dtype policy of its own.
     """
     elsewhere = _ELSEWHERE.pool
     if elsewhere is not None:
@@ -573,7 +578,7 @@ def apply_pooling(pooling, x, mask, weights):
         pooled = pooling(x, mask=mask, weights=weights)
     if len(pooled.shape) == 2:
         pooled = set_ops.expand_over_entities(pooled, len(x.shape))
-    return pooled
+    return pooled if pooled.dtype == x.dtype else ops.cast(pooled, x.dtype)
 
 
 def pool_alone(pooling, x):

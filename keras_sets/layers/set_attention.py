@@ -1,181 +1,20 @@
-"""The blocks of the Set Transformer, on `keras.layers.MultiHeadAttention`."""
+"""The layers of the Set Transformer."""
 
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets.layers.attention_block import AttentionBlock
 from keras_sets.layers.base import SetLayer
-from keras_sets.layers.set_normalization import SetNormalization
+from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.weight_options import reseeded
 
 NORMALIZATIONS = ("layer", "set", None)
-RESIDUALS = ("post", "clean")
+RESIDUALS = ("post", "clean", "projected")
 
 
-class _SetMultiHeadAttention(keras.layers.MultiHeadAttention):
-    """`MultiHeadAttention` to a set: keys have a mask and weights, queries have none.
-
-    Weights, build and projections are those of Keras; the attention itself is
-    `keras_sets.ops.set_attention`, because Keras' takes no weights and leaves attention
-    to nothing undefined.
-    """
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, autocast=False, **kwargs)
-        self._kernels_made = 0
-
-    def _get_common_kwargs_for_sublayer(self):
-        # Keras gives the projections clones of one initializer: with a seed they would
-        # start as copies of each other.
-        kwargs = super()._get_common_kwargs_for_sublayer()
-        for kind in ("kernel_initializer", "bias_initializer"):
-            kwargs[kind] = reseeded(kwargs[kind], self._kernels_made)
-        self._kernels_made += 1
-        return kwargs
-
-    def call(self, queries, keys, present=None, weights=None):
-        context = set_ops.set_attention(
-            self.query_dense(queries),
-            self.key_dense(keys),
-            self.value_dense(keys),
-            present,
-            weights,
-        )
-        return self.output_dense(ops.cast(context, self.compute_dtype))
-
-
-class _AttentionBlock(keras.layers.Layer):
-    """Attention of queries to a set and a feed-forward network, both with a residual.
-
-    `residual="post"`: `h = norm(q + attention(q, k)); y = norm(h + feed_forward(h))`.
-    `residual="clean"`: `h = q + attention(norm(q), norm(k)); y = h + feed_forward(norm(h))`.
-    """
-
-    def __init__(self, owner, to_itself=False, seed_offset=0, **kwargs):
-        super().__init__(autocast=False, dtype=owner.dtype_policy, **kwargs)
-        self.residual = owner.residual
-        self.units = owner.units
-        self.dropout = owner.dropout
-        self.seed_generator = None
-        if owner.dropout > 0:
-            seed = None if owner.seed is None else owner.seed + seed_offset
-            self.seed_generator = keras.random.SeedGenerator(seed)
-        places = 100 * (1 + seed_offset)
-        options = {
-            "use_bias": owner.use_bias,
-            "kernel_regularizer": owner.kernel_regularizer,
-            "bias_regularizer": owner.bias_regularizer,
-            "dtype": self.dtype_policy,
-        }
-
-        def initializers(place):
-            return {
-                "kernel_initializer": reseeded(owner.kernel_initializer, places + place),
-                "bias_initializer": reseeded(owner.bias_initializer, places + place),
-            }
-
-        self.attention = _SetMultiHeadAttention(
-            owner.num_heads,
-            owner.units // owner.num_heads,
-            flash_attention=False,
-            name="attention",
-            **initializers(0),
-            **options,
-        )
-        widths = [owner.feed_forward_units or owner.units] * (owner.feed_forward_layers - 1)
-        self.feed_forward = [
-            keras.layers.Dense(
-                width,
-                activation=owner.feed_forward_activation,
-                name=f"feed_forward_{i}",
-                **initializers(10 + i),
-                **options,
-            )
-            for i, width in enumerate([*widths, owner.units])
-        ]
-
-        def normalization(name):
-            if owner.normalization is None:
-                return None
-            cls = {"layer": keras.layers.LayerNormalization, "set": SetNormalization}
-            return cls[owner.normalization](
-                epsilon=owner.epsilon, dtype=self.dtype_policy, name=name
-            )
-
-        self.attention_normalization = normalization("attention_normalization")
-        self.feed_forward_normalization = normalization("feed_forward_normalization")
-        self.key_normalization = None
-        if self.residual == "clean" and not to_itself:
-            self.key_normalization = normalization("key_normalization")
-
-    def build(self, queries_shape, keys_shape):
-        self.attention.build(queries_shape, keys_shape)
-        shape = queries_shape
-        for layer in self.feed_forward:
-            layer.build(shape)
-            shape = layer.compute_output_shape(shape)
-        for layer in (self.attention_normalization, self.feed_forward_normalization):
-            if layer is not None:
-                layer.build(queries_shape)
-        if self.key_normalization is not None:
-            self.key_normalization.build(keys_shape)
-        self.built = True
-
-    def call(
-        self,
-        queries,
-        keys,
-        present=None,
-        weights=None,
-        keys_present=None,
-        keys_weights=None,
-        training=None,
-    ):
-        """Mask and weights of the queries count for their normalisation only."""
-        before, after = self.attention_normalization, self.feed_forward_normalization
-        if self.residual == "post":
-            h = queries + self._drop(
-                self.attention(queries, keys, keys_present, keys_weights), training
-            )
-            h = _normalize(before, h, present, weights)
-            h = h + self._drop(self._feed_forward(h), training)
-            return _normalize(after, h, present, weights)
-        to_itself = keys is queries
-        normalized = _normalize(before, queries, present, weights)
-        if to_itself:
-            keys = normalized
-        else:
-            keys = _normalize(self.key_normalization, keys, keys_present, keys_weights)
-        h = queries + self._drop(
-            self.attention(normalized, keys, keys_present, keys_weights), training
-        )
-        normalized = _normalize(after, h, present, weights)
-        return h + self._drop(self._feed_forward(normalized), training)
-
-    def _feed_forward(self, x):
-        for layer in self.feed_forward:
-            x = layer(x)
-        return x
-
-    def _drop(self, x, training):
-        """Drops features; the entities of a set share one mask."""
-        if not training or self.seed_generator is None:
-            return x
-        factors = ops.ones((ops.shape(x)[0], 1, self.units), dtype=self.compute_dtype)
-        return x * keras.random.dropout(factors, self.dropout, seed=self.seed_generator)
-
-
-def _normalize(layer, x, present, weights):
-    if layer is None:
-        return x
-    if isinstance(layer, SetNormalization):
-        # Not `layer(x, mask=...)`: the result would carry a mask on to the Dense layers.
-        return layer.normalize(x, present, weights)
-    return layer(x)
-
-
-class _SetAttention(SetLayer):
+class _SetAttention(PartOptions, SetLayer):
     """The arguments that the attention blocks share."""
 
     def __init__(
@@ -233,21 +72,36 @@ class _SetAttention(SetLayer):
         self.seed = seed
         self.input_projection = None
 
+    @property
+    def _parts(self):
+        return self._flatten_layers(include_self=False, recursive=False)
+
     def _build_input_projection(self, input_shape):
-        """Adds a Dense where the width of the inputs is not that of the residual."""
-        if input_shape[-1] == self.units:
-            return
-        self.input_projection = keras.layers.Dense(
+        """Adds a Dense where the width of the inputs is not that of the residual.
+
+        Returns the shape that entities have after it.
+        """
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
+        entities = (input_shape[0], None, self.units)
+        if input_shape[-1] == self.units or self.residual == "projected":
+            return (*entities[:-1], input_shape[-1])
+        self.input_projection = self._dense("input_projection", 50)
+        self.input_projection.build(input_shape)
+        return entities
+
+    def _dense(self, name, place, activation=None):
+        """A Dense layer beside the blocks, with the options of the weights."""
+        return keras.layers.Dense(
             self.units,
+            activation=activation,
             use_bias=self.use_bias,
-            kernel_initializer=reseeded(self.kernel_initializer, 50),
+            kernel_initializer=reseeded(self.kernel_initializer, place),
             bias_initializer=self.bias_initializer,
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
-            dtype=self.dtype_policy,
-            name="input_projection",
+            name=name,
+            **self._part_arguments(),
         )
-        self.input_projection.build(input_shape)
 
     def _prepare_flat(self, inputs, mask, weights, inputs_mask):
         """`prepare`, with the entity axes merged to one, and the projection done."""
@@ -258,7 +112,8 @@ class _SetAttention(SetLayer):
         if weights is not None:
             weights = ops.reshape(weights, ops.shape(x)[:2])
         if self.input_projection is not None:
-            x = set_ops.zero_absent(self.input_projection(x), present)
+            projected = ops.cast(self.input_projection(x), self.compute_dtype)
+            x = set_ops.zero_absent(projected, present)
         return x, present, weights
 
     def _points(self, points, x):
@@ -306,15 +161,27 @@ class SetAttentionBlock(_SetAttention):
     y = h + feed_forward(norm(h))
     ```
 
+    or, with `residual="projected"`, as the authors' code has it, where the residual is the
+    projected query, the heads are not projected back, and the scores are divided by the square
+    root of `units`,
+
+    ```
+    h = norm(query(x) + attention(query(x), key(x), value(x)))
+    y = norm(h + feed_forward(h))
+    ```
+
+    (`feed_forward_layers=1` and `normalization=None` or `"layer"` make it theirs, see
+    `keras_sets.convert.load_torch_set_transformer`.)
+
     An entity of weight w counts like w copies: the attention scores get `+ log w`. The
     cost is quadratic in the number of entities. Inputs of another width than `units` are
-    projected to it first.
+    projected to it first, but with `residual="projected"`, which does that by itself.
 
     Args:
         units: Positive integer, width of the output, a multiple of `num_heads`.
         num_heads: Positive integer.
         normalization: `"layer"`, `"set"` (`keras_sets.layers.SetNormalization`) or None.
-        residual: `"post"` or `"clean"`, see above.
+        residual: `"post"`, `"clean"` or `"projected"`, see above.
         feed_forward_layers: Positive integer, how many Dense layers the feed-forward
             network has. Each has an activation, the last one too.
         feed_forward_units: Width of these layers but the last. None is `units`.
@@ -359,12 +226,12 @@ class SetAttentionBlock(_SetAttention):
 
     def __init__(self, units, num_heads, **kwargs):
         super().__init__(units, num_heads, **kwargs)
-        self.block = _AttentionBlock(self, to_itself=True, name="block")
+        self.block = AttentionBlock(self, to_itself=True, name="block")
 
     def build(self, input_shape):
-        self._build_input_projection(input_shape)
-        shape = (input_shape[0], None, self.units)
-        self.block.build(shape, shape)
+        entities = self._build_input_projection(input_shape)
+        self.block.build(entities, entities)
+        self._restore_parts()
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
@@ -426,8 +293,8 @@ class InducedSetAttentionBlock(_SetAttention):
         super().__init__(units, num_heads, **kwargs)
         self.num_inducing_points = num_inducing_points
         self.inducing_points_initializer = keras.initializers.get(inducing_points_initializer)
-        self.inducing_block = _AttentionBlock(self, name="inducing_block")
-        self.block = _AttentionBlock(self, seed_offset=1, name="block")
+        self.inducing_block = AttentionBlock(self, name="inducing_block")
+        self.block = AttentionBlock(self, seed_offset=1, name="block")
 
     def build(self, input_shape):
         self.inducing_points = self.add_weight(
@@ -435,11 +302,11 @@ class InducedSetAttentionBlock(_SetAttention):
             shape=(self.num_inducing_points, self.units),
             initializer=self.inducing_points_initializer,
         )
-        self._build_input_projection(input_shape)
-        entities = (input_shape[0], None, self.units)
+        entities = self._build_input_projection(input_shape)
         points = (input_shape[0], self.num_inducing_points, self.units)
         self.inducing_block.build(points, entities)
         self.block.build(entities, points)
+        self._restore_parts()
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
@@ -464,7 +331,7 @@ class InducedSetAttentionBlock(_SetAttention):
 class PoolingByMultiheadAttention(_SetAttention):
     """Pools a set to a few vectors: seeds attend to its entities.
 
-    `y = block(seeds, x)`, where `block(q, k)` lets q attend to k, as in
+    `y = block(seeds, feed_forward(x))`, where `block(q, k)` lets q attend to k, as in
     `keras_sets.layers.SetAttentionBlock`. Inputs may have any width.
 
     Args:
@@ -472,6 +339,9 @@ class PoolingByMultiheadAttention(_SetAttention):
         num_heads: Positive integer.
         num_seeds: Positive integer, how many vectors to make of a set.
         seeds_initializer: Initializer of the seeds, `(num_seeds, units)`.
+        input_feed_forward_layers: Non-negative integer, how many Dense layers, each with the
+            feed-forward activation, every entity passes before the attention: `rFF` in the
+            paper, which has some. 0, as in its code, for none.
         normalization, residual, feed_forward_layers, feed_forward_units,
         feed_forward_activation, dropout, epsilon, use_bias, kernel_initializer,
         bias_initializer, kernel_regularizer, bias_regularizer, seed: As in
@@ -506,12 +376,28 @@ class PoolingByMultiheadAttention(_SetAttention):
 
     symmetry = "invariant"
 
-    def __init__(self, units, num_heads, num_seeds=1, seeds_initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self,
+        units,
+        num_heads,
+        num_seeds=1,
+        seeds_initializer="glorot_uniform",
+        input_feed_forward_layers=0,
+        **kwargs,
+    ):
         num_seeds = validation.positive_integer("num_seeds", num_seeds)
+        input_feed_forward_layers = validation.non_negative_integer(
+            "input_feed_forward_layers", input_feed_forward_layers
+        )
         super().__init__(units, num_heads, **kwargs)
         self.num_seeds = num_seeds
         self.seeds_initializer = keras.initializers.get(seeds_initializer)
-        self.block = _AttentionBlock(self, name="block")
+        self.input_feed_forward_layers = input_feed_forward_layers
+        self.input_feed_forward = [
+            self._dense(f"input_feed_forward_{i}", 60 + i, self.feed_forward_activation)
+            for i in range(input_feed_forward_layers)
+        ]
+        self.block = AttentionBlock(self, name="block")
 
     def build(self, input_shape):
         self.seeds = self.add_weight(
@@ -519,12 +405,19 @@ class PoolingByMultiheadAttention(_SetAttention):
             shape=(self.num_seeds, self.units),
             initializer=self.seeds_initializer,
         )
-        seeds = (input_shape[0], self.num_seeds, self.units)
-        self.block.build(seeds, (input_shape[0], None, input_shape[-1]))
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
+        entities = (input_shape[0], None, input_shape[-1])
+        for layer in self.input_feed_forward:
+            layer.build(entities)
+            entities = layer.compute_output_shape(entities)
+        self.block.build((input_shape[0], self.num_seeds, self.units), entities)
+        self._restore_parts()
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
         x, present, weights = self._prepare_flat(inputs, mask, weights, inputs_mask)
+        for layer in self.input_feed_forward:
+            x = layer(x)
         seeds = self._points(self.seeds, x)
         return self.block(seeds, x, None, None, present, weights, training=training)
 
@@ -536,4 +429,5 @@ class PoolingByMultiheadAttention(_SetAttention):
             **super().get_config(),
             "num_seeds": self.num_seeds,
             "seeds_initializer": keras.initializers.serialize(self.seeds_initializer),
+            "input_feed_forward_layers": self.input_feed_forward_layers,
         }

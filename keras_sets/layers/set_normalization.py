@@ -82,6 +82,7 @@ class SetNormalization(WeightOptions, SetLayer):
         shape = (input_shape[-1],)
         self.gamma = self._add_optioned_weight("gamma", shape) if self.scale else None
         self.beta = self._add_optioned_weight("beta", shape) if self.center else None
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):

@@ -105,6 +105,8 @@ class SwarmStreamingCell(keras.layers.Layer):
     def build(self, input_shape):
         if not self.swarm.built:
             self.swarm.build((input_shape[0], None, input_shape[-1]))
+        features = self.swarm.cell.kernel.shape[0]
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: features})
         self.built = True
 
     def call(self, inputs, states, training=False):
@@ -117,7 +119,7 @@ class SwarmStreamingCell(keras.layers.Layer):
             )
         _, sums, count, *recent = states
         x = ops.cast(inputs, swarm.compute_dtype)
-        inputs_gates = swarm.cell.project_inputs(x)
+        inputs_gates = ops.cast(swarm.cell.project_inputs(x), swarm.compute_dtype)
         recurrent_kernel = swarm.in_compute_dtype(swarm.cell.recurrent_kernel)
         pooled_kernel = swarm.in_compute_dtype(swarm.cell.pooled_kernel)
         if recent and self._sums:
@@ -175,7 +177,7 @@ class SwarmStreamingCell(keras.layers.Layer):
     def from_config(cls, config):
         config = dict(config)
         config["swarm"] = keras.saving.deserialize_keras_object(config["swarm"])
-        return cls(**config)
+        return super().from_config(config)
 
 
 def _gather(past, slots):

@@ -5,6 +5,8 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.part_options import PartOptions
+from keras_sets.layers.part_options import freeze_with
 from keras_sets.layers.pooling import apply_pooling
 from keras_sets.layers.pooling import build_pooling
 from keras_sets.layers.pooling import equivariance_of
@@ -20,7 +22,7 @@ CONTEXTS = ("swarm", "static", "self")
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
-class Swarm(SetLayer):
+class Swarm(PartOptions, SetLayer):
     """A population of LSTM-like cells that share what they have in common.
 
     Every entity runs the same `SwarmCell` for some iterations. From the second iteration
@@ -148,6 +150,7 @@ class Swarm(SetLayer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
         self.pooling = get_pooling(pooling, dtype=self.dtype_policy)
+        freeze_with(self, self.pooling)
         self.cell = SwarmCell(
             self.hidden_units,
             activation=activation,
@@ -167,18 +170,22 @@ class Swarm(SetLayer):
             recurrent_constraint=recurrent_constraint,
             pooled_constraint=pooled_constraint,
             bias_constraint=bias_constraint,
-            dtype=self.dtype_policy,
             name="cell",
+            **self._part_arguments(),
         )
-        self.projection = keras.layers.Dense(
+        self.projection = _Projection(
             units,
             activation=output_activation,
             use_bias=use_bias,
             kernel_initializer=projection_initializer,
             kernel_regularizer=projection_regularizer,
-            dtype=self.dtype_policy,
             name="projection",
+            **self._part_arguments(),
         )
+
+    @property
+    def _parts(self):
+        return self.cell, self.projection
 
     @property
     def symmetry(self):
@@ -188,11 +195,12 @@ class Swarm(SetLayer):
         self.cell.build(input_shape)
         build_pooling(self.pooling, (*input_shape[:-1], self.hidden_units))
         self.projection.build((*input_shape[:-1], 2 * self.hidden_units))
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
         x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
-        inputs_gates = self.cell.project_inputs(x)
+        inputs_gates = ops.cast(self.cell.project_inputs(x), self.compute_dtype)
         recurrent_kernel = self.in_compute_dtype(self.cell.recurrent_kernel)
         pooled_kernel = self.in_compute_dtype(self.cell.pooled_kernel)
         keep = self._dropout_masks(x) if training and self.dropout > 0 else None
@@ -207,7 +215,8 @@ class Swarm(SetLayer):
         states = self._iterate(state, constants)
 
         h, c = states[-1]
-        outputs = set_ops.zero_absent(self.projection(ops.concatenate([h, c], -1)), present)
+        outputs = self.projection(ops.concatenate([h, c], axis=-1))
+        outputs = set_ops.zero_absent(ops.cast(outputs, self.compute_dtype), present)
         if not self.return_iterations:
             return outputs
         every_h, every_c = (
@@ -332,7 +341,7 @@ class Swarm(SetLayer):
             "units": self.units,
             "hidden_units": self.hidden_units,
             "iterations": self.iterations,
-            "pooling": serialize_pooling(self.pooling),
+            "pooling": serialize_pooling(self.pooling, self.dtype_policy),
             "context": self.context,
             "output_activation": projection["activation"],
             "dropout": self.dropout,
@@ -343,3 +352,15 @@ class Swarm(SetLayer):
             "projection_initializer": projection["kernel_initializer"],
             "projection_regularizer": projection["kernel_regularizer"],
         }
+
+
+class _Projection(keras.layers.Dense):
+    """`keras.layers.Dense`, whose own product rounds float64 to float32 on torch."""
+
+    in_compute_dtype = SetLayer.in_compute_dtype
+
+    def call(self, inputs, training=None):
+        y = set_ops.linear(inputs, self.in_compute_dtype(self.kernel))
+        if self.bias is not None:
+            y = y + self.in_compute_dtype(self.bias)
+        return y if self.activation is None else self.activation(y)

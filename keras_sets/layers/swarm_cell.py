@@ -131,6 +131,7 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         if self.use_bias:
             initializer = self._initial_bias if self.unit_forget_bias else None
             self.bias = self._add_optioned_weight("bias", (gates,), initializer=initializer)
+        self.input_spec = keras.layers.InputSpec(axes={-1: features})
         self.built = True
 
     def _initial_bias(self, shape, dtype=None):
@@ -140,6 +141,7 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
 
     def project_inputs(self, inputs):
         """`inputs @ kernel + bias`: the part of the gates that iterations share."""
+        inputs = ops.cast(inputs, self.compute_dtype)
         gates = set_ops.linear(inputs, self.in_compute_dtype(self.kernel))
         return gates if self.bias is None else gates + self.in_compute_dtype(self.bias)
 

@@ -336,10 +336,19 @@ _TAKE_TRAINING = (
 
 def _gives_one_output_a_set(network, parts, inputs_shape):
     """Whether the outputs have no entity axis, or one of size 1 whatever the set."""
+    rank = len(inputs_shape)
     if isinstance(network, keras.Model) and not isinstance(network, keras.Sequential):
-        shape = network.output_shape
+        # For sets of any size, where the network was made for one.
+        inputs = keras.tree.map_structure(
+            lambda x: keras.KerasTensor(
+                (None,) * min(rank - 1, x.ndim) + x.shape[rank - 1 :], x.dtype
+            ),
+            network.input,
+        )
+        outputs = keras.tree.flatten(network.compute_output_spec(inputs))
+        shape = tuple(outputs[0].shape)
     else:
-        shape = (None,) * (len(inputs_shape) - 1) + (inputs_shape[-1],)
+        shape = (None,) * (rank - 1) + (inputs_shape[-1],)
         for part in parts:
             shape = part.compute_output_shape(shape)
     while isinstance(shape, (list, tuple, dict)) and not _is_shape(shape):

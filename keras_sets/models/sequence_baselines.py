@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_sets import validation
 from keras_sets.models.stacks import set_inputs
+from keras_sets.models.zero_absent import ZeroAbsent
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -14,6 +15,13 @@ class SortEntities(keras.layers.Layer):
     Returns `(sorted entities, sorted mask, ranks)`; `TakeEntities()(y, ranks)` restores the
     order. Masked entities come last.
     """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None, None, None  # the sorted mask is an output
 
     def build(self, input_shape):
         self.built = True
@@ -87,7 +95,8 @@ def bidirectional_lstm(
     layers = validation.positive_integer("layers", layers)
     dropout = validation.fraction("dropout", dropout)
     inputs = set_inputs(features)
-    x, mask = inputs["entities"], inputs["mask"]
+    mask = inputs["mask"]
+    x = ZeroAbsent(name="present")(inputs["entities"], mask=mask)
     ranks = None
     if sort:
         x, mask, ranks = SortEntities(name="sort")(x, mask)
@@ -99,6 +108,7 @@ def bidirectional_lstm(
     x = keras.layers.Dense(units, name="output")(x)
     if sort:
         x = TakeEntities(name="restore")(x, ranks)
+    x = ZeroAbsent(name="present_output")(x, mask=inputs["mask"])
     return keras.Model(inputs, x, name=name)
 
 

@@ -1,0 +1,193 @@
+"""The block of the Set Transformer, on `keras.layers.MultiHeadAttention`."""
+
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets.layers.set_normalization import SetNormalization
+from keras_sets.layers.weight_options import reseeded
+
+
+class SetMultiHeadAttention(keras.layers.MultiHeadAttention):
+    """`MultiHeadAttention` to a set: keys have a mask and weights, queries have none.
+
+    Weights, build and projections are those of Keras; the attention itself is
+    `keras_sets.ops.set_attention`, because Keras' takes no weights and leaves attention
+    to nothing undefined.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, autocast=False, **kwargs)
+        self._kernels_made = 0
+
+    def _get_common_kwargs_for_sublayer(self):
+        # Keras gives the projections clones of one initializer: with a seed they would
+        # start as copies of each other.
+        kwargs = {**super()._get_common_kwargs_for_sublayer(), "trainable": self.trainable}
+        for kind in ("kernel_initializer", "bias_initializer"):
+            kwargs[kind] = reseeded(kwargs[kind], self._kernels_made)
+        self._kernels_made += 1
+        return kwargs
+
+    def _build_attention(self, rank):
+        """Nothing: what Keras' own attention would be made of."""
+
+    def call(self, queries, keys, present=None, weights=None):
+        """`(queries, attention)`: what the attention is added to, and the attention."""
+        context = self._attend(self.query_dense(queries), keys, present, weights)
+        return queries, self.output_dense(context)
+
+    def _attend(self, queries, keys, present, weights):
+        context = set_ops.set_attention(
+            queries, self.key_dense(keys), self.value_dense(keys), present, weights
+        )
+        return ops.cast(context, self.compute_dtype)
+
+
+class ProjectedAttention(SetMultiHeadAttention):
+    """Attention as the authors of the Set Transformer have programmed it.
+
+    It is added to the projected queries and is not projected itself; the scores are divided by
+    the square root of the whole width, not of that of a head.
+    """
+
+    def _make_output_dense(self, query_shape, common_kwargs, name=None):
+        return keras.layers.Identity(name=name, dtype=self.dtype_policy, trainable=self.trainable)
+
+    def call(self, queries, keys, present=None, weights=None):
+        queries = self.query_dense(queries)
+        context = self._attend(queries * self.num_heads**-0.5, keys, present, weights)
+        shape = (*ops.shape(queries)[:2], self.num_heads * self.key_dim)
+        return ops.reshape(queries, shape), ops.reshape(context, shape)
+
+
+class AttentionBlock(keras.layers.Layer):
+    """Attention of queries to a set and a feed-forward network, both with a residual.
+
+    `residual="post"`: `h = norm(q + attention(q, k)); y = norm(h + feed_forward(h))`.
+    `residual="clean"`: `h = q + attention(norm(q), norm(k)); y = h + feed_forward(norm(h))`.
+    `residual="projected"`: as "post", with the queries and the attention of
+    `ProjectedAttention`.
+    """
+
+    def __init__(self, owner, to_itself=False, seed_offset=0, **kwargs):
+        super().__init__(autocast=False, **owner._part_arguments(), **kwargs)
+        self.residual = owner.residual
+        self.units = owner.units
+        self.dropout = owner.dropout
+        self.seed_generator = None
+        if owner.dropout > 0:
+            seed = None if owner.seed is None else owner.seed + seed_offset
+            self.seed_generator = keras.random.SeedGenerator(seed)
+        places = 100 * (1 + seed_offset)
+        options = {
+            "use_bias": owner.use_bias,
+            "kernel_regularizer": owner.kernel_regularizer,
+            "bias_regularizer": owner.bias_regularizer,
+            **owner._part_arguments(),
+        }
+
+        def initializers(place):
+            return {
+                "kernel_initializer": reseeded(owner.kernel_initializer, places + place),
+                "bias_initializer": reseeded(owner.bias_initializer, places + place),
+            }
+
+        kinds = {"projected": ProjectedAttention}
+        self.attention = kinds.get(self.residual, SetMultiHeadAttention)(
+            owner.num_heads,
+            owner.units // owner.num_heads,
+            flash_attention=False,
+            name="attention",
+            **initializers(0),
+            **options,
+        )
+        widths = [owner.feed_forward_units or owner.units] * (owner.feed_forward_layers - 1)
+        self.feed_forward = [
+            keras.layers.Dense(
+                width,
+                activation=owner.feed_forward_activation,
+                name=f"feed_forward_{i}",
+                **initializers(10 + i),
+                **options,
+            )
+            for i, width in enumerate([*widths, owner.units])
+        ]
+
+        def normalization(name):
+            if owner.normalization is None:
+                return None
+            cls = {"layer": keras.layers.LayerNormalization, "set": SetNormalization}
+            return cls[owner.normalization](
+                epsilon=owner.epsilon, name=name, **owner._part_arguments()
+            )
+
+        self.attention_normalization = normalization("attention_normalization")
+        self.feed_forward_normalization = normalization("feed_forward_normalization")
+        self.key_normalization = None
+        if self.residual == "clean" and not to_itself:
+            self.key_normalization = normalization("key_normalization")
+
+    def build(self, queries_shape, keys_shape):
+        self.attention.build(queries_shape, keys_shape)
+        queries_shape = shape = (*queries_shape[:-1], self.units)
+        for layer in self.feed_forward:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        for layer in (self.attention_normalization, self.feed_forward_normalization):
+            if layer is not None:
+                layer.build(queries_shape)
+        if self.key_normalization is not None:
+            self.key_normalization.build(keys_shape)
+        self.built = True
+
+    def call(
+        self,
+        queries,
+        keys,
+        present=None,
+        weights=None,
+        keys_present=None,
+        keys_weights=None,
+        training=None,
+    ):
+        """Mask and weights of the queries count for their normalisation only."""
+        before, after = self.attention_normalization, self.feed_forward_normalization
+        if self.residual != "clean":
+            queries, attention = self.attention(queries, keys, keys_present, keys_weights)
+            h = ops.cast(queries, self.compute_dtype) + self._drop(attention, training)
+            h = _normalize(before, h, present, weights)
+            h = h + self._drop(self._feed_forward(h), training)
+            return _normalize(after, h, present, weights)
+        to_itself = keys is queries
+        normalized = _normalize(before, queries, present, weights)
+        if to_itself:
+            keys = normalized
+        else:
+            keys = _normalize(self.key_normalization, keys, keys_present, keys_weights)
+        _, attention = self.attention(normalized, keys, keys_present, keys_weights)
+        h = queries + self._drop(attention, training)
+        normalized = _normalize(after, h, present, weights)
+        return h + self._drop(self._feed_forward(normalized), training)
+
+    def _feed_forward(self, x):
+        for layer in self.feed_forward:
+            x = layer(x)
+        return x
+
+    def _drop(self, x, training):
+        """Drops features of what a part gave; the entities of a set share one mask."""
+        x = ops.cast(x, self.compute_dtype)  # the part may have a dtype policy of its own
+        if not training or self.seed_generator is None:
+            return x
+        factors = ops.ones((ops.shape(x)[0], 1, self.units), dtype=self.compute_dtype)
+        return x * keras.random.dropout(factors, self.dropout, seed=self.seed_generator)
+
+
+def _normalize(layer, x, present, weights):
+    if layer is None:
+        return x
+    if isinstance(layer, SetNormalization):
+        # Not `layer(x, mask=...)`: the result would carry a mask on to the Dense layers.
+        return ops.cast(layer.normalize(x, present, weights), x.dtype)
+    return ops.cast(layer(x), x.dtype)

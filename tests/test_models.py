@@ -1,0 +1,49 @@
+"""Laws of whole models, over all rows of their registry."""
+
+import numpy as np
+import pytest
+
+from keras_sets import models
+from keras_sets import testing
+from tests.model_cases import MODELS
+from tests.model_cases import AsLayer
+
+every_model = pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)
+
+
+def test_every_model_is_in_the_registry():
+    """Those on sets; images have tests of their own."""
+    others = {"generate", "load_pretrained", "predict_in_chunks", "swarm_image_transformer"}
+    rows = [case.name for case in MODELS]
+    tested = {name for name in models.__all__ if any(row.startswith(name) for row in rows)}
+    assert set(models.__all__) - tested == others
+
+
+@every_model
+def test_padding(case):
+    """What stands in the padding, NaN included, reaches no output, input or weight."""
+    model = case.make()
+    x, mask, weights = case.inputs()
+    testing.assert_padding_invariant(AsLayer(model), x, mask=mask, weights=weights, padding=2)
+
+
+@every_model
+def test_outputs(case):
+    """One output a set has no axis of size 1, with which labels `(batch,)` would broadcast."""
+    assert case.make().output_shape == (None, *case.outputs)
+
+
+def test_one_seed_is_one_output_a_set():
+    """Labels `(batch,)` against outputs `(batch, 1, 1)` would be compared with each other."""
+    model = models.set_transformer(2, 1, hidden_units=8, num_seeds=1, feed_forward_layers=1)
+    assert model.output_shape == (None, 1)
+    x = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
+    inputs = {"entities": x, "mask": np.ones((3, 4), bool)}
+    labels = np.array([1.0, -2.0, 3.0], "float32")
+    model.compile(loss="mse")
+    expected = np.mean((model.predict_on_batch(inputs)[:, 0] - labels) ** 2)
+    assert abs(model.test_on_batch(inputs, labels) / expected - 1) < 1e-5
+    pooled = models.set_transformer(2, 1, hidden_units=8, output_pooling="mean")
+    assert pooled.output_shape == (None, 1)
+    with pytest.raises(ValueError, match="output_pooling='mean', num_seeds=2"):
+        models.set_transformer(2, 1, num_seeds=2, output_pooling="mean")
