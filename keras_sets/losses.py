@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sets import ops as set_ops
@@ -29,26 +30,41 @@ def check_labels(y_true, y_pred, name, ignore_class=-1):
     labels = validation.visible_array(y_true)
     if labels is None:
         return
-    wrong = (labels != ignore_class) & ~((labels >= 0) & (labels < pred_shape[-1]))
+    labels = labels.astype("float64")
+    wrong = ~((labels >= 0) & (labels < pred_shape[-1]) & (labels == np.floor(labels)))
+    padding = ""
+    if ignore_class is not None:
+        wrong &= labels != ignore_class
+        padding = f", or {ignore_class} for padding"
     if wrong.any():
         raise ValueError(
             f"{name} expects labels `y_true` in 0..{pred_shape[-1] - 1}, the classes of "
-            f"`y_pred`, or {ignore_class} for padding. Received: {int(wrong.sum())} of "
-            f"{labels.size} labels are others, the first is {labels[wrong][0]}"
+            f"`y_pred`{padding}. Received: {int(wrong.sum())} of {labels.size} labels are "
+            f"others, the first is {labels[wrong][0]:g}"
         )
 
 
+def check_sample_weight(sample_weight, entities, name):
+    """Raises unless weights are `(batch,)` or `(batch, n)`, as `entities`, and at least 0."""
+    shape, expected = tuple(sample_weight.shape), tuple(entities)
+    if not any(validation.compatible_shapes(shape, expected[:rank]) for rank in (1, 2)):
+        raise ValueError(
+            f"{name} expects `sample_weight` of shape `(batch, n)` or `(batch,)`, here "
+            f"{expected} or {expected[:1]}. Received: sample_weight.shape={shape}"
+        )
+    validation.check_weights(name, sample_weight, argument="sample_weight")
+
+
 class IgnoreMasked(keras.layers.Layer):
-    """Marks the entities that the Keras mask of `scores` excludes by `ignore_class`.
+    """Leaves out of `present` the entities that the Keras mask of `scores` excludes.
 
     A layer, because only to a layer does Keras hand the mask that a tensor carries. Left
     on the scores, Keras would turn the mask into weights of the batch, which reweights
     sets by their size; the scores returned here carry none.
     """
 
-    def __init__(self, ignore_class):
+    def __init__(self):
         super().__init__(autocast=False)
-        self.ignore_class = ignore_class
         self.supports_masking = True
 
     def compute_mask(self, inputs, previous_mask=None):
@@ -57,12 +73,51 @@ class IgnoreMasked(keras.layers.Layer):
     def build(self, scores_shape):
         self.built = True
 
-    def call(self, scores, labels, scores_mask=None):
-        if scores_mask is None:
-            return labels, scores
-        labels = ops.where(scores_mask, labels, ops.full_like(labels, self.ignore_class))
-        scores = ops.where(ops.expand_dims(scores_mask, -1), scores, ops.zeros_like(scores))
-        return labels, scores
+    def call(self, scores, present, scores_mask=None):
+        if scores_mask is not None:
+            present = ops.logical_and(present, scores_mask)
+            scores = set_ops.zero_absent(scores, present)
+        return scores, present
+
+
+class LabelledSets:
+    """Reads what losses and metrics of labels are given.
+
+    Args:
+        name: Of the loss or the metric, for errors.
+        ignore_class: Label of entities that do not count, or None.
+    """
+
+    def __init__(self, name, ignore_class):
+        if ignore_class is not None and not validation.is_integer(ignore_class):
+            raise ValueError(
+                "Received an invalid value for `ignore_class`, expected an integer or None. "
+                f"Received: ignore_class={ignore_class!r}"
+            )
+        self.name = name
+        self.ignore_class = ignore_class
+        self._ignore_masked = IgnoreMasked()
+
+    def read(self, y_true, y_pred, sample_weight=None):
+        """`(members, scores, sample_weight)`.
+
+        `members` `(batch, n, classes)` says how much every entity counts in every class, the
+        weights of entities included; `sample_weight` is what is left of it, a weight for
+        each set, or None.
+        """
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        check_labels(y_true, y_pred, self.name, self.ignore_class)
+        weights = None
+        if sample_weight is not None:
+            sample_weight = ops.convert_to_tensor(sample_weight)
+            check_sample_weight(sample_weight, y_true.shape, self.name)
+            if len(sample_weight.shape) == 2:
+                weights, sample_weight = sample_weight, None
+        y_pred, present = self._ignore_masked(y_pred, ops.ones_like(y_true, dtype="bool"))
+        members = set_ops.class_members(
+            y_true, y_pred.shape[-1], self.ignore_class, present, weights
+        )
+        return members, y_pred, sample_weight
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -71,17 +126,24 @@ class MatchedCrossentropy(keras.losses.Loss):
 
     For every set, `min over permutations s of mean_i -log p_i[s(y_i)]` over its real
     entities: cluster labels have no order, so the loss may not depend on one. The minimum
-    is exact; the gradient is that of the best matching.
+    is exact; the gradient is that of the best matching. Scores of `-inf` are classes that
+    an entity cannot have.
 
     Args:
         from_logits: Whether `y_pred` are logits; if False, they are probabilities.
-        ignore_class: Label of entities that do not count (padding). Entities that the
-            Keras mask of `y_pred` excludes do not count either.
+        ignore_class: Label of entities that do not count (padding), None for no such label.
+            Entities that the Keras mask of `y_pred` excludes do not count either.
         reduction, name, dtype: As in `keras.losses.Loss`.
 
     Call arguments:
-        y_true: Integer `(batch, n)`, labels in 0..classes-1 or `ignore_class`.
-        y_pred: `(batch, n, classes)`.
+        y_true: Integer `(batch, n)`, labels in 0..classes-1 or `ignore_class`. Others are an
+            error, or make the loss NaN inside compiled steps, where they cannot be seen.
+        y_pred: `(batch, n, classes)`. Those of entities that do not count may be NaN.
+        sample_weight: Optional `(batch,)`, how much each set counts, or `(batch, n)`, how
+            much each entity counts within its set: the value of a set is the weighted mean
+            over its entities, under the matching that makes it least. Entities of weight 0
+            are absent, whole numbers are repetitions, and sets count alike whatever the sum
+            of their weights.
 
     Returns:
         `(batch,)` before the reduction, in nats per entity: each set's mean over its real
@@ -115,24 +177,27 @@ class MatchedCrossentropy(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.from_logits = from_logits
         self.ignore_class = ignore_class
-        self._ignore_masked = IgnoreMasked(ignore_class)
+        self._sets = LabelledSets("MatchedCrossentropy", ignore_class)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        check_labels(y_true, y_pred, "MatchedCrossentropy", self.ignore_class)
-        y_true, y_pred = self._ignore_masked(y_pred, y_true)
-        return super().__call__(y_true, y_pred, sample_weight=sample_weight)
+        members, y_pred, sample_weight = self._sets.read(y_true, y_pred, sample_weight)
+        loss = super().__call__(members, y_pred, sample_weight=sample_weight)
+        # Of a batch without sets Keras leaves the values as they are, which are none.
+        return ops.sum(loss) if self.reduction not in (None, "none") else loss
 
     def call(self, y_true, y_pred):
-        check_labels(y_true, y_pred, "MatchedCrossentropy", self.ignore_class)
+        """`y_true` are labels, or the `(batch, n, classes)` that `__call__` makes of them."""
+        if len(y_true.shape) == 2:
+            y_true, y_pred, _ = self._sets.read(y_true, y_pred)
+        y_pred = set_ops.zero_absent(y_pred, ops.any(ops.not_equal(y_true, 0), axis=-1))
         if self.from_logits:
             log_p = ops.log_softmax(y_pred, axis=-1)
         else:
             log_p = ops.log(ops.maximum(y_pred, keras.config.epsilon()))
-        overlap, counts = set_ops.class_overlap(y_true, -log_p, y_pred.shape[-1], self.ignore_class)
+        overlap, counts = set_ops.class_overlap(y_true, -log_p)
         matching = set_ops.linear_sum_assignment(overlap)
         matched = ops.take_along_axis(overlap, ops.expand_dims(matching, -1), axis=-1)
-        return ops.sum(matched, axis=(1, 2)) / ops.maximum(counts, 1)
+        return set_ops.safe_ratio(ops.sum(matched, axis=(1, 2)), counts)
 
     def get_config(self):
         return {
@@ -164,8 +229,8 @@ class GaussianMixtureLoss(keras.losses.Loss):
             mean, and its raw standard deviations: s = features of them, one for each axis,
             or s = 1 for all axes together.
         sample_weight: Optional `(batch, n)`, the mask of the points or how often each
-            counts, or `(batch,)`, one weight for all points of a set. Points of weight 0
-            may hold anything, NaN included.
+            counts, or `(batch,)`, one weight for all points of a set, at least 0. Points of
+            weight 0 may hold anything, NaN included.
 
     Returns:
         `(batch, n)` before the reduction, in nats.
@@ -203,12 +268,13 @@ class GaussianMixtureLoss(keras.losses.Loss):
         self._check(y_true, y_pred)
         if sample_weight is not None:
             sample_weight = ops.convert_to_tensor(sample_weight, self.dtype)
-            self._check_sample_weight(sample_weight, y_true)
+            check_sample_weight(sample_weight, y_true.shape[:2], "GaussianMixtureLoss")
             # Keras would divide by the sum of the weights of sets, not of points.
             if len(sample_weight.shape) == 1:
                 sample_weight = ops.expand_dims(sample_weight, -1)
             sample_weight = ops.broadcast_to(sample_weight, ops.shape(y_true)[:2])
-            y_true = set_ops.zero_absent(y_true, sample_weight > 0)
+            present, sample_weight = set_ops.multiplicities(weights=sample_weight)
+            y_true = set_ops.zero_absent(y_true, present)
         return super().__call__(y_true, y_pred, sample_weight=sample_weight)
 
     def call(self, y_true, y_pred):
@@ -249,16 +315,6 @@ class GaussianMixtureLoss(keras.losses.Loss):
                 f"coordinates of the mean, {features} standard deviations), or {2 + features} "
                 f"with one standard deviation, for `y_true` of shape {true_shape}. Received: "
                 f"y_pred.shape={pred_shape}"
-            )
-
-    @staticmethod
-    def _check_sample_weight(sample_weight, y_true):
-        shape, expected = tuple(sample_weight.shape), tuple(y_true.shape[:2])
-        if not any(validation.compatible_shapes(shape, expected[:rank]) for rank in (1, 2)):
-            raise ValueError(
-                "GaussianMixtureLoss expects `sample_weight` of shape `(batch, n)` or "
-                f"`(batch,)`, here {expected} or {expected[:1]}. Received: "
-                f"sample_weight.shape={shape}"
             )
 
     def get_config(self):

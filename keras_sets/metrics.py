@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
-from keras_sets.losses import IgnoreMasked
-from keras_sets.losses import check_labels
+from keras_sets import validation
+from keras_sets.losses import LabelledSets
 
 
 class _ClusteringMetric(keras.metrics.Mean):
@@ -15,10 +15,12 @@ class _ClusteringMetric(keras.metrics.Mean):
     `(batch, classes, classes)`: how many entities of true class k were given label j.
     """
 
+    weighs_entities = True
+
     def __init__(self, ignore_class=-1, name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
         self.ignore_class = ignore_class
-        self._ignore_masked = IgnoreMasked(ignore_class)
+        self._sets = LabelledSets(type(self).__name__, ignore_class)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Accumulates a batch.
@@ -26,18 +28,24 @@ class _ClusteringMetric(keras.metrics.Mean):
         Args:
             y_true: Integer `(batch, n)`, labels or `ignore_class`.
             y_pred: Scores `(batch, n, classes)`; the largest is the prediction.
-            sample_weight: Optional `(batch,)`. Sets without a real entity never count.
+            sample_weight: Optional `(batch,)`, how much each set counts, or, for
+                `MatchedAccuracy`, `(batch, n)`, how much each entity counts within its set.
+                Sets without a real entity never count.
         """
-        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        check_labels(y_true, y_pred, self.__class__.__name__, self.ignore_class)
-        y_true, y_pred = self._ignore_masked(y_pred, y_true)
+        if not self.weighs_entities and sample_weight is not None and len(validation.shape_of(sample_weight)) == 2:
+            raise ValueError(
+                f"{type(self).__name__} counts pairs of entities and expects `sample_weight` of "
+                "shape `(batch,)`, one weight for each set; mark entities that do not count by "
+                f"`ignore_class`. Received: sample_weight.shape={validation.shape_of(sample_weight)}"
+            )
+        members, y_pred, sample_weight = self._sets.read(y_true, y_pred, sample_weight)
         classes = y_pred.shape[-1]
         chosen = ops.one_hot(ops.argmax(y_pred, axis=-1), classes, dtype="float32")
-        table, counts = set_ops.class_overlap(y_true, chosen, classes, self.ignore_class)
-        occupied = ops.cast(counts > 0, "float32")
+        table, counts = set_ops.class_overlap(members, chosen)
+        counted = 1 - ops.cast(counts <= 0, "float32")
         if sample_weight is not None:
-            occupied = occupied * ops.cast(sample_weight, "float32")
-        return super().update_state(self.score(table, counts), sample_weight=occupied)
+            counted = counted * ops.cast(sample_weight, "float32")
+        return super().update_state(self.score(table, counts), sample_weight=counted)
 
     def score(self, table, counts):
         raise NotImplementedError
@@ -51,9 +59,9 @@ class MatchedAccuracy(_ClusteringMetric):
     """Accuracy under the best matching of predicted to true labels, mean over sets.
 
     Args:
-        ignore_class: Label of entities that do not count (padding). A mask that Keras carries
-            along counts as well, but in `fit` under JAX metrics do not receive it: mark
-            padding by this label there.
+        ignore_class: Label of entities that do not count (padding), None for no such label. A
+            mask that Keras carries along counts as well, but in `fit` under JAX metrics do not
+            receive it: mark padding by this label there.
         name, dtype: As in `keras.metrics.Mean`.
 
     Example:
@@ -71,7 +79,7 @@ class MatchedAccuracy(_ClusteringMetric):
     def score(self, table, counts):
         matching = set_ops.linear_sum_assignment(-table)
         hits = ops.take_along_axis(table, ops.expand_dims(matching, -1), axis=-1)
-        return ops.sum(hits, axis=(1, 2)) / ops.maximum(counts, 1)
+        return set_ops.safe_ratio(ops.sum(hits, axis=(1, 2)), counts)
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -82,9 +90,9 @@ class AdjustedRandIndex(_ClusteringMetric):
     (all entities together, or each alone) it is 1, as in scikit-learn.
 
     Args:
-        ignore_class: Label of entities that do not count (padding). A mask that Keras carries
-            along counts as well, but in `fit` under JAX metrics do not receive it: mark
-            padding by this label there.
+        ignore_class: Label of entities that do not count (padding), None for no such label. A
+            mask that Keras carries along counts as well, but in `fit` under JAX metrics do not
+            receive it: mark padding by this label there.
         name, dtype: As in `keras.metrics.Mean`.
 
     Example:
@@ -98,6 +106,8 @@ class AdjustedRandIndex(_ClusteringMetric):
     Reference:
         [Hubert and Arabie, 1985](https://doi.org/10.1007/BF01908075), equation 5.
     """
+
+    weighs_entities = False
 
     def __init__(self, ignore_class=-1, name="adjusted_rand_index", dtype=None):
         super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)

@@ -4,9 +4,17 @@ import keras
 import numpy as np
 
 
+def is_integer(value):
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_number(value):
+    return is_integer(value) or isinstance(value, (float, np.floating))
+
+
 def positive_integer(name, value):
     """`value` as int, or a ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 0:
+    if not is_integer(value) or value <= 0:
         raise ValueError(
             f"Received an invalid value for `{name}`, expected a positive integer. "
             f"Received: {name}={value!r}"
@@ -16,7 +24,7 @@ def positive_integer(name, value):
 
 def non_negative_integer(name, value):
     """`value` as int, 0 allowed."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+    if not is_integer(value) or value < 0:
         raise ValueError(
             f"Received an invalid value for `{name}`, expected a non-negative integer. "
             f"Received: {name}={value!r}"
@@ -26,7 +34,7 @@ def non_negative_integer(name, value):
 
 def positive_number(name, value):
     """`value` as float, or a ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+    if not _is_number(value) or not 0 < value < np.inf:
         raise ValueError(
             f"Received an invalid value for `{name}`, expected a positive number. "
             f"Received: {name}={value!r}"
@@ -36,7 +44,7 @@ def positive_number(name, value):
 
 def fraction(name, value):
     """A number in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(
             f"Received an invalid value for `{name}`, expected a number at least 0 and "
             f"below 1. Received: {name}={value!r}"
@@ -64,6 +72,17 @@ def visible_array(x):
         return None
 
 
+def check_one_tensor(layer, inputs):
+    """Nested lists, and sets of different sizes in a list, are no batch of sets."""
+    if isinstance(inputs, (list, tuple, dict)) or getattr(inputs, "dtype", None) == object:
+        raise ValueError(
+            f"Layer '{layer}' expects `inputs` as one array or tensor `(batch, *entities, "
+            "features)`. Sets of different sizes are padded to one size, by "
+            "`keras.utils.pad_sequences(sets, padding='post', dtype='float32')`, and a `mask` "
+            f"says which entities are real. Received: inputs of type {type(inputs).__name__}"
+        )
+
+
 def shape_of(x):
     return tuple(getattr(x, "shape", None) or np.shape(x))
 
@@ -77,6 +96,7 @@ def compatible_shapes(received, expected):
 
 def check_set(layer, inputs, mask, weights, min_rank=3):
     """Raises a ValueError unless inputs, mask and weights describe a batch of sets."""
+    check_one_tensor(layer, inputs)
     shape = shape_of(inputs)
     if len(shape) < min_rank:
         raise ValueError(
@@ -104,18 +124,38 @@ def check_multiplicities(layer, described, inputs_shape, expected, mask, weights
                 f"Layer '{layer}' expects `{name}` of shape `{described}`, here {expected} to "
                 f"fit inputs of shape {inputs_shape}. Received: {name}.shape={shape_of(value)}"
             )
+    if mask is not None:
+        check_mask(layer, mask)
     if weights is not None:
-        check_weights(layer, weights, mask)
+        check_weights(f"Layer '{layer}'", weights, mask)
 
 
-def check_weights(layer, weights, mask=None):
+def check_mask(layer, mask):
+    """A mask that holds numbers other than 0 and 1 is an error where seen."""
+    mask = np.asarray(mask) if isinstance(mask, (list, tuple)) else mask
+    if keras.backend.standardize_dtype(mask.dtype) == "bool":
+        return
+    values = visible_array(mask)
+    if values is None:
+        return
+    values = values.astype("float64")
+    wrong = (values != 0) & (values != 1)
+    if wrong.any():
+        raise ValueError(
+            f"Layer '{layer}' expects a bool `mask`, or one of zeros and ones; how often "
+            f"entities count is given as `weights=`. Received: {int(wrong.sum())} of "
+            f"{values.size} numbers in `mask` are others, the first is {values[wrong][0]:g}"
+        )
+
+
+def check_weights(consumer, weights, mask=None, argument="weights"):
     """Negative or non-finite weights of real entities are an error where seen."""
     values = visible_array(weights)
     if values is None or values.size == 0:
         return
     if values.dtype.kind not in "fiub" and values.dtype.name != "bfloat16":
         raise ValueError(
-            f"Layer '{layer}' expects numbers as `weights`. Received: dtype {values.dtype}"
+            f"{consumer} expects numbers as `{argument}`. Received: dtype {values.dtype}"
         )
     values = values.astype("float64")
     if mask is not None:
@@ -126,7 +166,6 @@ def check_weights(layer, weights, mask=None):
     wrong = ~(values >= 0) | np.isinf(values)
     if wrong.any():
         raise ValueError(
-            f"Layer '{layer}' expects finite `weights` >= 0. Received: "
-            f"{int(wrong.sum())} of {values.size} weights are negative, NaN or infinite, "
-            f"the first is {values[wrong][0]}"
+            f"{consumer} expects finite `{argument}` >= 0. Received: {int(wrong.sum())} of "
+            f"{values.size} are negative, NaN or infinite, the first is {values[wrong][0]}"
         )

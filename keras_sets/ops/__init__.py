@@ -5,6 +5,12 @@ layers, losses and models call these functions and hold no reductions of their o
 """
 
 from keras_sets.ops.attention import set_attention
+from keras_sets.ops.entities import accumulation_dtype
+from keras_sets.ops.entities import expand_over_entities
+from keras_sets.ops.entities import flatten_entities
+from keras_sets.ops.entities import multiplicities
+from keras_sets.ops.entities import safe_ratio
+from keras_sets.ops.entities import zero_absent
 from keras_sets.ops.graph import edges_from_nodes
 from keras_sets.ops.graph import node_shares
 from keras_sets.ops.graph import reduce_edges
@@ -17,20 +23,18 @@ from keras_sets.ops.linear import lstm_update
 from keras_sets.ops.loops import loop_is_faster
 from keras_sets.ops.loops import recompute_cheaply
 from keras_sets.ops.loops import static_loop
+from keras_sets.ops.matching import class_members
 from keras_sets.ops.matching import class_overlap
 from keras_sets.ops.matching import linear_sum_assignment
 from keras_sets.ops.normalization import set_standardize
-from keras_sets.ops.pooling import accumulation_dtype
 from keras_sets.ops.pooling import causal_mean_state
 from keras_sets.ops.pooling import deal_out_maps
-from keras_sets.ops.pooling import expand_over_entities
 from keras_sets.ops.pooling import finish_causal_mean
 from keras_sets.ops.pooling import finish_logsumexp
 from keras_sets.ops.pooling import finish_max
 from keras_sets.ops.pooling import finish_mean
 from keras_sets.ops.pooling import finish_pooling_maps
 from keras_sets.ops.pooling import finish_sum
-from keras_sets.ops.pooling import flatten_entities
 from keras_sets.ops.pooling import logsumexp_state
 from keras_sets.ops.pooling import max_state
 from keras_sets.ops.pooling import mean_state
@@ -39,7 +43,6 @@ from keras_sets.ops.pooling import merge_maxima
 from keras_sets.ops.pooling import merge_means
 from keras_sets.ops.pooling import merge_pooling_maps
 from keras_sets.ops.pooling import merge_sums
-from keras_sets.ops.pooling import multiplicities
 from keras_sets.ops.pooling import pooling_maps_state
 from keras_sets.ops.pooling import scan_causal_mean
 from keras_sets.ops.pooling import set_causal_mean
@@ -49,12 +52,12 @@ from keras_sets.ops.pooling import set_mean
 from keras_sets.ops.pooling import set_pooling_maps
 from keras_sets.ops.pooling import set_sum
 from keras_sets.ops.pooling import sum_state
-from keras_sets.ops.pooling import zero_absent
 
 __all__ = [
     "accumulation_dtype",
     "add_to",
     "causal_mean_state",
+    "class_members",
     "class_overlap",
     "deal_out_maps",
     "edges_from_nodes",
@@ -85,6 +88,7 @@ __all__ = [
     "pooling_maps_state",
     "recompute_cheaply",
     "reduce_edges",
+    "safe_ratio",
     "scan_causal_mean",
     "set_attention",
     "set_causal_mean",

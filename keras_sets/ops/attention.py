@@ -2,11 +2,12 @@
 
 from keras import ops
 
-from keras_sets.ops.pooling import accumulation_dtype
-from keras_sets.ops.pooling import counts_of
-from keras_sets.ops.pooling import multiplicities
-from keras_sets.ops.pooling import safe_ratio
-from keras_sets.ops.pooling import scale_weights
+from keras_sets.ops.entities import accumulation_dtype
+from keras_sets.ops.entities import largest_over
+from keras_sets.ops.entities import log_weights
+from keras_sets.ops.entities import lowest
+from keras_sets.ops.entities import multiplicities
+from keras_sets.ops.entities import safe_ratio
 
 
 def set_attention(query, key, value, mask=None, weights=None):
@@ -28,35 +29,23 @@ def set_attention(query, key, value, mask=None, weights=None):
     """
     dtype = accumulation_dtype(query)
     present, weights = multiplicities(mask, weights, dtype)
-    if weights is not None:
-        weights, _ = scale_weights(weights)
     if 0 in (query.shape[1], key.shape[1]):
         shape = ops.shape(query)[:3] + (value.shape[-1],)
         return ops.zeros(shape, dtype=dtype)
-    counts = counts_of(ops.cast(key[:, :, 0, :1], dtype), present, weights)
-    counts = ops.expand_dims(counts[..., 0], (1, 2))
     query = ops.transpose(ops.cast(query, dtype), (0, 2, 1, 3)) * query.shape[-1] ** -0.5
     key = ops.transpose(ops.cast(key, dtype), (0, 2, 3, 1))
     value = ops.transpose(ops.cast(value, dtype), (0, 2, 1, 3))
     scores = query @ key
-    scores = scores - ops.stop_gradient(_largest(scores, present))
-    if present is None:
-        terms = ops.exp(scores)
-    else:
-        # `(batch, n)` to `(batch, heads, queries, n)`; the exponent is made safe before
-        # the exponential, so that absent entities get no gradient either.
+    # `(batch, n)` to `(batch, heads, queries, n)`.
+    if weights is not None:
+        scores = scores + log_weights(weights)[:, None, None, :]
+    if present is not None:
         there = present[:, None, None, :]
-        terms = ops.exp(ops.where(there, scores, ops.zeros_like(scores))) * counts
+        scores = ops.where(there, scores, ops.full_like(scores, lowest(scores)))
+    terms = ops.exp(scores - ops.stop_gradient(largest_over(scores, -1, keepdims=True)))
     # The softmax is normalised after the product with the values.
     total = ops.sum(terms, axis=-1, keepdims=True)
+    if present is not None:
+        occupied = ops.any(there, axis=-1, keepdims=True)
+        total = ops.where(occupied, total, ops.zeros_like(total))
     return ops.transpose(safe_ratio(terms @ value, total), (0, 2, 1, 3))
-
-
-def _largest(scores, present):
-    if present is None:
-        return ops.max(scores, axis=-1, keepdims=True)
-    there = present[:, None, None, :]
-    lowest = ops.full_like(scores, -float("inf"))
-    largest = ops.max(ops.where(there, scores, lowest), axis=-1, keepdims=True)
-    occupied = ops.any(there, axis=-1, keepdims=True)
-    return ops.where(occupied, largest, ops.zeros_like(largest))

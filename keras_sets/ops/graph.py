@@ -6,11 +6,12 @@ the nodes `(batch, n)`. Sums over nodes are means over the present nodes.
 
 from keras import ops
 
-from keras_sets.ops.pooling import accumulation_dtype
-from keras_sets.ops.pooling import counts_of
-from keras_sets.ops.pooling import multiplicities
-from keras_sets.ops.pooling import safe_ratio
-from keras_sets.ops.pooling import scale_weights
+from keras_sets.ops.entities import accumulation_dtype
+from keras_sets.ops.entities import counts_of
+from keras_sets.ops.entities import multiplicities
+from keras_sets.ops.entities import safe_ratio
+from keras_sets.ops.entities import scale_weights
+from keras_sets.ops.entities import sum_over_entities
 from keras_sets.ops.pooling import set_mean
 
 
@@ -24,8 +25,8 @@ def node_shares(x, mask=None, weights=None):
     if weights is not None:
         weights, _ = scale_weights(weights)
     one_per_node = ops.ones((*ops.shape(x)[:2], 1), dtype=dtype)
-    counts = counts_of(one_per_node, present, weights)[..., 0]
-    return safe_ratio(counts, ops.sum(counts, axis=1, keepdims=True))
+    counts = counts_of(one_per_node, present, weights)
+    return safe_ratio(counts, sum_over_entities(counts, keepdims=True))[..., 0]
 
 
 def zero_absent_edges(x, present):

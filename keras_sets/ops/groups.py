@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.linear import linear
-from keras_sets.ops.pooling import accumulation_dtype
 
 
 def orbit_linear(x, kernel, orbits):

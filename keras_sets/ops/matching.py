@@ -8,16 +8,22 @@ import numpy as np
 from keras import backend
 from keras import ops
 
+from keras_sets.ops.entities import accumulation_dtype
+from keras_sets.ops.entities import multiplicities
+from keras_sets.ops.entities import zero_absent
 from keras_sets.ops.loops import static_loop
 
 SUBSET_LIMIT = 12
+# Stands for an infinite cost, of which sums and differences would be undefined.
+FORBIDDEN = 1e30
 
 
 def linear_sum_assignment(cost):
     """The permutation of least total cost, exactly.
 
     Args:
-        cost: `(batch, n, n)`, finite. Row i assigned to column j costs `cost[b, i, j]`.
+        cost: `(batch, n, n)`. Row i assigned to column j costs `cost[b, i, j]`. Pairs whose
+            cost is infinite are assigned only where there is no other way.
 
     Returns:
         int32 `(batch, n)`: the column of every row. No gradient passes through it;
@@ -35,6 +41,9 @@ def linear_sum_assignment(cost):
         )
     dtype = "float64" if backend.standardize_dtype(cost.dtype) == "float64" else "float32"
     cost = ops.stop_gradient(ops.cast(cost, dtype))
+    if cost.shape[0] == 0:
+        return ops.zeros((0, n), dtype="int32")
+    cost = ops.where(cost == float("inf"), ops.full_like(cost, FORBIDDEN), cost)
     if n <= SUBSET_LIMIT:
         return _assign_by_subsets(cost, n)
     return _assign_by_shortest_paths(cost, n)
@@ -180,28 +189,55 @@ def _assign_by_shortest_paths(cost, n):
     return ops.cast(ops.argsort(owner[:, :n], axis=1), "int32")
 
 
-def class_overlap(y_true, values, num_classes, ignore_class=-1):
+def class_members(y_true, num_classes, ignore_class=-1, mask=None, weights=None):
+    """How much every entity counts in every class.
+
+    Args:
+        y_true: `(batch, n)`; entities labelled `ignore_class` do not count, None is no label.
+        num_classes: number of true classes.
+        mask: Optional bool `(batch, n)`, True for entities that count.
+        weights: Optional float `(batch, n)`, how much each entity counts, at least 0.
+
+    Returns:
+        float `(batch, n, num_classes)`: the weight of an entity, or 1, at its class, and 0
+        elsewhere; NaN for labels of entities that count and are no class.
+    """
+    if backend.standardize_dtype(y_true.dtype) not in ("int32", "int64", "float32", "float64"):
+        y_true = ops.cast(y_true, "float32")  # `ignore_class` might not fit the others
+    if ignore_class is not None:
+        ignored = ops.convert_to_tensor(ignore_class, y_true.dtype)
+        labelled = ops.not_equal(y_true, ignored)
+        mask = labelled if mask is None else ops.logical_and(mask, labelled)
+    present, weights = multiplicities(mask, weights)
+    classes = ops.cast(ops.arange(num_classes, dtype="int32"), y_true.dtype)
+    members = ops.cast(ops.equal(ops.expand_dims(y_true, -1), classes), "float32")
+    unknown = ops.sum(members, axis=-1) == 0
+    if weights is not None:
+        members = members * ops.expand_dims(weights, -1)
+    members = ops.where(ops.expand_dims(unknown, -1), float("nan"), members)
+    return zero_absent(members, present)
+
+
+def class_overlap(members, values):
     """Sums `values` over the entities of every true class.
 
     Args:
-        y_true: integer `(batch, n)`; entities labelled `ignore_class` do not count.
-        values: `(batch, n, classes)`.
-        num_classes: number of true classes.
+        members: `(batch, n, true classes)`, see `class_members`.
+        values: `(batch, n, classes)`; those of entities that do not count may be anything.
 
     Returns:
         `(overlap, counts)`: `overlap[b, k, j]` is the sum of `values[b, i, j]` over
         the entities i of class k, `counts` `(batch,)` the number of entities.
     """
-    y_true = ops.cast(y_true, "int32")
-    real = ops.not_equal(y_true, ignore_class)
-    dtype = "float64" if backend.standardize_dtype(values.dtype) == "float64" else "float32"
-    values = ops.where(ops.expand_dims(real, -1), ops.cast(values, dtype), 0.0)
-    members = ops.cast(
-        ops.logical_and(
-            ops.expand_dims(y_true, -1) == ops.arange(num_classes, dtype="int32"),
-            ops.expand_dims(real, -1),
-        ),
-        dtype,
-    )
-    overlap = ops.matmul(ops.transpose(members, (0, 2, 1)), values)
-    return overlap, ops.sum(ops.cast(real, dtype), axis=1)
+    dtype = accumulation_dtype(values)
+    members = ops.cast(members, dtype)
+    counts = ops.sum(members, axis=-1)
+    values = zero_absent(ops.cast(values, dtype), ops.not_equal(counts, 0))
+    # Infinite values of one class are none of the others, whose factor is 0.
+    infinite = values == float("inf")
+    finite = ops.where(infinite, ops.zeros_like(values), values)
+    by_class = ops.transpose(members, (0, 2, 1))
+    overlap = by_class @ finite
+    met = ops.cast(by_class > 0, dtype) @ ops.cast(infinite, dtype)
+    overlap = ops.where(met > 0, ops.full_like(overlap, float("inf")), overlap)
+    return overlap, ops.sum(counts, axis=1)

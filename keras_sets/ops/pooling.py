@@ -1,8 +1,6 @@
 """Reductions over the entities of a set, with masks, weights and empty sets.
 
-Shapes: `x` is `(batch, *entities, features)`, `mask` and `weights` are
-`(batch, *entities)`. A mask says which entities are there, weights say how often.
-An entity with weight 0 is absent, exactly as if it were masked. Sums accumulate in
+Shapes, masks and weights are those of `keras_sets.ops.entities`. Sums accumulate in
 float32 or wider; results have the accumulation dtype, the caller casts.
 
 A set larger than memory is pooled in chunks: `*_state(x, mask, weights)` is what a chunk
@@ -13,104 +11,28 @@ float32 or wider, and sums carry their rounding errors along.
 
 import math
 
-from keras import backend
 from keras import ops
 
-
-def accumulation_dtype(x):
-    """float64 for float64 input, float32 for everything else."""
-    return "float64" if backend.standardize_dtype(x.dtype) == "float64" else "float32"
-
-
-def entity_axes(x):
-    """All axes between the first (batch) and the last (features)."""
-    return tuple(range(1, len(x.shape) - 1))
-
-
-def multiplicities(mask=None, weights=None, dtype="float32"):
-    """Reduces a mask and weights to `(present, weights)`.
-
-    `present` is bool `(batch, *entities)`, or None when every entity is there.
-    `weights` is float, 0 at absent entities whatever they held before (NaN
-    included), or None when every present entity counts once.
-    """
-    if mask is not None:
-        mask = ops.cast(mask, "bool")
-    if weights is None:
-        return mask, None
-    weights = ops.cast(weights, dtype)
-    present = ops.greater(weights, 0)
-    if mask is not None:
-        present = ops.logical_and(present, mask)
-    return present, ops.where(present, weights, ops.zeros_like(weights))
-
-
-def zero_absent(x, present):
-    """`x` with exact zeros at absent entities, in value and in gradient."""
-    if present is None:
-        return x
-    present = ops.expand_dims(present, -1)
-    return ops.where(present, x, ops.zeros_like(x))
-
-
-def flatten_entities(x):
-    """`(batch, *entities, features)` to `(batch, n, features)`, row-major."""
-    if len(x.shape) == 3:
-        return x
-    entities = x.shape[1:-1]
-    if None in entities:
-        return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
-    # An empty tensor leaves nothing to infer the batch from.
-    batch = ops.shape(x)[0] if 0 in entities else -1
-    return ops.reshape(x, (batch, math.prod(entities), x.shape[-1]))
-
-
-def expand_over_entities(pooled, rank):
-    """`(batch, features)` to `(batch, 1, ..., 1, features)` of the given rank."""
-    shape = (-1,) + (1,) * (rank - 2) + (pooled.shape[-1],)
-    return ops.reshape(pooled, shape)
-
-
-def _accumulate(x, mask, weights):
-    """Widens `x`, zeroes absent entities; returns x, present, weights."""
-    dtype = accumulation_dtype(x)
-    present, weights = multiplicities(mask, weights, dtype)
-    return zero_absent(ops.cast(x, dtype), present), present, weights
-
-
-def counts_of(x, present, weights):
-    """The multiplicity of every entity, `(batch, *entities, 1)`, in x's dtype."""
-    if weights is not None:
-        return ops.expand_dims(weights, -1)
-    if present is not None:
-        return ops.expand_dims(ops.cast(present, x.dtype), -1)
-    return ops.ones_like(x[..., :1])
-
-
-def scale_weights(weights):
-    """`(weights / scale, scale)`, scale the largest weight of every set.
-
-    Where only ratios matter this keeps tiny and huge weights within range. The scale
-    cancels, so no gradient needs to pass through it.
-    """
-    axes = tuple(range(1, len(weights.shape)))
-    if 0 in weights.shape[1:]:
-        return weights, ops.sum(weights, axis=axes, keepdims=True)
-    largest = ops.stop_gradient(ops.max(weights, axis=axes, keepdims=True))
-    return weights / ops.where(largest > 0, largest, ops.ones_like(largest)), largest
+from keras_sets.ops.entities import accumulate
+from keras_sets.ops.entities import counts_of
+from keras_sets.ops.entities import entity_axes
+from keras_sets.ops.entities import flatten_entities
+from keras_sets.ops.entities import larger
+from keras_sets.ops.entities import largest_over
+from keras_sets.ops.entities import log_weights
+from keras_sets.ops.entities import lowest
+from keras_sets.ops.entities import nan_unless_weights
+from keras_sets.ops.entities import running_sum
+from keras_sets.ops.entities import safe_ratio
+from keras_sets.ops.entities import scale_weights
+from keras_sets.ops.entities import sum_over_entities
+from keras_sets.ops.entities import zero_absent
 
 
 def _scale_free(x, weights):
     """`(x * weights / scale, weights / scale, scale)`; see `scale_weights`."""
     weights, scale = scale_weights(weights)
     return x * ops.expand_dims(weights, -1), weights, scale
-
-
-def safe_ratio(numerator, denominator):
-    """`numerator / denominator`, 0 where the denominator is not positive."""
-    positive = denominator > 0
-    safe = ops.where(positive, denominator, ops.ones_like(denominator))
-    return ops.where(positive, numerator / safe, ops.zeros_like(numerator))
 
 
 def _exact(total):
@@ -141,8 +63,8 @@ def _join_shifts(a, b):
     `a` and `b` are `(shift, occupied)`. Where a side has no entity its factor is 0.
     """
     (shift_a, occupied_a), (shift_b, occupied_b) = a, b
-    larger = ops.where(occupied_b, ops.maximum(shift_a, shift_b), shift_a)
-    shift = ops.where(occupied_a, larger, shift_b)
+    both = ops.where(occupied_b, larger(shift_a, shift_b), shift_a)
+    shift = ops.where(occupied_a, both, shift_b)
     zero = ops.zeros_like(shift)
     factors = (
         ops.where(occupied, ops.exp(ops.where(occupied, own - shift, zero)), zero)
@@ -153,10 +75,10 @@ def _join_shifts(a, b):
 
 def set_sum(x, mask=None, weights=None, keepdims=False):
     """Sum over the entities, each counted `weights` times. The empty sum is 0."""
-    x, _, weights = _accumulate(x, mask, weights)
+    x, _, weights = accumulate(x, mask, weights)
     if weights is not None:
         x = x * ops.expand_dims(weights, -1)
-    return ops.sum(x, axis=entity_axes(x), keepdims=keepdims)
+    return sum_over_entities(x, keepdims)
 
 
 def sum_state(x, mask=None, weights=None):
@@ -176,37 +98,35 @@ def finish_sum(state):
 
 def set_mean(x, mask=None, weights=None, keepdims=False):
     """Weighted mean over the entities. The mean of nothing is 0."""
-    x, present, weights = _accumulate(x, mask, weights)
+    x, present, weights = accumulate(x, mask, weights)
     if weights is not None:
         x, weights, _ = _scale_free(x, weights)
-    axes = entity_axes(x)
-    total = ops.sum(x, axis=axes, keepdims=keepdims)
+    total = sum_over_entities(x, keepdims)
     size = x.shape[1:-1]
     if present is None and None not in size and 0 not in size:
         return total / math.prod(size)
-    count = ops.sum(counts_of(x, present, weights), axis=axes, keepdims=keepdims)
+    count = sum_over_entities(counts_of(x, present, weights), keepdims)
     return safe_ratio(total, count)
 
 
 def mean_state(x, mask=None, weights=None):
     """What a chunk adds to the mean: its sum and count in units of its largest weight."""
-    x, present, weights = _accumulate(x, mask, weights)
+    x, present, weights = accumulate(x, mask, weights)
     if weights is not None:
         x, weights, scale = _scale_free(x, weights)
-    axes = entity_axes(x)
-    count = ops.sum(counts_of(x, present, weights), axis=axes)
+    count = sum_over_entities(counts_of(x, present, weights))
     if weights is None:
         scale = ops.cast(count > 0, x.dtype)
     return {
         "scale": ops.reshape(scale, (-1, 1)),
-        "sum": _exact(ops.sum(x, axis=axes)),
+        "sum": _exact(sum_over_entities(x)),
         "count": _exact(count),
     }
 
 
 def merge_means(a, b):
     """State of the mean of two chunks together."""
-    scale = ops.maximum(a["scale"], b["scale"])
+    scale = larger(a["scale"], b["scale"])
     sums = (
         {name: _scaled(state[name], safe_ratio(state["scale"], scale)) for name in ("sum", "count")}
         for state in (a, b)
@@ -221,78 +141,90 @@ def finish_mean(state):
 
 def set_max(x, mask=None, weights=None, keepdims=False):
     """Largest value of every feature over the present entities; 0 for none."""
-    x, present, _ = _accumulate(x, mask, weights)
-    if present is None and 0 not in x.shape[1:-1]:
-        return ops.max(x, axis=entity_axes(x), keepdims=keepdims)
-    return finish_max(_max_state(x, present, keepdims))
+    x, present, weights = accumulate(x, mask, weights)
+    size = x.shape[1:-1]
+    if present is None and None not in size and 0 not in size:
+        return largest_over(x, entity_axes(x), keepdims)
+    return finish_max(_max_state(x, present, weights, keepdims))
 
 
 def max_state(x, mask=None, weights=None):
     """What a chunk adds to the maximum: its own, and whether it has an entity."""
-    x, present, _ = _accumulate(x, mask, weights)
-    return _max_state(x, present)
+    return _max_state(*accumulate(x, mask, weights))
 
 
-def _max_state(x, present, keepdims=False):
-    axes = entity_axes(x)
+def _max_state(x, present, weights=None, keepdims=False):
     if 0 in x.shape[1:-1]:
-        nothing = ops.sum(x, axis=axes, keepdims=keepdims)
-        occupied = ops.zeros_like(nothing[..., :1], dtype="bool")
-        return {"largest": ops.full_like(nothing, -float("inf")), "occupied": occupied}
-    present = counts_of(x, present, None) > 0 if present is None else ops.expand_dims(present, -1)
-    lowest = ops.full_like(x, -float("inf"))
-    return {
-        "largest": ops.max(ops.where(present, x, lowest), axis=axes, keepdims=keepdims),
-        "occupied": ops.any(present, axis=axes, keepdims=keepdims),
-    }
+        largest = ops.full_like(sum_over_entities(x, keepdims), lowest(x))
+    elif present is None:
+        largest = largest_over(x, entity_axes(x), keepdims)
+    else:
+        fill = ops.full_like(x, lowest(x))
+        there = ops.where(ops.expand_dims(present, -1), x, fill)
+        largest = largest_over(there, entity_axes(x), keepdims)
+    if weights is not None:
+        doubt = ops.expand_dims(nan_unless_weights(weights), -1)
+        largest = largest + ops.sum(doubt, axis=entity_axes(x), keepdims=keepdims)
+    return {"largest": largest, "occupied": _occupied(x, present, keepdims)}
+
+
+def _occupied(x, present, keepdims=False):
+    """Which sets have an entity, `(batch, 1)`, whether their size is known or not."""
+    there = counts_of(x, present, None) > 0
+    return ops.any(there, axis=entity_axes(x), keepdims=keepdims)
+
+
+def _minus_infinity_where(condition, dtype):
+    """To add to a result: -inf where the condition holds, 0 elsewhere."""
+    return ops.log(ops.cast(ops.logical_not(condition), dtype))
 
 
 def merge_maxima(a, b):
     """State of the maximum of two chunks together."""
     return {
-        "largest": ops.maximum(a["largest"], b["largest"]),
+        "largest": larger(a["largest"], b["largest"]),
         "occupied": ops.logical_or(a["occupied"], b["occupied"]),
     }
 
 
 def finish_max(state):
     """The largest value of all entities in a state; 0 for none."""
-    return ops.where(state["occupied"], state["largest"], ops.zeros_like(state["largest"]))
+    largest, occupied = state["largest"], state["occupied"]
+    all_minus_infinity = ops.logical_and(largest <= lowest(largest), occupied)
+    largest = ops.where(occupied, largest, ops.zeros_like(largest))
+    return largest + _minus_infinity_where(all_minus_infinity, largest.dtype)
 
 
 def set_logsumexp(x, mask=None, weights=None, keepdims=False):
     """`log sum_i w_i exp(x_i)` over the present entities; 0 for none."""
-    x, present, weights = _accumulate(x, mask, weights)
-    axes = entity_axes(x)
-    if 0 in x.shape[1:-1]:
-        return ops.sum(x, axis=axes, keepdims=keepdims)
-    result = _log_of_sum(*_shifted_sum(x, present, weights))
-    return result if keepdims else ops.squeeze(result, axis=axes)
+    return finish_logsumexp(_logsumexp_state(*accumulate(x, mask, weights), keepdims))
 
 
-def _shifted_sum(x, present, weights):
-    """`(shift, sum_i w_i exp(x_i - shift))`, shift the maximum, entity axes of size 1."""
+def _add_log_weights(x, weights):
+    """Exponents `x` that count `weights` times."""
+    return x if weights is None else x + ops.expand_dims(log_weights(weights), -1)
+
+
+def _exponentials(x, present):
+    """`(shift, exp(x - shift))`, shift the maximum or the finite number next to it."""
     shift = ops.stop_gradient(set_max(x, present, keepdims=True))
+    shift = ops.clip(shift, lowest(x), -lowest(x))
     terms = ops.exp(zero_absent(x - shift, present))
-    terms = terms * counts_of(x, present, weights)
-    return shift, ops.sum(terms, axis=entity_axes(x), keepdims=True)
-
-
-def _log_of_sum(shift, total):
-    occupied = total > 0
-    total = ops.where(occupied, total, ops.ones_like(total))
-    return ops.where(occupied, ops.log(total) + shift, ops.zeros_like(total))
+    return shift, terms if present is None else terms * counts_of(x, present, None)
 
 
 def logsumexp_state(x, mask=None, weights=None):
     """What a chunk adds to the logarithm of the sum of exponentials."""
-    x, present, weights = _accumulate(x, mask, weights)
-    axes = entity_axes(x)
-    if 0 in x.shape[1:-1]:
-        shift = total = ops.sum(x, axis=axes)
-    else:
-        shift, total = (ops.squeeze(t, axis=axes) for t in _shifted_sum(x, present, weights))
-    return {"shift": shift, "sum": _exact(total)}
+    return _logsumexp_state(*accumulate(x, mask, weights))
+
+
+def _logsumexp_state(x, present, weights, keepdims=False):
+    shift, terms = _exponentials(_add_log_weights(x, weights), present)
+    return {
+        "shift": shift if keepdims else ops.squeeze(shift, axis=entity_axes(x)),
+        "sum": _exact(sum_over_entities(terms, keepdims)),
+        "occupied": _occupied(x, present, keepdims),
+    }
 
 
 def merge_logsumexps(a, b):
@@ -300,13 +232,21 @@ def merge_logsumexps(a, b):
     shift, factor_a, factor_b = _join_shifts(
         (a["shift"], a["sum"][0] > 0), (b["shift"], b["sum"][0] > 0)
     )
-    total = _add(_scaled(a["sum"], factor_a), _scaled(b["sum"], factor_b))
-    return {"shift": shift, "sum": total}
+    return {
+        "shift": shift,
+        "sum": _add(_scaled(a["sum"], factor_a), _scaled(b["sum"], factor_b)),
+        "occupied": ops.logical_or(a["occupied"], b["occupied"]),
+    }
 
 
 def finish_logsumexp(state):
     """The logarithm of the sum of exponentials in a state; 0 for none."""
-    return _log_of_sum(state["shift"], _rounded(state["sum"]))
+    total = _rounded(state["sum"])
+    nothing = total <= 0
+    result = ops.log(ops.where(nothing, ops.ones_like(total), total)) + state["shift"]
+    result = ops.where(nothing, ops.zeros_like(total), result)
+    all_minus_infinity = ops.logical_and(nothing, state["occupied"])
+    return result + _minus_infinity_where(all_minus_infinity, total.dtype)
 
 
 def set_causal_mean(x, mask=None, weights=None):
@@ -324,11 +264,10 @@ def causal_mean_state(x, mask=None, weights=None):
     They have the unit of the weights, because a unit that is found in a chunk would let
     later entities act on earlier ones.
     """
-    x, present, weights = _accumulate(x, mask, weights)
-    axes = entity_axes(x)
+    x, present, weights = accumulate(x, mask, weights)
     counts = counts_of(x, present, weights)
     x = x if weights is None else x * counts
-    return {"sum": _exact(ops.sum(x, axis=axes)), "count": _exact(ops.sum(counts, axis=axes))}
+    return {"sum": _exact(sum_over_entities(x)), "count": _exact(sum_over_entities(counts))}
 
 
 def scan_causal_mean(state, x, mask=None, weights=None):
@@ -338,14 +277,14 @@ def scan_causal_mean(state, x, mask=None, weights=None):
     """
     shape = ops.shape(x)
     after = None if state is None else merge_sums(state, causal_mean_state(x, mask, weights))
-    x, present, weights = _accumulate(x, mask, weights)
+    x, present, weights = accumulate(x, mask, weights)
     if weights is not None:
         x = x * ops.expand_dims(weights, -1)
-    totals = ops.cumsum(flatten_entities(x), axis=1)
+    totals = running_sum(flatten_entities(x))
     if state is None and present is None and totals.shape[1] is not None:
         counts = ops.expand_dims(ops.arange(1, totals.shape[1] + 1, dtype=x.dtype), -1)
         return ops.reshape(totals / counts, shape), None
-    counts = ops.cumsum(flatten_entities(counts_of(x, present, weights)), axis=1)
+    counts = running_sum(flatten_entities(counts_of(x, present, weights)))
     if state is not None:
         totals = _add_before(state["sum"], totals)
         counts = _add_before(state["count"], counts)
@@ -373,8 +312,8 @@ def set_pooling_maps(x, num_maps, mask=None, weights=None):
     number of entities. The shape is `(batch, *entities, features - 2 * num_maps)`, absent
     entities get 0.
     """
-    x, present, weights = _accumulate(x, mask, weights)
-    _, _, totals, summaries = _map_sums(x, num_maps, present, weights)
+    x, present, weights = accumulate(x, mask, weights)
+    _, totals, summaries = _map_sums(x, num_maps, present, weights)
     return deal_out_maps(safe_ratio(summaries, totals), x, num_maps, present)
 
 
@@ -386,34 +325,26 @@ def deal_out_maps(summaries, x, num_maps, present=None):
 
 
 def _map_sums(x, num_maps, present, weights):
-    """`(shift, scale, totals, summaries)`: softmax sums before they are normalised.
+    """`(shift, totals, summaries)`: softmax sums before they are normalised.
 
     `totals` `(batch, num_maps, 1)` and `summaries` `(batch, num_maps, values)` are in units
-    of `exp(shift) * scale`, the largest key of every map and the largest weight. `scale` is
-    None without weights.
+    of `exp(shift)`, of the largest key with its weight, of every map.
     """
     values = x.shape[-1] - 2 * num_maps
-    keys = x[..., values : values + num_maps]
-    counts, scale = counts_of(x, present, weights), None
-    if weights is not None:
-        counts, _, scale = _scale_free(ops.ones_like(counts), weights)
-    shift = ops.stop_gradient(set_max(keys, present, keepdims=True))
-    maps = flatten_entities(ops.exp(zero_absent(keys - shift, present)) * counts)
-    totals = ops.expand_dims(ops.sum(maps, axis=1), -1)
+    keys = _add_log_weights(x[..., values : values + num_maps], weights)
+    shift, maps = _exponentials(keys, present)
+    totals = ops.expand_dims(sum_over_entities(maps), -1)
     # One product with the values for all maps; the softmax is normalised after it.
-    summaries = ops.swapaxes(maps, 1, 2) @ flatten_entities(x[..., :values])
-    return shift, scale, totals, summaries
+    summaries = ops.swapaxes(flatten_entities(maps), 1, 2) @ flatten_entities(x[..., :values])
+    return shift, totals, summaries
 
 
 def pooling_maps_state(x, num_maps, mask=None, weights=None):
     """What a chunk adds to the summaries under learned maps."""
-    x, present, weights = _accumulate(x, mask, weights)
-    shift, scale, totals, summaries = _map_sums(x, num_maps, present, weights)
-    if scale is None:
-        scale = ops.cast(totals[:, :1] > 0, x.dtype)
+    x, present, weights = accumulate(x, mask, weights)
+    shift, totals, summaries = _map_sums(x, num_maps, present, weights)
     return {
         "shift": ops.reshape(shift, (-1, num_maps, 1)),
-        "scale": ops.reshape(scale, (-1, 1, 1)),
         "count": _exact(totals),
         "sum": _exact(summaries),
     }
@@ -422,15 +353,11 @@ def pooling_maps_state(x, num_maps, mask=None, weights=None):
 def merge_pooling_maps(a, b):
     """State of the summaries of two chunks together."""
     shift, *factors = _join_shifts((a["shift"], a["count"][0] > 0), (b["shift"], b["count"][0] > 0))
-    scale = ops.maximum(a["scale"], b["scale"])
     sums = (
-        {
-            name: _scaled(state[name], factor * safe_ratio(state["scale"], scale))
-            for name in ("count", "sum")
-        }
+        {name: _scaled(state[name], factor) for name in ("count", "sum")}
         for state, factor in zip((a, b), factors, strict=True)
     )
-    return {"shift": shift, "scale": scale, **merge_sums(*sums)}
+    return {"shift": shift, **merge_sums(*sums)}
 
 
 def finish_pooling_maps(state):

@@ -1,0 +1,181 @@
+"""Which entities of a set are there, how often each one counts, and sums over them.
+
+Shapes: `x` is `(batch, *entities, features)`, `mask` and `weights` are
+`(batch, *entities)`. An entity with weight 0 is absent, exactly as if it were masked.
+"""
+
+import math
+
+import numpy as np
+from keras import backend
+from keras import ops
+
+# So many entities TensorFlow adds up one after the other; more are added in blocks of this
+# size, because the rounding errors of a single running sum grow with its length.
+BLOCK = 1024
+
+
+def accumulation_dtype(x):
+    """float64 for float64 input, float32 for everything else."""
+    return "float64" if backend.standardize_dtype(x.dtype) == "float64" else "float32"
+
+
+def entity_axes(x):
+    """All axes between the first (batch) and the last (features)."""
+    return tuple(range(1, len(x.shape) - 1))
+
+
+def multiplicities(mask=None, weights=None, dtype="float32"):
+    """Reduces a mask and weights to `(present, weights)`.
+
+    `present` is bool `(batch, *entities)`, or None when every entity is there.
+    `weights` is float, 0 at absent entities whatever they held before (NaN
+    included), or None when every present entity counts once. A weight of a present entity
+    that is negative or NaN becomes NaN, and so does what is pooled with it: inside compiled
+    graphs, where no check sees it, nothing else can tell. So does a mask that holds numbers
+    other than 0 and 1, which are weights that were given as the mask.
+    """
+    if weights is not None:
+        weights = ops.cast(weights, dtype)
+        weights = weights + nan_unless_weights(weights)
+    if mask is not None:
+        mask = ops.convert_to_tensor(mask)
+        if backend.standardize_dtype(mask.dtype) != "bool":
+            numbers = ops.cast(mask, dtype)
+            mask = ops.not_equal(numbers, 0)
+            doubt = nan_unless_weights(-ops.square(numbers * (1 - numbers)))
+            weights = doubt + (ops.cast(mask, dtype) if weights is None else weights)
+    if weights is None:
+        return mask, None
+    present = ops.logical_not(weights <= 0)
+    if mask is not None:
+        present = ops.logical_and(present, mask)
+    return present, ops.where(present, weights, ops.zeros_like(weights))
+
+
+def nan_unless_weights(weights):
+    """0 where `weights` are at least 0, NaN elsewhere; without a gradient.
+
+    A root rather than a fill of NaN: exporters write `where` as products.
+    """
+    wrong = ops.where(weights >= 0, ops.zeros_like(weights), weights)
+    return ops.stop_gradient(ops.sqrt(wrong))
+
+
+def zero_absent(x, present):
+    """`x` with exact zeros at absent entities, in value and in gradient."""
+    if present is None:
+        return x
+    present = ops.expand_dims(present, -1)
+    return ops.where(present, x, ops.zeros_like(x))
+
+
+def flatten_entities(x):
+    """`(batch, *entities, features)` to `(batch, n, features)`, row-major."""
+    if len(x.shape) == 3:
+        return x
+    entities = x.shape[1:-1]
+    if None in entities:
+        return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
+    # An empty tensor leaves nothing to infer the batch from.
+    batch = ops.shape(x)[0] if 0 in entities else -1
+    return ops.reshape(x, (batch, math.prod(entities), x.shape[-1]))
+
+
+def expand_over_entities(pooled, rank):
+    """`(batch, features)` to `(batch, 1, ..., 1, features)` of the given rank."""
+    shape = (-1,) + (1,) * (rank - 2) + (pooled.shape[-1],)
+    return ops.reshape(pooled, shape)
+
+
+def accumulate(x, mask, weights):
+    """Widens `x`, zeroes absent entities; returns x, present, weights."""
+    dtype = accumulation_dtype(x)
+    present, weights = multiplicities(mask, weights, dtype)
+    return zero_absent(ops.cast(x, dtype), present), present, weights
+
+
+def counts_of(x, present, weights):
+    """The multiplicity of every entity, `(batch, *entities, 1)`, in x's dtype."""
+    if weights is not None:
+        return ops.expand_dims(weights, -1)
+    if present is not None:
+        return ops.expand_dims(ops.cast(present, x.dtype), -1)
+    return ops.ones_like(x[..., :1])
+
+
+def scale_weights(weights):
+    """`(weights / scale, scale)`, scale the largest weight of every set.
+
+    Where only ratios matter this keeps tiny and huge weights within range. The scale
+    cancels, so no gradient needs to pass through it.
+    """
+    axes = tuple(range(1, len(weights.shape)))
+    largest = ops.stop_gradient(largest_over(weights, axes, keepdims=True))
+    return weights / ops.where(largest > 0, largest, ops.ones_like(largest)), largest
+
+
+def log_weights(weights):
+    """What weights add to the exponents of a sum of exponentials; 0 at absent entities."""
+    return ops.log(ops.where(weights == 0, ops.ones_like(weights), weights))
+
+
+def safe_ratio(numerator, denominator):
+    """`numerator / denominator`, 0 where the denominator is not positive. NaN stays."""
+    nothing = denominator <= 0
+    safe = ops.where(nothing, ops.ones_like(denominator), denominator)
+    return ops.where(nothing, ops.zeros_like(numerator), numerator / safe)
+
+
+def larger(a, b):
+    """The larger of two tensors, NaN if one is. (`ops.maximum` rounds float64 on torch.)"""
+    return ops.where(ops.logical_or(a > b, a != a), a, b)
+
+
+def largest_over(x, axes, keepdims=False):
+    """`ops.max` that allows a batch of no sets, and gives 0 for sets of known size 0."""
+    if 0 in x.shape:
+        return ops.sum(x, axis=axes, keepdims=keepdims)
+    return ops.max(x, axis=axes, keepdims=keepdims)
+
+
+def lowest(x):
+    """What fills absent places below all others.
+
+    Finite, because exporters write `where` as products, in which infinity gives NaN.
+    """
+    return float(np.finfo(accumulation_dtype(x)).min)
+
+
+def _needs_blocks(n):
+    return backend.backend() == "tensorflow" and (n is None or n > BLOCK)
+
+
+def _in_blocks(x):
+    """`(batch, n, features)` to `(batch, blocks, BLOCK, features)`, filled up with zeros."""
+    n, features = ops.shape(x)[1], x.shape[2]
+    blocks = (n + BLOCK - 1) // BLOCK
+    x = ops.pad(x, ((0, 0), (0, blocks * BLOCK - n), (0, 0)))
+    return ops.reshape(x, (ops.shape(x)[0], blocks, BLOCK, features))
+
+
+def sum_over_entities(x, keepdims=False):
+    """Sum of `(batch, *entities, features)` over the entities."""
+    sizes = x.shape[1:-1]
+    if not _needs_blocks(None if None in sizes else math.prod(sizes)):
+        return ops.sum(x, axis=entity_axes(x), keepdims=keepdims)
+    total = ops.sum(ops.sum(_in_blocks(flatten_entities(x)), axis=2), axis=1)
+    return expand_over_entities(total, len(x.shape)) if keepdims else total
+
+
+def running_sum(x):
+    """Sums of `(batch, n, features)` over the entities up to each one, itself included."""
+    if backend.backend() != "tensorflow":
+        return x.cumsum(1)  # `ops.cumsum` rounds float64 on torch
+    if not _needs_blocks(x.shape[1]):
+        return ops.cumsum(x, axis=1)
+    batch, n, features = ops.shape(x)
+    inside = ops.cumsum(_in_blocks(x), axis=2)
+    before = ops.pad(inside[:, :-1, -1], ((0, 0), (1, 0), (0, 0)))
+    before = ops.cumsum(before, axis=1)
+    return ops.reshape(inside + ops.expand_dims(before, 2), (batch, -1, features))[:, :n]
