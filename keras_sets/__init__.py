@@ -14,7 +14,10 @@ from keras_sets import ops
 from keras_sets import testing
 from keras_sets import wrappers
 
-__version__ = metadata.version("keras-sets")
+try:
+    __version__ = metadata.version("keras-sets")
+except metadata.PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "callbacks",

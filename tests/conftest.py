@@ -1,16 +1,21 @@
 """One backend a process: the one that KERAS_BACKEND names, else the first one installed."""
 
+import importlib.metadata
 import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Tests compile many small functions and run each a few times. A release of XLA that does not
-# know one of these flags names it and stops: set XLA_FLAGS to those it knows.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
-)
+# Tests compile many small functions and run each a few times. XLA stops at a flag that it does
+# not know: where a release does not know one of these, set XLA_FLAGS to those it knows.
+FLAGS = [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+if importlib.util.find_spec("jaxlib"):
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) >= (0, 10):
+        FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # 0.4.35 and 0.5.0 do not know it
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 BACKENDS = ("tensorflow", "jax", "torch")
 INSTALLED = [name for name in BACKENDS if importlib.util.find_spec(name)]
 if "KERAS_BACKEND" not in os.environ and INSTALLED:

@@ -592,7 +592,7 @@ class TestCommand:
             (["--name", "imagenet-8x1-2"], "one of digits, mnist"),
             (["--neighborhood", "-1"], "expected a non-negative integer"),
             (["--temperature", "0"], "expected a positive number"),
-            (["--sample", "none.keras"], "none.keras cannot be read"),
+            (["--sample", "none.keras"], "none.keras cannot be used"),
             (["--sample", WEIGHTS / "clustering_2d.keras"], "holds no image transformer"),
         ],
     )

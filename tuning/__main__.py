@@ -61,6 +61,7 @@ def parse(arguments=None):
     parser.add_argument("--output", help="folder of the search (default: runs/tuning/TASK-TUNER)")
     parser.add_argument("--smoke", action="store_true", help="a search of seconds, for tests")
     parser.add_argument("--cpu", action="store_true", help="use no accelerator")
+    common.check_backend(parser)
     if parser.parse_known_args(arguments)[0].smoke:
         parser.set_defaults(**SMOKE)
     options, rest = parser.parse_known_args(arguments)
@@ -99,6 +100,7 @@ def shared_arguments(parser, task, options, rest):
     return [*own, *rest], meant
 
 
+@common.command
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     parser, options, rest = parse(arguments)

@@ -109,7 +109,13 @@ class Search(keras_tuner.Tuner):
         path = run.path.resolve()
         super().__init__(oracle, directory=path.parent, project_name=path.name)
         if role != "worker" and (run.path / "oracle.json").exists():
-            self.oracle.reload()
+            try:
+                self.oracle.reload()
+            except Exception as error:  # of many types, by what is wrong with the files
+                raise runs.RunError(
+                    f"The search in {run.path} cannot go on, oracle.json or a trial.json in it "
+                    f"cannot be read: {runs.first_line(error)}"
+                ) from error
 
     def load_data(self):
         """Reads or draws the data of all trials; raises ValueError when they cannot be had."""

@@ -4,7 +4,55 @@ This module imports neither Keras nor a backend: `--cpu` must act before they st
 """
 
 import argparse
+import errno
+import functools
+import importlib.util
 import os
+import sys
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+class RunError(Exception):
+    """Something that the user must decide: a command ends with its message, in one line."""
+
+
+def command(main):
+    """Makes the main function of a command end with one line where the user must do something."""
+
+    @functools.wraps(main)
+    def run(arguments=None):
+        try:
+            return main(arguments)
+        except RunError as error:
+            message = str(error)
+        except (OSError, RuntimeError) as error:  # h5py says it without a number
+            if os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            message = f"the disk is full: {first_line(error)}"
+        print(f"python -m {main.__globals__['__package__']}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+    return run
+
+
+def first_line(error):
+    """What an exception says, without the lines that follow."""
+    message = str(error).strip().partition("\n")[0]
+    return (
+        message
+        if isinstance(error, (OSError, ValueError))
+        else f"{type(error).__name__}: {message}"
+    )
+
+
+def check_backend(parser):
+    """Ends the program unless KERAS_BACKEND is one of the three, and installed."""
+    name = os.environ.get("KERAS_BACKEND")
+    if name and name not in BACKENDS:
+        parser.error(f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, received {name!r}")
+    if name and importlib.util.find_spec(name) is None:
+        parser.error(f"KERAS_BACKEND: {name} is not installed")
 
 
 def positive_integer(text):
@@ -114,7 +162,9 @@ def make_parser(task, description, defaults):
         "--schedule",
         choices=["constant", "cosine", "step"],
         help="course of the learning rate: constant, falling to 0 over all epochs, or falling to "
-        "a tenth after 70 %% of them",
+        "a tenth after 70 %% of them. With --time-budget the last two follow the clock as well: "
+        "a run that is killed and resumed gives the same numbers only if it ends within its "
+        "budget",
     )
     training.add_argument(
         "--backtracking-horizon",
@@ -145,6 +195,7 @@ def parse(parser, smoke, arguments=None, free=()):
         free: Names of the task's own options that do not change what a run computes up to an
             epoch. A run that goes on may change these and those in `FREE`: `options.free`.
     """
+    check_backend(parser)
     if parser.parse_known_args(arguments)[0].smoke:
         parser.set_defaults(**smoke)
     options = parser.parse_args(arguments)

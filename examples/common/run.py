@@ -15,6 +15,8 @@ import keras
 import numpy as np
 
 from examples.common.datasets import Ahead
+from examples.common.options import RunError
+from examples.common.options import first_line
 from keras_sets import callbacks
 
 LOG = logging.getLogger("examples")
@@ -48,16 +50,21 @@ def make_optimizer(options, accumulate=1):
     )
 
 
+def load_model(path, what):
+    """A saved model; raises RunError when that cannot be had."""
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of many types, by what is wrong with the file
+        raise RunError(f"{what} {path} cannot be used: {first_line(error)}") from error
+
+
 def load_initial_weights(model, path):
     """Copies the weights of a saved model; raises RunError when that cannot be done."""
+    saved = load_model(path, "The initial model")
     try:
-        model.set_weights(keras.saving.load_model(path, compile=False).get_weights())
-    except (OSError, ValueError) as error:
-        raise RunError(f"The initial model {path} cannot be used: {error}") from error
-
-
-class RunError(Exception):
-    """Something about the output folder that the user must decide."""
+        model.set_weights(saved.get_weights())
+    except ValueError as error:
+        raise RunError(f"The initial model {path} cannot be used: {first_line(error)}") from error
 
 
 def build_networks(parser, options, builders):
@@ -154,12 +161,16 @@ class Run:
         self._start_log()
 
     def _recorded_configuration(self):
+        path = self.path / "config.json"
         try:
-            return json.loads((self.path / "config.json").read_text())
+            recorded = json.loads(path.read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / 'config.json'} cannot be read: {error}") from error
+            raise RunError(f"{path} cannot be read: {first_line(error)}") from error
+        if not isinstance(recorded, dict):
+            raise RunError(f"{path} is not the configuration of a run")
+        return recorded
 
     def _check_resumable(self, recorded):
         if recorded is None:

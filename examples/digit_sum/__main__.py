@@ -54,6 +54,7 @@ def table(lengths, accuracies, count):
     return "\n".join([*lines, PUBLISHED])
 
 
+@common.command
 def main(arguments=None):
     parser, options = parse(arguments)
 

@@ -186,15 +186,12 @@ def draw_samples(model, images, path):
 
 def sample(parser, options):
     """The command with `--sample`."""
-    import keras
     import numpy as np
 
     import keras_sets  # noqa: F401, a file names its layers
+    from examples.common import run as runs
 
-    try:
-        model = keras.saving.load_model(options.sample, compile=False)
-    except (OSError, ValueError) as error:
-        parser.error(f"argument --sample: {options.sample} cannot be read: {error}")
+    model = runs.load_model(options.sample, "argument --sample:")
     if "embedding" not in [layer.name for layer in model.layers]:
         parser.error(f"argument --sample: {options.sample} holds no image transformer")
     folder = pathlib.Path(options.output or "runs/image_transformer/samples")
@@ -230,6 +227,7 @@ def draw_completions(model, options, data, path, count=10, ways=3):
     plots.completions(given, completed, images, data.levels, path)
 
 
+@common.command
 def main(arguments=None):
     parser, options = parse(arguments)
     if options.sample is not None:

@@ -49,6 +49,7 @@ def table(name, error, count):
     return "\n".join(lines)
 
 
+@common.command
 def main(arguments=None):
     parser, options = parse(arguments)
 

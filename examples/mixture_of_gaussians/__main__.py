@@ -97,6 +97,7 @@ def run_name(options):
     return name + (f"-{options.run}" if options.run else "")
 
 
+@common.command
 def main(arguments=None):
     parser, options = parse(arguments)
 

@@ -92,6 +92,7 @@ def network_sizes(options):
     return [(options.depths[-1], options.widths[-1])]
 
 
+@common.command
 def main(arguments=None):
     parser, options = parse(arguments)
 

@@ -1,0 +1,1 @@
+"""Simulation-based inference with BayesFlow and a summary network on sets."""

@@ -48,6 +48,7 @@ def parse(arguments=None):
     return parser, options
 
 
+@common.command
 def main(arguments=None):
     parser, options = parse(arguments)
 

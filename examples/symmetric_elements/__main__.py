@@ -81,6 +81,7 @@ def table(options, sizes, parameters, accuracies):
     return "\n".join(lines)
 
 
+@common.command
 def main(arguments=None):
     parser, options = parse(arguments)
 

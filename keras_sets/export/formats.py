@@ -13,6 +13,7 @@ import numpy as np
 from keras import tree
 
 from keras_sets import validation
+from keras_sets.export import runtimes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,31 +22,44 @@ class _Format:
 
     Attributes:
         file: What it is called in the output folder; "" where it is a folder itself.
+        runtime: Opens a file, to ask it the questions that the model is asked too.
         needs: For every backend that exports it, the packages that this takes.
         free_sizes: Whether it has free batch and set sizes.
         half_precision: Whether it takes models that compute in half precision.
     """
 
     file: str
+    runtime: callable
     needs: dict
     free_sizes: bool = True
     half_precision: bool = True
 
 
 FORMATS = {
-    "tf_saved_model": _Format("", {"tensorflow": (), "jax": ("tensorflow",)}),
+    "tf_saved_model": _Format("", runtimes.tensorflow, {"tensorflow": (), "jax": ("tensorflow",)}),
     "onnx": _Format(
         "model.onnx",
-        {"tensorflow": ("tf2onnx",), "torch": ("onnx", "onnxruntime")},
+        runtimes.onnxruntime,
+        {
+            "tensorflow": ("tf2onnx", "onnxruntime"),
+            "torch": ("onnx", "onnxscript", "onnxruntime"),
+        },
         half_precision=False,
     ),
     "openvino": _Format(
         "model.xml",
+        runtimes.openvino,
         {"tensorflow": ("openvino",), "torch": ("openvino",)},
         half_precision=False,
     ),
-    "litert": _Format("model.tflite", {"tensorflow": ()}, free_sizes=False, half_precision=False),
-    "torch": _Format("model.pt2", {"torch": ()}),
+    "litert": _Format(
+        "model.tflite",
+        runtimes.litert,
+        {"tensorflow": ()},
+        free_sizes=False,
+        half_precision=False,
+    ),
+    "torch": _Format("model.pt2", runtimes.torch, {"torch": ()}),
 }
 
 
@@ -67,7 +81,9 @@ def export_model(model, output, format="tf_saved_model", batch_size=None, set_si
     | `"torch"` | `model.pt2`, of `torch.export` | torch |
 
     A `.keras` file loads on every backend, so that a model of any backend can be had in every
-    format.
+    format. Whatever is written is asked before it is handed over, at two sizes, with absent
+    entities, with empty sets, without entities and without sets, and refused unless it answers
+    like the model. (SavedModels from JAX take at least one set and one entity.)
 
     Args:
         model: A functional `keras.Model`, a built `keras.Sequential`, or the path of a `.keras`
@@ -117,7 +133,9 @@ def export_model(model, output, format="tf_saved_model", batch_size=None, set_si
         written = pathlib.Path(temporary, "export")
         written.mkdir()
         try:
-            _write(model, str(written / FORMATS[format].file), format, specs)
+            path = str(written / FORMATS[format].file)
+            _write(model, path, format, specs)
+            _check_answers(model, path, format, specs)
         except Exception as error:
             raise ValueError(
                 f"Keras could not export model '{model.name}' as {format} from "
@@ -228,8 +246,12 @@ def _check_sizes(format, inputs, batch_size, set_size):
         )
 
 
+def _half_precision(model):
+    return sorted({layer.compute_dtype for layer in model.layers} & {"bfloat16", "float16"})
+
+
 def _check_precision(format, model):
-    half = sorted({layer.compute_dtype for layer in model.layers} & {"bfloat16", "float16"})
+    half = _half_precision(model)
     if half and not FORMATS[format].half_precision:
         others = [name for name, other in FORMATS.items() if other.half_precision]
         raise ValueError(
@@ -255,27 +277,88 @@ def _input_specs(inputs, batch_size, set_size):
 
 
 def _write(model, path, format, specs):
-    backend = keras.config.backend()
-    arguments = {}
-    if format == "tf_saved_model" and backend == "jax":
-        # One symbol an axis: by itself Keras gives the set size of every input another one.
-        # Both platforms: by itself JAX writes for the one that it runs on.
-        arguments["jax2tf_kwargs"] = {
-            "polymorphic_shapes": [tree.map_structure(_symbolic_shape, specs)],
-            "native_serialization_platforms": ("cpu", "cuda"),
-            "with_gradient": False,
-        }
-    elif format == "torch":
-        arguments["dynamic_shapes"] = _torch_dimensions(specs)
-    elif format == "litert":
-        # Nothing beyond what every LiteRT runtime has.
-        arguments["target_spec"] = {"supported_ops": ["TFLITE_BUILTINS"]}
     with warnings.catch_warnings():
-        # torch warns of every size that it may take for a constant: the answers are checked.
+        # Of all that converters warn of only wrong answers count, and these are looked for.
         warnings.simplefilter("ignore")
+        way = (format, keras.config.backend())
+        if way == ("onnx", "tensorflow"):
+            return _write_onnx_from_tensorflow(model, path, specs)
+        if way == ("onnx", "torch"):
+            return _write_onnx_from_torch(model, path, specs)
+        arguments = {}
+        if way == ("tf_saved_model", "jax"):
+            # One symbol an axis: by itself Keras gives the set size of every input another one.
+            # Both platforms: by itself JAX writes for the one that it runs on.
+            arguments["jax2tf_kwargs"] = {
+                "polymorphic_shapes": [tree.map_structure(_symbolic_shape, specs)],
+                "native_serialization_platforms": ("cpu", "cuda"),
+                "with_gradient": False,
+            }
+        elif format == "torch":
+            arguments["dynamic_shapes"] = _torch_dimensions(specs)
+        elif format == "litert":
+            # Nothing beyond what every LiteRT runtime has.
+            arguments["target_spec"] = {"supported_ops": ["TFLITE_BUILTINS"]}
         model.export(path, format=format, verbose=False, input_signature=[specs], **arguments)
-    if (format, backend) in (("tf_saved_model", "jax"), ("onnx", "torch")):
-        _check_answers(model, path, format, specs)
+
+
+def _write_onnx_from_tensorflow(model, path, specs):
+    """Writes what `model.export` would, but for two operations that it gets wrong."""
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [
+        tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), specs)
+    ]
+    function = tf.function(lambda inputs: model(inputs, training=False), signature)
+
+    def select(context, node, name, arguments):
+        # By itself `condition * x + (1 - condition) * y`: NaN where the other one is not finite.
+        node.type = "Where"
+
+    # Before version 18 means become pooling of images, which fails without entities.
+    written, _ = tf2onnx.convert.from_function(
+        function, signature, opset=18, custom_op_handlers={"SelectV2": (select, [])}
+    )
+    _reshape_to_nothing(written.graph, {})
+    onnx.save(written, path)
+
+
+def _reshape_to_nothing(graph, constants):
+    """Takes a size of 0 in the target of a Reshape for 0; by default it means 'as it was'."""
+    from onnx import helper
+    from onnx import numpy_helper
+
+    constants = {**constants, **{x.name: numpy_helper.to_array(x) for x in graph.initializer}}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _reshape_to_nothing(attribute.g, constants)
+        if node.op_type == "Reshape" and 0 not in constants.get(node.input[1], ()):
+            node.attribute.append(helper.make_attribute("allowzero", 1))
+
+
+def _write_onnx_from_torch(model, path, specs):
+    """From a graph with symbols for sizes; `model.export` traces one example, where 1 stays 1."""
+    import torch
+
+    example = tree.map_structure(
+        lambda spec: torch.ones(
+            [2 if size is None else size for size in spec.shape],
+            dtype=getattr(torch, spec.dtype),
+            device=next(iter(model.parameters())).device,
+        ),
+        specs,
+    )
+    model.eval()
+    program = torch.export.export(
+        model, (example,), strict=False, dynamic_shapes=_torch_dimensions(specs)
+    )
+    names = [spec.name for spec in tree.flatten(specs)]
+    torch.onnx.export(
+        program, (), path, dynamo=True, input_names=names, opset_version=18, verbose=False
+    )
 
 
 def _symbolic_shape(spec):
@@ -298,34 +381,76 @@ def _torch_dimensions(specs):
     return [(tree.pack_sequence_as(specs, free),)]
 
 
-def _check_answers(model, path, format, specs):
-    """Raises a ValueError unless the file answers like the model, at sizes unlike the traced ones.
+# Set sizes unlike the batch sizes, and unlike those that a converter may have traced.
+_SIZES = {
+    "a small batch": (2, 3, "all"),
+    "a larger batch": (3, 5, "all"),
+    "absent entities": (3, 5, "some"),
+    "empty sets": (3, 5, "none"),
+    "no entities": (2, 0, "all"),
+    "no sets": (0, 3, "all"),
+}
 
-    JAX also writes what TensorFlow cannot run, and a trace of torch may take sizes for constants.
-    """
+
+def _check_answers(model, path, format, specs):
+    """Raises a ValueError unless the file answers like the model, whatever it is asked."""
+    answer = FORMATS[format].runtime(path, specs)
+    tolerance = 5e-2 if _half_precision(model) else 1e-2
+    asked = set()
+    for name, (batch, set_size, present) in _SIZES.items():
+        if 0 in (batch, set_size) and (format, keras.config.backend()) == ("tf_saved_model", "jax"):
+            continue  # the symbols of JAX are at least 1: what is served says so
+        inputs = _question(specs, batch, set_size, present)
+        kind = str([x.shape for x in tree.flatten(inputs)]) + present
+        if kind in asked:
+            continue
+        asked.add(kind)
+        try:
+            expected = tree.flatten(_predict(model, inputs))
+        except Exception:
+            if 0 in (batch, set_size):
+                continue  # nor does the model know an answer
+            raise
+        try:
+            received = answer(inputs)
+        except Exception as error:
+            raise ValueError(f"what is served fails for {name}: {_reason(error)}") from error
+        for y, wanted in zip(received, expected, strict=True):
+            wanted = np.asarray(wanted, "float64")
+            # Where the model has no number, there is none to compare with.
+            known = np.isfinite(wanted)
+            scale = max(1, np.abs(wanted[known]).max(initial=0))
+            if y.shape != wanted.shape or not np.allclose(
+                np.asarray(y, "float64")[known], wanted[known], tolerance, tolerance * scale
+            ):
+                raise ValueError(f"what is served does not answer like the model for {name}")
+
+
+def _predict(model, inputs):
+    if keras.config.backend() == "tensorflow":  # it would trace the model for every size
+        return tree.map_structure(keras.ops.convert_to_numpy, model(inputs, training=False))
+    return model.predict_on_batch(inputs)
+
+
+def _question(specs, batch, set_size, present):
+    """Inputs of the given sizes; with a mask of the given kind, and NaN where it says absent."""
     rng = np.random.default_rng(0)
 
     def draw(spec):
-        shape = [size or 2 + axis for axis, size in enumerate(spec.shape)]
+        shape = [
+            size if size is not None else set_size + axis - 1 if axis else batch
+            for axis, size in enumerate(spec.shape)
+        ]
+        if spec.dtype == "bool":
+            share = {"all": 1.0, "some": 0.5, "none": 0.0}[present]
+            return rng.random(shape) < share
+        if "int" in spec.dtype:
+            return rng.integers(0, 2, shape).astype(spec.dtype)
         return rng.uniform(0, 2, shape).astype(spec.dtype)
 
-    inputs = tree.map_structure(draw, specs)
-    if format == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path)
-        names = [x.name for x in session.get_inputs()]
-        by_name = {
-            spec.name: x for spec, x in zip(tree.flatten(specs), tree.flatten(inputs), strict=True)
-        }
-        received = session.run(None, {name: by_name[name] for name in names})
-    else:
-        import tensorflow as tf
-
-        served = tf.saved_model.load(path)
-        received = tree.flatten(served.serve(tree.map_structure(tf.constant, inputs)))
-    expected = tree.flatten(model.predict_on_batch(inputs))
-    for y, wanted in zip(received, expected, strict=True):
-        y = np.asarray(y)
-        if y.shape != wanted.shape or not np.allclose(y, wanted, 1e-2, 1e-2, equal_nan=True):
-            raise ValueError("what is served does not answer like the model")
+    inputs = [draw(spec) for spec in tree.flatten(specs)]
+    for mask in [x for x in inputs if x.dtype == "bool"]:
+        for x in inputs:
+            if x.dtype.kind == "f" and x.shape[: mask.ndim] == mask.shape:
+                x[~mask] = np.nan
+    return tree.pack_sequence_as(specs, inputs)

@@ -136,6 +136,11 @@ def largest_over(x, axes, keepdims=False):
     """`ops.max` that allows a batch of no sets, and gives 0 for sets of known size 0."""
     if 0 in x.shape:
         return ops.sum(x, axis=axes, keepdims=keepdims)
+    if backend.backend() == "torch" and not all(type(size) is int for size in x.shape):
+        # Traced for export: sizes that turn out to be 0 have no maximum in torch.
+        widths = np.zeros((len(x.shape), 2), int)
+        widths[np.array(axes), 1] = 1
+        x = ops.pad(x, widths.tolist(), constant_values=lowest(x))
     return ops.max(x, axis=axes, keepdims=keepdims)
 
 
