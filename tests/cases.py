@@ -139,6 +139,15 @@ def _swarm(name, symmetry="equivariant", **options):
     return _with_bias(name, layers.Swarm, 4, symmetry=symmetry, **options)
 
 
+def _slots(name, **options):
+    case, options = _split(options)
+    # With much scatter, differences of squares are not those of large numbers.
+    options = {"units": 3, "iterations": 2, "em_steps": 1, "scatter": 3.0, **options}
+    make = _factory(layers.SlotRefinement, 4, **options)
+    # The prior of the covariances has a mass of its own.
+    return Case(name, make, "equivariant", scale_invariant=False, empty="finite", **case)
+
+
 def _around(make_inner, **options):
     return lambda dtype=None: layers.DSS(make_inner(dtype=dtype), dtype=dtype, **options)
 
@@ -262,6 +271,10 @@ CASES = [
         slow=False,
     ),
     Case("set_normalization", _factory(layers.SetNormalization), "equivariant"),
+    Case("principal_axes", _factory(layers.PrincipalAxes), "equivariant", entities=(12,)),
+    _slots("slot_refinement", entities=(12,)),
+    _slots("slot_refinement_starts", entities=(12,), num_starts=3, slow=False),
+    _slots("slot_refinement_2d", entities=(4, 3), slow=False),
     _with_bias("sab", layers.SetAttentionBlock, 4, 2, feed_forward_layers=1),
     _with_bias(
         "sab_clean",

@@ -88,5 +88,12 @@ MODELS = [
     _transformer("set_transformer_seeds", (2, 4), num_seeds=2),
     _case("bidirectional_lstm", models.bidirectional_lstm, weighted=False),
     _case("sorted_lstm", models.sorted_lstm, weighted=False),
+    ModelCase(
+        "slot_clustering",
+        lambda: models.slot_clustering(
+            3, 4, hidden_units=6, iterations=2, em_steps=1, weighted=True
+        ),
+        weighted=True,
+    ),
     _pretrained("clustering_2d", (None, 10)),
 ]

@@ -53,13 +53,14 @@ class PrincipalAxes(SetLayer):
         super().__init__(**{"dtype": "float32", **kwargs})
 
     def build(self, input_shape):
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
         x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
         shape = ops.shape(x)
-        flat = [None if t is None else ops.reshape(t, (shape[0], -1)) for t in (present, weights)]
-        y = set_ops.principal_axes(set_ops.flatten_entities(x), *flat)
+        x, present, weights = set_ops.flatten_set(x, present, weights)
+        y = set_ops.principal_axes(x, present, weights)
         return ops.cast(ops.reshape(y, shape), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -1,9 +1,12 @@
+import math
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.swarm_cell import SwarmCell
 from keras_sets.ops import gaussians
 
@@ -16,7 +19,7 @@ LEAST_SHARE = 1e-4
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
-class SlotRefinement(SetLayer):
+class SlotRefinement(PartOptions, SetLayer):
     """A swarm of slots that shares out the entities of a set among itself.
 
     Two populations look at each other. In every iteration each entity divides itself among
@@ -52,6 +55,8 @@ class SlotRefinement(SetLayer):
             sides, turned and mirrored by fixed orthogonal matrices, and the answer of the
             largest evidence is taken: the log-likelihood of the mixture of Gaussians less
             Laplace's term for its parameters. For trained weights; training needs one.
+        scatter: Positive number, what every covariance starts from: the variance that one
+            entity at the mean would have. It is learned.
         return_iterations: If True, return the logits of all steps.
 
     Call arguments:
@@ -103,6 +108,7 @@ class SlotRefinement(SetLayer):
         em_steps=3,
         gradient_damping=0.3,
         num_starts=1,
+        scatter=0.03,
         return_iterations=False,
         **kwargs,
     ):
@@ -112,6 +118,7 @@ class SlotRefinement(SetLayer):
         em_steps = validation.non_negative_integer("em_steps", em_steps)
         gradient_damping = validation.fraction("gradient_damping", gradient_damping)
         num_starts = validation.positive_integer("num_starts", num_starts)
+        scatter = validation.positive_number("scatter", scatter)
         super().__init__(**{"dtype": "float32", **kwargs})
         self.num_slots = num_slots
         self.units = units
@@ -119,8 +126,14 @@ class SlotRefinement(SetLayer):
         self.em_steps = em_steps
         self.gradient_damping = gradient_damping
         self.num_starts = num_starts
+        self.scatter = scatter
         self.return_iterations = bool(return_iterations)
-        self.cell = SwarmCell(units, dtype=self.dtype_policy, name="cell")
+        self.cell = SwarmCell(units, name="cell", **self._part_arguments())
+        self.readout = None  # its width is known in `build`
+
+    @property
+    def _parts(self):
+        return [self.cell] + ([] if self.readout is None else [self.readout])
 
     def build(self, input_shape):
         features = input_shape[-1]
@@ -142,16 +155,20 @@ class SlotRefinement(SetLayer):
         )
         # Logarithms of the scatter and of the mass that every covariance starts from.
         self.prior = self.add_weight(
-            name="prior", shape=(2,), initializer=keras.initializers.Constant([-3.5, 0.0])
+            name="prior",
+            shape=(2,),
+            initializer=keras.initializers.Constant([math.log(self.scatter), 0.0]),
         )
         self.cell.build((input_shape[0], self.num_slots, width + 1))
         self.readout = keras.layers.Dense(
             3 + features,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01 / self.units**0.5),
-            dtype=self.dtype_policy,
             name="readout",
+            **self._part_arguments(),
         )
         self.readout.build((input_shape[0], self.num_slots, self.units))
+        self._restore_parts()
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: features})
         self.built = True
 
     @staticmethod
@@ -193,14 +210,8 @@ class SlotRefinement(SetLayer):
         steps = self._refine(basis, counts)
         share, mean, covariance = self._receive(steps[-1], basis, counts)
         evidence = gaussians.log_evidence(share, mean, covariance, basis, counts)
-        best = ops.argmax(ops.reshape(evidence, (self.num_starts, -1)), axis=0)
-        best = ops.reshape(best, (1, -1, 1, 1))
-
-        def choose(logits):
-            logits = ops.reshape(logits, (self.num_starts, -1, *ops.shape(logits)[1:]))
-            return ops.take_along_axis(logits, best, axis=0)[0]
-
-        return [choose(t) for t in (steps if self.return_iterations else steps[-1:])]
+        steps = steps if self.return_iterations else steps[-1:]
+        return [gaussians.best_start(logits, evidence, self.num_starts) for logits in steps]
 
     def _refine(self, basis, counts):
         """Logits `(batch, slots, n)` after every step.
@@ -266,5 +277,6 @@ class SlotRefinement(SetLayer):
             "em_steps": self.em_steps,
             "gradient_damping": self.gradient_damping,
             "num_starts": self.num_starts,
+            "scatter": self.scatter,
             "return_iterations": self.return_iterations,
         }

@@ -9,6 +9,7 @@ from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import counts_of
 from keras_sets.ops.entities import expand_over_entities
 from keras_sets.ops.entities import flatten_entities
+from keras_sets.ops.entities import flatten_set
 from keras_sets.ops.entities import multiplicities
 from keras_sets.ops.entities import safe_ratio
 from keras_sets.ops.entities import zero_absent
@@ -73,6 +74,7 @@ __all__ = [
     "finish_pooling_maps",
     "finish_sum",
     "flatten_entities",
+    "flatten_set",
     "linear",
     "linear_sum_assignment",
     "logsumexp_state",

@@ -82,6 +82,15 @@ def flatten_entities(x):
     return ops.reshape(x, (batch, math.prod(entities), x.shape[-1]))
 
 
+def flatten_set(x, mask=None, weights=None):
+    """A set with one entity axis, and its mask and weights, of which both may be None."""
+    flat = [
+        None if t is None else flatten_entities(ops.expand_dims(t, -1))[..., 0]
+        for t in (mask, weights)
+    ]
+    return flatten_entities(x), *flat
+
+
 def expand_over_entities(pooled, rank):
     """`(batch, features)` to `(batch, 1, ..., 1, features)` of the given rank."""
     shape = (-1,) + (1,) * (rank - 2) + (pooled.shape[-1],)

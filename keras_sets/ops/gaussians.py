@@ -181,6 +181,22 @@ def log_evidence(share, mean, covariance, basis, counts):
     return likelihood - 0.5 * parameters * ops.sum(ops.log(ops.maximum(mass, 1.0)), axis=-1)
 
 
+def best_start(logits, evidence, starts):
+    """Of the answers from several starts the one of the largest evidence.
+
+    Args:
+        logits: `(starts * batch, k, n)`, all sets of a start together.
+        evidence: `(starts * batch,)`.
+
+    Returns:
+        `(batch, k, n)`.
+    """
+    batch = ops.shape(logits)[0] // starts
+    logits = ops.reshape(logits, (starts, batch, *ops.shape(logits)[1:]))
+    best = ops.argmax(ops.reshape(evidence, (starts, batch)), axis=0)
+    return ops.take_along_axis(logits, ops.reshape(best, (1, batch, 1, 1)), axis=0)[0]
+
+
 def isometries(count, d):
     """Orthogonal matrices `(count, d, d)`, the first the identity: turns, every other mirrored.
 

@@ -11,6 +11,8 @@ from keras_sets.ops.pooling import set_mean
 
 # Below the square of a size, which is between 1 and 1 / n: a root of 0 has no gradient.
 TINY = 1e-12
+# Below this a third moment is none.
+SYMMETRIC = 1e-5
 
 
 def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
@@ -54,18 +56,20 @@ def principal_axes(x, mask=None, weights=None):
     for _ in range(2):
         x = zero_absent(x - set_mean(x, present, weights, keepdims=True), present)
     # To a size whose square is in range, then to the exact one.
-    largest = set_max(ops.max(ops.abs(x), axis=-1, keepdims=True), present, keepdims=True)
-    x = safe_ratio(x, largest + 0 * x)
+    largest = ops.sum(set_max(ops.abs(x), present, keepdims=True), axis=-1, keepdims=True)
+    x = safe_ratio(x, ops.broadcast_to(largest, ops.shape(x)))
     square = ops.mean(ops.square(x), axis=-1, keepdims=True)
     size = ops.sqrt(set_mean(square, present, weights, keepdims=True) + TINY)
     x = x / size
     d = x.shape[-1]
     products = ops.expand_dims(x, -1) * ops.expand_dims(x, -2)
     flat = ops.reshape(products, (*ops.shape(x)[:-1], d * d))
-    covariance = ops.reshape(set_mean(flat, present, weights), (-1, d, d))
+    covariance = ops.reshape(set_mean(flat, present, weights), (ops.shape(x)[0], d, d))
     x = x @ ops.stop_gradient(_eigenvectors(covariance))
     skewness = ops.stop_gradient(set_mean(x**3, present, weights, keepdims=True))
-    return x * ops.where(skewness < 0, -ops.ones_like(skewness), ops.ones_like(skewness))
+    # What two points have along their axis is rounding error.
+    turned = skewness < -SYMMETRIC
+    return x * ops.where(turned, -ops.ones_like(skewness), ops.ones_like(skewness))
 
 
 def _eigenvectors(matrix):
