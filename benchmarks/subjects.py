@@ -196,7 +196,8 @@ def epoch(held, tasks=400, hidden=128, iterations=10):
     from examples.amortized_clustering.__main__ import parse
     from examples.common.datasets import Ahead
 
-    arguments = ["--tasks", tasks, "--hidden", hidden, "--iterations", iterations]
+    arguments = ["--model", "swarm", "--batch-size", 20, "--points", 100, 200]
+    arguments += ["--tasks", tasks, "--hidden", hidden, "--iterations", iterations]
     options = parse([str(argument) for argument in arguments])[1]
     network = model.compiled(options)
     training = data.training_data(options)[0]

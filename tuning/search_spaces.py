@@ -15,6 +15,7 @@ from collections.abc import Callable
 def clustering(hp, options):
     """`Swarm` networks."""
     return {
+        "model": "swarm",
         "hidden": hp.Choice("width", options.widths),
         "layers": hp.Choice("depth", options.depths),
         "iterations": hp.Choice("iterations", options.iterations),

@@ -4,12 +4,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from examples.amortized_clustering import evaluate
+from examples.amortized_clustering.data import PADDING
 from examples.amortized_clustering.model import PROBED
 from examples.amortized_clustering.model import build
 from examples.common import plots
 
 COLORS = plt.get_cmap("tab10")(np.arange(10))
-GRID = 48
+BACKGROUND = np.array([0.6, 0.6, 0.6, 1.0])
+GRID = 64
 VANISHING = 1e-9
 
 
@@ -47,27 +49,34 @@ def assignments(model, options, tasks, path, count=4):
     predictions = evaluate.network_predictions(model, tasks)
     extents = []
     for points in evaluate.task_points(tasks):
-        low, high = points.min(axis=0) - 0.3, points.max(axis=0) + 0.3
+        margin = 0.06 * np.ptp(points, axis=0)
+        low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
         extents.append((low[0], high[0], low[1], high[1]))
     shading = confidence_maps(model, options, tasks, extents)
     figure, axes = plt.subplots(
-        2, count, figsize=(3.0 * count, 6.2), squeeze=False, constrained_layout=True
+        2, count, figsize=(3.0 * count, 6.0), squeeze=False, layout="constrained"
     )
+    image = None
     for t, points in enumerate(evaluate.task_points(tasks)):
         labels = tasks.labels[tasks.offsets[t] : tasks.offsets[t + 1]]
+        known = labels != PADDING
         predicted = predictions[t].argmax(axis=1)
-        matching = evaluate.match(labels, predicted)
+        matching = evaluate.match(labels[known], predicted[known])
         extent = extents[t]
-        sure = np.exp(predictions[t].max(axis=1))
         if shading is not None:
             look = {"origin": "lower", "cmap": "gray", "vmin": 0, "vmax": 1, "aspect": "auto"}
-            axes[0, t].imshow(shading[t], extent=extent, **look)
-        accuracy = np.mean(matching[predicted] == labels)
-        for axis, color in ((axes[0, t], matching[predicted]), (axes[1, t], labels)):
-            axis.scatter(*points.T, c=COLORS[color], s=5, alpha=0.35 + 0.65 * sure, lw=0)
+            image = axes[0, t].imshow(
+                shading[t], extent=extent, interpolation="bicubic", zorder=0, **look
+            )
+        accuracy = np.mean(matching[predicted[known]] == labels[known])
+        truth = np.where(known[:, None], COLORS[labels], BACKGROUND)
+        for axis, color in ((axes[0, t], COLORS[matching[predicted]]), (axes[1, t], truth)):
+            # A white rim keeps points apart from dark ground and from each other.
+            axis.scatter(*points.T, c=color, s=11, lw=0.3, edgecolors="white", zorder=2)
             axis.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
             axis.grid(False)
         axes[0, t].set_title(f"predicted, {accuracy:.0%} right")
-        axes[1, t].set_title(f"truth, {tasks.clusters[t]} clusters")
-    figure.suptitle("Dark ground: the network is unsure", fontsize=9)
+        axes[1, t].set_title(f"truth, {len(np.unique(labels[known]))} clusters")
+    if image is not None:
+        figure.colorbar(image, ax=axes[0], label="confidence", fraction=0.05, pad=0.01)
     plots.save(figure, path)
