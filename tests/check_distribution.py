@@ -24,7 +24,7 @@ assert importlib.resources.files("keras_sets").joinpath("py.typed").is_file()
 x = [[[0.0, 1.0], [2.0, 3.0]]]
 import numpy as np
 assert keras_sets.layers.MeanPooling()(np.array(x)).shape == (1, 2)
-for name in ("clustering_2d", "digits", "mixture_of_gaussians"):
+for name in ("clustering_2d", "clustering_2d_protocol", "digits", "mixture_of_gaussians"):
     keras_sets.models.load_pretrained(name)
 """
 

@@ -95,5 +95,5 @@ MODELS = [
         ),
         weighted=True,
     ),
-    _pretrained("clustering_2d", (None, 10)),
+    _pretrained("clustering_2d_protocol", (None, 10)),
 ]

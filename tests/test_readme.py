@@ -12,13 +12,15 @@ DOCS = [str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")]
 
 
 def test_the_code_runs():
-    code, clustering, mixture = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    code, estimator, clustering, mixture = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)  # noqa: S102
     model, points, mask = scope["model"], scope["points"], scope["mask"]
     loss = model.evaluate([points, mask], scope["labels"], verbose=0, return_dict=True)["loss"]
     assert np.isfinite(loss) and loss < np.log(2)
+    exec(compile(estimator, "README.md", "exec"), scope)  # noqa: S102
+    assert scope["labels"].shape == points.shape[1:2]
     exec(compile(clustering, "README.md", "exec"), scope)  # noqa: S102
     assert scope["logits"].shape == (*points.shape[:2], 10)
     exec(compile(mixture, "README.md", "exec"), scope)  # noqa: S102

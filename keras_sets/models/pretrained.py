@@ -14,10 +14,12 @@ def load_pretrained(name):
     """A network that is trained already.
 
     - `"clustering_2d"` clusters points in the plane: logits `(batch, n, 10)`, one of up to ten
-      clusters for every point, whose numbers mean nothing. `Swarm` with 128 hidden units and
-      10 iterations. It knows 100 to 1000 points in 3 to 10 Gaussian clusters with means from a
-      standard normal distribution and standard deviations of about 0.2: bring your points to
-      mean 0 and variance 1.
+      clusters for every point, whose numbers mean nothing. `slot_clustering`, trained on 1 to 10
+      clusters of many shapes, sizes, shares and units, with background. Start with
+      `keras_sets.wrappers.AmortizedClustering`, which refines its answer.
+    - `"clustering_2d_protocol"` is the same network, trained on the tasks of the SWARM article: 3
+      to 10 Gaussian clusters of equal shares and of similar size, 100 to 1000 points. The better
+      one for such points.
     - `"digits"` is an image transformer of handwritten digits, 8 x 8 pixels with 17 grey levels,
       given their class: `keras_sets.models.swarm_image_transformer`, from which
       `keras_sets.models.generate` draws. `Swarm` with 32 hidden units and 6 iterations, and a

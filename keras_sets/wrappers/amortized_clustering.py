@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from keras_sets import layers
 from keras_sets import models
 from keras_sets import validation
 from keras_sets.wrappers import mixture
@@ -181,7 +182,22 @@ def _validate_data(estimator, X, **options):
 
 @functools.cache
 def _pretrained(name):
-    return models.load_pretrained(name)
+    """A pretrained network; one of slots with weights as a further input."""
+    network = models.load_pretrained(name)
+    slots = next((x for x in network.layers if isinstance(x, layers.SlotRefinement)), None)
+    if slots is None:
+        return network
+    weighted = models.slot_clustering(
+        _inputs(network)["entities"].shape[-1],
+        slots.num_slots,
+        hidden_units=slots.units,
+        iterations=slots.iterations,
+        em_steps=slots.em_steps,
+        num_starts=slots.num_starts,
+        weighted=True,
+    )
+    weighted.set_weights(network.get_weights())
+    return weighted
 
 
 def _network(model):
