@@ -79,8 +79,18 @@ def _eigenvectors(matrix):
         return ops.ones_like(matrix)
     if d > 2:
         return ops.flip(ops.linalg.eigh(matrix)[1], axis=-1)
-    # In closed form, which every format of export knows.
+    # In closed form, which every format of export knows: half the angle of (a - c, 2 b).
     a, b, c = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
-    angle = 0.5 * ops.arctan2(2 * b, a - c)
-    cosine, sine = ops.cos(angle), ops.sin(angle)
+    length = ops.sqrt(ops.square(a - c) + 4 * ops.square(b))
+    round_ = length <= 0
+    length = ops.where(round_, ops.ones_like(length), length)
+    along = ops.where(round_, ops.ones_like(a), (a - c) / length)
+    across = 2 * b / length
+    signed = ops.where(across < 0, -ops.ones_like(b), ops.ones_like(b))
+    # Of the two equal directions the one in which nothing cancels.
+    first = along >= 0
+    cosine = ops.where(first, 1 + along, ops.abs(across))
+    sine = ops.where(first, across, signed * (1 - along))
+    length = ops.sqrt(ops.square(cosine) + ops.square(sine))
+    cosine, sine = cosine / length, sine / length
     return ops.stack([ops.stack([cosine, -sine], -1), ops.stack([sine, cosine], -1)], axis=-2)

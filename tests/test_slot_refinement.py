@@ -1,0 +1,188 @@
+"""A swarm of slots, against expectation maximisation in NumPy, and clustering with it."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from examples.amortized_clustering import data
+from keras_sets import layers
+from keras_sets import losses
+from keras_sets import metrics
+from keras_sets import models
+from keras_sets.layers import slot_refinement
+from keras_sets.ops import gaussians
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def softmax(logits):
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def em_step(x, logits, weights, scatter, strength):
+    """Log densities plus log shares of the Gaussians of the shares that logits give."""
+    shares = softmax(logits) * weights[:, None]
+    answers = []
+    for share in shares.T:
+        mass = share.sum() + 1e-4
+        mean = share @ x / mass
+        square = (share[:, None] * x).T @ x - mass * np.outer(mean, mean)
+        covariance = (square + scatter * np.eye(x.shape[1])) / (mass + strength)
+        delta = x - mean
+        distance = np.einsum("ni,ij,nj->n", delta, np.linalg.inv(covariance), delta)
+        log_density = -0.5 * (distance + np.linalg.slogdet(covariance)[1])
+        part = share.sum() / weights.sum() + slot_refinement.LEAST_SHARE
+        answers.append(log_density + np.log(part))
+    return np.stack(answers, axis=-1)
+
+
+@pytest.mark.parametrize("features", [1, 2, 3])
+def test_without_a_readout_it_is_expectation_maximisation(features):
+    rng = np.random.default_rng(features)
+    x = rng.normal(size=(2, 40, features))
+    weights = rng.integers(0, 3, size=(2, 40)).astype("float64")
+    layer = layers.SlotRefinement(
+        3, units=4, iterations=2, em_steps=2, return_iterations=True, dtype="float64"
+    )
+    layer.build(x.shape)
+    layer.readout.kernel.assign(0 * layer.readout.kernel)
+    steps = to_numpy(layer(x, weights=weights))
+    scatter, strength = np.exp(to_numpy(layer.prior))
+    for points, mass, received in zip(x, weights, steps, strict=True):
+        products = [points[:, i:] * points[:, i : i + 1] for i in range(features)]
+        basis = np.concatenate([np.ones((len(points), 1)), points, *products], axis=1)
+        logits = basis @ to_numpy(layer.initial_scores).T
+        for step in received:
+            logits = em_step(points, logits, mass, scatter, strength)
+            present = mass > 0
+            np.testing.assert_allclose(step[present], logits[present], rtol=1e-4, atol=1e-4)
+            assert (step[~present] == 0).all()
+
+
+def test_slots_follow_their_order():
+    x = np.random.default_rng(0).normal(size=(2, 30, 2)).astype("float32")
+    layer = layers.SlotRefinement(3, units=4, iterations=2)
+    expected = to_numpy(layer(x))
+    for weight in (layer.initial_scores, layer.initial_states):
+        weight.assign(to_numpy(weight)[[2, 0, 1]])
+    np.testing.assert_allclose(to_numpy(layer(x)), expected[..., [2, 0, 1]], rtol=1e-3, atol=1e-3)
+
+
+def test_steps_and_damping_change_no_answer():
+    x = np.random.default_rng(0).normal(size=(2, 30, 2)).astype("float32")
+    first = layers.SlotRefinement(3, units=4, iterations=3, em_steps=1)
+    first.build(x.shape)
+    options = {"return_iterations": True, "gradient_damping": 0.0}
+    second = layers.SlotRefinement(3, units=4, iterations=3, em_steps=1, **options)
+    second.build(x.shape)
+    second.set_weights(first.get_weights())
+    steps = to_numpy(second(x))
+    assert steps.shape == (2, 4, 30, 3)
+    np.testing.assert_allclose(steps[:, -1], to_numpy(first(x)), rtol=1e-4, atol=1e-4)
+
+
+def test_the_best_start_is_the_one_of_the_largest_evidence():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(6, 40, 2)) + rng.integers(0, 3, size=(6, 40, 1)) * 4).astype("float32")
+    one = layers.SlotRefinement(3, units=4, iterations=2)
+    one.build(x.shape)
+    several = layers.SlotRefinement(3, units=4, iterations=2, num_starts=4)
+    several.build(x.shape)
+    several.set_weights(one.get_weights())
+    turns = gaussians.isometries(4, 2)
+    np.testing.assert_allclose(turns @ np.swapaxes(turns, 1, 2), [np.eye(2)] * 4, atol=1e-12)
+    answers = [to_numpy(one((x @ turn).astype("float32"))) for turn in turns]
+    evidence = []
+    scatter, strength = np.exp(to_numpy(one.prior)).astype("float64")
+    for answer in answers:
+        scores = []
+        for points, logits in zip(x.astype("float64"), answer, strict=True):
+            joint = em_step(points, logits, np.ones(40), scatter, strength)
+            mass = softmax(logits).sum(axis=0) + 40 * slot_refinement.LEAST_SHARE
+            fit = np.log(np.exp(joint).sum(axis=1)).sum()
+            scores.append(fit - 0.5 * 6 * np.log(np.maximum(mass, 1)).sum())
+        evidence.append(scores)
+    best = np.argmax(evidence, axis=0)
+    assert len(set(best)) > 1
+    expected = [answers[start][task] for task, start in enumerate(best)]
+    np.testing.assert_allclose(to_numpy(several(x)), expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("features", [1, 2, 3])
+def test_principal_axes(features):
+    rng = np.random.default_rng(0)
+    x = rng.exponential(size=(3, 50, features)) * [3.0, 1.5, 0.5][:features]
+    turn = np.linalg.qr(rng.normal(size=(features, features)))[0]
+    layer = layers.PrincipalAxes(dtype="float64")
+    y = to_numpy(layer(x))
+    np.testing.assert_allclose(y, to_numpy(layer(1000 * x @ turn + 5000)), atol=1e-6)
+    np.testing.assert_allclose(y.mean(axis=1), 0, atol=1e-10)
+    covariance = np.swapaxes(y, 1, 2) @ y / 50
+    variances = np.einsum("bii->bi", covariance)
+    np.testing.assert_allclose(covariance, variances[:, None] * np.eye(features), atol=1e-5)
+    np.testing.assert_allclose(variances.mean(axis=1), 1, atol=1e-5)
+    assert (np.diff(variances, axis=1) < 0).all() and ((y**3).mean(axis=1) > 0).all()
+
+
+def test_a_set_without_extent_has_no_axes():
+    y = to_numpy(layers.PrincipalAxes()(np.full((1, 9, 2), 1234567.0, "float32")))
+    assert (y == 0).all()
+
+
+def test_the_loss_of_several_steps():
+    """Half of it is the last step, matched; the others follow its matching."""
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 3, (2, 9)), rng.normal(size=(2, 4, 9, 3)).astype("float32")
+    scores[:, -1] += 5 * np.eye(3)[(labels + 1) % 3]  # so the matching is known
+    log_p = np.log(softmax(scores))
+    chosen = np.take_along_axis(log_p, ((labels + 1) % 3)[:, None, :, None], axis=-1)[..., 0]
+    each = -chosen.mean(axis=2)
+    expected = (each[:, -1] + each[:, :-1].mean(axis=1)) / 2
+    loss = losses.MatchedCrossentropy(reduction=None)(labels, scores)
+    np.testing.assert_allclose(to_numpy(loss), expected, rtol=1e-5)
+    for metric in (metrics.MatchedAccuracy(), metrics.AdjustedRandIndex()):
+        metric.update_state(labels, scores)
+        last = type(metric)()
+        last.update_state(labels, scores[:, -1])
+        assert float(metric.result()) == float(last.result())
+
+
+def test_the_shipped_network_knows_no_unit_order_or_direction():
+    network = models.load_pretrained("clustering_2d_protocol")
+    tasks = data.generate_tasks(12, seed=5, entities=(200, 200))
+    points = tasks.points.reshape(12, 200, 2)
+    mask = np.ones((12, 200), bool)
+
+    def labels(points):
+        logits = network.predict_on_batch({"entities": points.astype("float32"), "mask": mask})
+        return to_numpy(logits).argmax(axis=-1)
+
+    def agreement(other):
+        return np.mean([adjusted_rand_score(*pair) for pair in zip(expected, other, strict=True)])
+
+    expected = labels(points)
+    assert agreement(labels(1000.0 * points + 5000)) > 0.98
+    assert agreement(labels(points[:, ::-1])[:, ::-1]) > 0.99
+    for angle in (0.3, 2.0, 4.5):
+        turn = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+        assert agreement(labels(points @ np.array(turn))) > 0.98
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_slots": 0}, "`num_slots`"),
+        ({"iterations": 0}, "`iterations`"),
+        ({"em_steps": -1}, "`em_steps`"),
+        ({"gradient_damping": 1.0}, "`gradient_damping`"),
+        ({"num_starts": 0}, "`num_starts`"),
+        ({"scatter": 0.0}, "`scatter`"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        layers.SlotRefinement(**{"num_slots": 3, **options})
