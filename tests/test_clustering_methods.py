@@ -24,6 +24,13 @@ class TestBroadPrior:
         np.testing.assert_array_equal(again.points, self.tasks.points)
         np.testing.assert_array_equal(again.labels, self.tasks.labels)
 
+    def test_mixtures_of_points_in_any_unit(self):
+        tasks = self.tasks.select(0, 6)
+        tiny = data.Tasks(tasks.points * np.float32(1e-4), *list(vars(tasks).values())[1:])
+        for given in (tasks, tiny):
+            for log_p in evaluate.mixture_predictions(given):
+                np.testing.assert_allclose(np.exp(log_p).sum(axis=1), 1, rtol=1e-9)
+
     def test_sizes(self):
         sizes = priors.broad_tasks(300, seed=1, entities=(20, 500)).sizes
         assert 20 <= sizes.min() < 30 and 400 < sizes.max() <= 500

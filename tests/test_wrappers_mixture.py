@@ -58,7 +58,7 @@ class TestDensity:
             points = points / points.std()
             start = mixture.from_shares(points, np.ones(2000), np.ones((2000, 1)))
             np.testing.assert_allclose(start.powers, 1)
-            powers[name] = mixture.merged_by_bic(start, points, np.ones(2000)).powers[0]
+            powers[name] = mixture.merged_by_bic(start, points, np.ones(2000))[0].powers[0]
         # The background takes a part of all tails.
         assert powers["tails"] < 0.95 < powers["gaussian"] < 1.3 < 2 < powers["box"]
 
@@ -82,9 +82,9 @@ class TestMerging:
 
     def test_chunks(self, monkeypatch):
         points = np.random.default_rng(0).normal(size=(300, 2))
-        whole = mixture.merged_by_bic(self.start(points), points, np.ones(300))
+        whole = mixture.merged_by_bic(self.start(points), points, np.ones(300))[0]
         monkeypatch.setattr(mixture, "CHUNK", 70)
-        parts = mixture.merged_by_bic(self.start(points), points, np.ones(300))
+        parts = mixture.merged_by_bic(self.start(points), points, np.ones(300))[0]
         np.testing.assert_allclose(parts.means, whole.means, atol=1e-8)
         np.testing.assert_allclose(parts.log_posterior(points), whole.log_posterior(points))
 
@@ -93,7 +93,7 @@ class TestMerging:
 
         def predict(points, count):
             del count
-            fitted = mixture.merged_by_bic(self.start(points), points, np.ones(len(points)))
+            fitted = mixture.merged_by_bic(self.start(points), points, np.ones(len(points)))[0]
             return fitted.log_posterior(points).argmax(axis=1)
 
         scores = clustering_sets.adjusted_rand_indices(predict)

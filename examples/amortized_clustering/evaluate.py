@@ -118,18 +118,25 @@ def network_predictions(model, tasks, batch_size=20):
     return predictions
 
 
+def standardised_points(tasks):
+    """The points of every task around 0 and of variance 1, in float64, for mixtures."""
+    for points in task_points(tasks):
+        points = points - points.mean(axis=0, dtype="float64")
+        yield points / (np.sqrt(np.square(points).mean()) or 1.0)
+
+
 def kmeans_predictions(tasks, seed=0):
     """k-means with ten restarts, given the true number of clusters."""
     return [
         KMeans(k, n_init=10, random_state=seed).fit_predict(points)
-        for k, points in zip(tasks.clusters, task_points(tasks), strict=True)
+        for k, points in zip(tasks.clusters, standardised_points(tasks), strict=True)
     ]
 
 
 def mixture_predictions(tasks, seed=0):
     """A Gaussian mixture with full covariances, given the true number of clusters."""
     predictions = []
-    for k, points in zip(tasks.clusters, task_points(tasks), strict=True):
+    for k, points in zip(tasks.clusters, standardised_points(tasks), strict=True):
         mixture = GaussianMixture(k, n_init=3, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # EM that has not converged is still an answer
@@ -146,7 +153,7 @@ def mixture_predictions(tasks, seed=0):
 def mixture_by_bic_predictions(tasks, seed=0):
     """Labels of the Gaussian mixture of 1 to 10 components that has the lowest BIC."""
     predictions = []
-    for points in task_points(tasks):
+    for points in standardised_points(tasks):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             mixtures = [

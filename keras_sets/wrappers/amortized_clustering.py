@@ -1,6 +1,7 @@
 """A pretrained clustering network as a scikit-learn clusterer."""
 
 import functools
+import warnings
 
 import keras
 import numpy as np
@@ -26,6 +27,8 @@ else:
     _has_sklearn = True
 
 DEFAULT_MODEL = "clustering_2d"
+# By so much of the Bayesian information criterion a point another start has to be better.
+OVERLOOKED = 0.1
 
 
 class AmortizedClustering(ClusterMixin, BaseEstimator):
@@ -35,7 +38,8 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
     many clusters there are and which point belongs to which. Its answer is then refined. EM
     fits a mixture of elliptic clusters to all points, whose edges may be sharper or softer
     than a Gaussian's, and pairs of clusters are merged; the number of clusters with the lowest
-    Bayesian information criterion is taken.
+    Bayesian information criterion is taken. A fine partition by k-means is merged as well, and
+    taken where it explains the points much better.
 
     The order of the points, the place of the origin and the unit do not matter: points are
     brought to mean 0 and variance 1 together. Features must be comparable, as for k-means.
@@ -137,7 +141,7 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
             fitted, labels = start, start.log_posterior(points).argmax(axis=1)
             labels[seen] = shares.argmax(axis=1)
         else:
-            fitted = mixture.merged_by_bic(start, points, weights)
+            fitted = _merged(start, points, weights, shares.shape[1])
             labels = fitted.log_posterior(points).argmax(axis=1)
 
         # The largest cluster first; none that no point belongs to.
@@ -170,6 +174,25 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self)
         X = _validate_data(self, X, dtype="float64", reset=False)
         return self._mixture.log_posterior((X - self._center) / self._scale)
+
+
+def _merged(start, points, weights, most):
+    """The merged mixture; not from the network's answer where that overlooks clusters.
+
+    Merging cannot divide what the network took for one. A fine partition into `most` parts is
+    merged too, and taken if it explains the points much better: by less, the network is more
+    often right about what belongs together.
+    """
+    from sklearn.cluster import KMeans
+
+    fitted, bic = mixture.merged_by_bic(start, points, weights)
+    means = KMeans(min(most, len(points)), n_init=1, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer places than clusters are no problem here
+        parts = means.fit(points, sample_weight=weights).labels_
+    finer = mixture.from_shares(points, weights, np.eye(most)[parts])
+    finer, finer_bic = mixture.merged_by_bic(finer, points, weights)
+    return finer if finer_bic < bic - OVERLOOKED * weights.sum() else fitted
 
 
 def _validate_data(estimator, X, **options):

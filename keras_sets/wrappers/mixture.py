@@ -216,7 +216,11 @@ def _log_volume(points, weights):
 
 
 def merged_by_bic(mixture, points, weights):
-    """EM, then pairs of clusters are merged until one is left: the best mixture on the way."""
+    """EM, then pairs of clusters are merged until one is left: the best mixture on the way.
+
+    Returns:
+        The mixture and its Bayesian information criterion.
+    """
     sample = Sample(points, weights)
     log_volume = _log_volume(points, weights)
     d = sample.dimensions
@@ -239,7 +243,7 @@ def merged_by_bic(mixture, points, weights):
         mixture, bic = min(proposals, key=lambda proposal: proposal[1])
         if bic < lowest:
             best, lowest = mixture, bic
-    return climbed(best, LAST_STEPS)[0]
+    return climbed(best, LAST_STEPS)
 
 
 def _proposals(mixture, sample):
