@@ -65,6 +65,12 @@ ROWS = {
         SET,
         (2, 5, 4),
     ),
+    "PrincipalAxes": (layers.PrincipalAxes, SET, SET),
+    "SlotRefinement": (
+        _layer(layers.SlotRefinement, 4, units=3, iterations=2, em_steps=1, num_starts=2),
+        SET,
+        (2, 5, 4),
+    ),
     "PermutationGroupDense": (
         _layer(layers.PermutationGroupDense, 4, groups.cyclic(5)),
         SET,

@@ -204,8 +204,9 @@ class SlotRefinement(PartOptions, SetLayer):
 
     def _best_start(self, x, counts):
         """`_refine` from several sides of the set, of which the evidence chooses one."""
-        turns = ops.cast(gaussians.isometries(self.num_starts, x.shape[-1]), x.dtype)
-        basis = gaussians.monomials(ops.concatenate([x @ turn for turn in turns], axis=0))
+        turns = gaussians.isometries(self.num_starts, x.shape[-1])
+        turned = [x @ ops.convert_to_tensor(turn, x.dtype) for turn in turns]
+        basis = gaussians.monomials(ops.concatenate(turned, axis=0))
         counts = ops.tile(counts, (self.num_starts, 1, 1))
         steps = self._refine(basis, counts)
         share, mean, covariance = self._receive(steps[-1], basis, counts)
