@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -209,7 +210,7 @@ class TestScores:
             assert float(metric.result()) == pytest.approx(value[0], abs=1e-5)
 
     def test_padding_does_not_reach_the_predictions(self):
-        _, options = command.parse(["--smoke"])
+        _, options = command.parse(["--smoke", "--model", "swarm"])
         network = networks.build(options)
         tasks = data.generate_tasks(3, seed=1, entities=(10, 11))
         assert len(set(tasks.sizes.tolist())) == 2
@@ -218,8 +219,7 @@ class TestScores:
             mask = np.ones((1, len(points)), bool)
             logits = network.predict_on_batch({"entities": points[None], "mask": mask})[0]
             expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            # Improbable clusters have log probabilities of -100 and less, in float32.
-            np.testing.assert_allclose(predictions[t], expected, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(predictions[t], expected, atol=1e-5)
 
     def test_classical_methods_on_separate_clusters(self):
         tasks = data.generate_tasks(2, seed=3, clusters=(3, 3), entities=(60, 60))
@@ -305,7 +305,7 @@ class TestCommand:
         assert any((tmp_path / "a" / "tensorboard").iterdir())
         call(*SHORT, "--output", tmp_path / "b", "--log-to-stdout")
         assert not (tmp_path / "b" / "log.txt").exists()
-        assert "val_loss 1" in capsys.readouterr().out
+        assert re.search(r"val_loss \d", capsys.readouterr().out)
 
     def test_killed_at_any_moment_it_resumes(self, tmp_path):
         options = [*SHORT, "--epochs", 5, "--dropout", "0.2", "--output"]

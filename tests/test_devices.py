@@ -24,7 +24,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 BACKEND = keras.config.backend()
 # Batches of 6 divide by 2 devices, not by 4, and neither do the 4 sets that validate. A busy
 # machine does not use up the time budget.
-RUN = "--smoke --model swarm --buckets 1 --entities 20 20 --batch-size 6 --schedule constant".split()
+RUN = (
+    "--smoke --model swarm --buckets 1 --entities 20 20 --batch-size 6 --schedule constant".split()
+)
 RUN += "--time-budget 60".split()
 
 

@@ -55,8 +55,9 @@ def principal_axes(x, mask=None, weights=None):
     # Twice, because the first mean of large numbers is as good as their rounding.
     for _ in range(2):
         x = zero_absent(x - set_mean(x, present, weights, keepdims=True), present)
-    # To a size whose square is in range, then to the exact one.
-    largest = ops.sum(set_max(ops.abs(x), present, keepdims=True), axis=-1, keepdims=True)
+    # To a size whose square is in range, then to the exact one, in which the first cancels.
+    largest = set_max(ops.abs(ops.stop_gradient(x)), present, keepdims=True)
+    largest = ops.sum(largest, axis=-1, keepdims=True)
     x = safe_ratio(x, ops.broadcast_to(largest, ops.shape(x)))
     square = ops.mean(ops.square(x), axis=-1, keepdims=True)
     size = ops.sqrt(set_mean(square, present, weights, keepdims=True) + TINY)
@@ -65,7 +66,7 @@ def principal_axes(x, mask=None, weights=None):
     products = ops.expand_dims(x, -1) * ops.expand_dims(x, -2)
     flat = ops.reshape(products, (*ops.shape(x)[:-1], d * d))
     covariance = ops.reshape(set_mean(flat, present, weights), (ops.shape(x)[0], d, d))
-    x = x @ ops.stop_gradient(_eigenvectors(covariance))
+    x = x @ _eigenvectors(ops.stop_gradient(covariance))
     skewness = ops.stop_gradient(set_mean(x**3, present, weights, keepdims=True))
     # What two points have along their axis is rounding error.
     turned = skewness < -SYMMETRIC
