@@ -299,6 +299,11 @@ class TestCommand:
         inputs = {"entities": np.zeros((1, 7, 2), "float32"), "mask": np.ones((1, 7), bool)}
         assert model.predict(inputs, verbose=0).shape == (1, 7, 10)
 
+    def test_tasks_of_the_broad_prior_in_three_dimensions(self, tmp_path, capsys):
+        call(*SHORT, "--prior", "broad", "--dimensions", 3, "--output", tmp_path / "a")
+        assert "oracle" not in capsys.readouterr().out
+        assert keras.models.load_model(tmp_path / "a" / "model.keras").output_shape[-1] == 10
+
     def test_log_and_tensorboard(self, tmp_path, capsys):
         call(*SHORT, "--output", tmp_path / "a", "--tensorboard")
         assert "val_loss" in (tmp_path / "a" / "log.txt").read_text()

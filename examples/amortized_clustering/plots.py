@@ -23,6 +23,8 @@ def confidence_maps(model, options, tasks, extents):
     """
     if options.model not in PROBED or (options.model == "swarm" and options.pooling != "mean"):
         return None
+    if options.dimensions != 2:
+        return None
     probe = build(options, weighted=True)
     probe.set_weights(model.get_weights())
     grids = [
@@ -48,8 +50,10 @@ def assignments(model, options, tasks, path, count=4):
     tasks = tasks.select(0, count)
     predictions = evaluate.network_predictions(model, tasks)
     extents = []
-    for points in evaluate.task_points(tasks):
-        margin = 0.06 * np.ptp(points, axis=0)
+    # The first two coordinates, of which the second is 0 where there is one only.
+    shown = [np.pad(points, ((0, 0), (0, 1)))[:, :2] for points in evaluate.task_points(tasks)]
+    for points in shown:
+        margin = 0.06 * np.ptp(points, axis=0).max()
         low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
         extents.append((low[0], high[0], low[1], high[1]))
     shading = confidence_maps(model, options, tasks, extents)
@@ -57,7 +61,7 @@ def assignments(model, options, tasks, path, count=4):
         2, count, figsize=(3.0 * count, 6.0), squeeze=False, layout="constrained"
     )
     image = None
-    for t, points in enumerate(evaluate.task_points(tasks)):
+    for t, points in enumerate(shown):
         labels = tasks.labels[tasks.offsets[t] : tasks.offsets[t + 1]]
         known = labels != PADDING
         predicted = predictions[t].argmax(axis=1)
