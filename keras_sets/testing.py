@@ -461,6 +461,8 @@ class _Function:
                 x_gradient = np.zeros(tuple(x.shape))
             else:
                 x_gradient = _numpy(x_gradient).astype("float64")
+        else:  # not asked for
+            x_gradient, gradients = None, ()
         outputs = [_numpy(output).astype("float64") for output in outputs]
         return _Result(outputs, x_gradient, gradients), lowest
 

@@ -66,6 +66,15 @@ def functional(case, layer=None, masked=True, weighted=True):
     return keras.Model(inputs, layer(inputs[0], **given))
 
 
+def test_no_gradients_where_none_are_asked_for():
+    x = np.ones((2, 3, 3), "float32")
+    layer = layers.PermutationEquivariantDense(4)
+    _, inputs_gradient, weight_gradients = testing.outputs_and_gradients(layer, x, gradients=False)
+    assert inputs_gradient is None and weight_gradients == []
+    mask = np.array([[True, True, False]] * 2)
+    testing.assert_padding_invariant(layer, x, mask=mask, gradients=False)
+
+
 def test_every_layer_is_in_the_registry():
     """Those on sets; cells and layers on single elements have tests of their own."""
     others = {"Pooling", "SetLayer", "get_pooling", "SwarmCell", "SwarmStreamingCell"}
