@@ -66,7 +66,9 @@ def compiled(options):
 
 
 def for_use(model, options):
-    """The trained network with the answer of its last step only."""
+    """The trained network; one of slots with the answer of its last step only, from all starts."""
+    if options.model != "slots":
+        return model
     network = build(options)
     network.set_weights(model.get_weights())
     return network

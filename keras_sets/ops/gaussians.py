@@ -15,9 +15,7 @@ LEAST_VARIANCE = 1e-12
 
 def monomials(x):
     """`(..., d)` to `(..., 1 + d + d (d + 1) / 2)`: 1, x_i, and x_i x_j for i <= j."""
-    d = x.shape[-1]
-    products = [x[..., i:] * x[..., i : i + 1] for i in range(d)]
-    return ops.concatenate([ops.ones_like(x[..., :1]), x, *products], axis=-1)
+    return ops.concatenate([ops.ones_like(x[..., :1]), x, outer_products(x)], axis=-1)
 
 
 def monomial_count(d):
