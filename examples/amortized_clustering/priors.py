@@ -4,8 +4,9 @@ A task has 1 to 10 clusters of equal or of unequal numbers of points (up to 30:1
 scale or of scales over an order of magnitude, round, elliptic or long and thin; Gaussian,
 heavy-tailed or skewed ones, bananas, filled ellipses, boxes and triangles, of one kind or
 mixed. Every pair of centres keeps a distance that the task draws, so that most tasks have
-one answer and some overlap. A third has background noise, which belongs to no cluster. The
-units are arbitrary.
+one answer and some overlap. In a third the clusters are equal and stand on a lattice: many
+that touch are one large cluster but for the gaps. A third has background noise, which belongs
+to no cluster. The units are arbitrary.
 """
 
 import numpy as np
@@ -69,6 +70,7 @@ def broad_tasks(
     factors = draw_factors(rng, count, dimensions)
     means = place_centres(rng, factors, number)
     shapes = draw_shapes(rng, count)
+    place_on_lattices(rng, means, factors, shapes)
 
     cluster = task * MAX_CLUSTERS + labels
     values = draw_points(rng, shapes.ravel(), cluster, dimensions)
@@ -162,7 +164,7 @@ def place_centres(rng, factors, number):
     distance from all earlier centres is taken.
     """
     count, _, dimensions, _ = factors.shape
-    separation = np.exp(rng.uniform(np.log(2.4), np.log(9.0), count))
+    separation = np.exp(rng.uniform(np.log(2.2), np.log(9.0), count))
     covariances = factors @ np.swapaxes(factors, -1, -2)
     exists = np.arange(MAX_CLUSTERS) < number[:, None]
     spreads = np.where(exists, np.trace(covariances, axis1=-2, axis2=-1) / dimensions, 0)
@@ -188,6 +190,42 @@ def place_centres(rng, factors, number):
         chosen = np.where(fits.any(axis=1), fits.argmax(axis=1), margin.argmax(axis=1))
         means[:, j] = places[j][np.arange(count), chosen]
     return means
+
+
+def place_on_lattices(rng, means, factors, shapes):
+    """Makes the clusters of a third of the tasks equal, on a lattice; changes the arrays.
+
+    Two neighbours stand `separation` standard deviations apart. The lattice is square, or
+    sheared on the way to a hexagonal one, and as long and thin as the clusters are. A few
+    tasks keep the scales of their clusters, some shake the places.
+    """
+    count, clusters, dimensions = means.shape
+    chosen = np.flatnonzero(rng.random(count) < 1 / 3)
+    separation = np.exp(rng.uniform(np.log(2.7), np.log(6.5), len(chosen)))
+    # Rows of two to four; what is left begins the next row or layer.
+    width = rng.choice([1, 2, 2, 3, 3, 4], len(chosen))[:, None]
+    index = np.arange(clusters)[None]
+    places = np.zeros((len(chosen), clusters, dimensions))
+    places[..., 0] = index % width if dimensions > 1 else index
+    if dimensions > 1:
+        places[..., 1] = index // width
+    if dimensions > 2:
+        places[..., 1] %= width
+        places[..., 2] = index // width**2
+    shear = np.where(rng.random(len(chosen)) < 0.3, rng.uniform(-0.5, 0.5, len(chosen)), 0.0)
+    places[..., 0] += shear[:, None] * places[..., -1] if dimensions > 1 else 0.0
+    shake = np.where(rng.random((len(chosen), 1, 1)) < 0.5, 0.0, 0.1)
+    places += shake * rng.standard_normal(places.shape)
+
+    one = factors[chosen, :1]
+    size = np.sqrt(np.trace(one @ np.swapaxes(one, -1, -2), axis1=-2, axis2=-1) / dimensions)
+    isotropic = rng.random((len(chosen), 1, 1, 1)) < 0.5
+    turns = random_rotations(rng, size.shape, dimensions)
+    one = np.where(isotropic, size[..., None, None] * turns, one)
+    varied = rng.random((len(chosen), 1, 1, 1)) < 0.15
+    factors[chosen] = np.where(varied, factors[chosen], one)
+    shapes[chosen] = shapes[chosen, :1]
+    means[chosen] = separation[:, None, None] * (places @ np.swapaxes(one[:, 0], -1, -2))
 
 
 def draw_shapes(rng, count):
