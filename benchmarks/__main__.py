@@ -308,7 +308,7 @@ def clustering(options):
     network = models.load_pretrained("clustering_2d_protocol")
     evaluate.network_predictions(network, tasks)  # a backend may compile first
     ours, theirs = scores = [
-        evaluate.timed_score(name, tasks, predict)
+        evaluate.timed_score(name, tasks, predict)[0]
         for name, predict in {
             "network": lambda tasks: evaluate.network_predictions(network, tasks),
             "EM with the prior": evaluate.map_em_predictions,

@@ -181,13 +181,14 @@ def test_rows_of_the_table():
     logits = keras.layers.Dense(10)(inputs["entities"])
     network = keras.Model(inputs, logits)
     tasks = data.generate_tasks(3, seed=1, entities=(30, 40))
-    scores = evaluate.compare("net", network, tasks, slow_tasks=1)
+    scores, probabilities = evaluate.compare("net", network, tasks, slow_tasks=1)
     names = [s.method for s in scores]
     assert names[0] == "net" and names[-1] == "oracle"
     assert "EM with the prior, first 1" in names and "Gaussian mixture, BIC, first 1" in names
     assert [s.method for s in scores if s.right_number is None] == [names[1], names[2], names[-1]]
     assert all(s.milliseconds > 0 for s in scores)
-    broad = evaluate.compare("net", network, priors.broad_tasks(2, seed=1, points=40))
+    assert list(probabilities) == ["net", "Gaussian mixture, true k", "oracle"]
+    broad, _ = evaluate.compare("net", network, priors.broad_tasks(2, seed=1, points=40))
     assert [s.method for s in broad] == names[:3]
 
 

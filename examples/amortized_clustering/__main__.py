@@ -181,6 +181,7 @@ def main(arguments=None):
     from examples.amortized_clustering import data
     from examples.amortized_clustering import evaluate
     from examples.amortized_clustering import model as models
+    from examples.amortized_clustering import reliability
     from examples.common import devices
     from examples.common import run as runs
 
@@ -207,10 +208,12 @@ def main(arguments=None):
     trained = runs.train(parser, run, model, training, held_out, draw=draw)
     network = models.for_use(model, options)
     run.save_model(network)
-    scores = evaluate.compare(name, network, fresh, options.seed, options.slow_tasks)
+    scores, probabilities = evaluate.compare(name, network, fresh, options.seed, options.slow_tasks)
     text = evaluate.table(scores, len(fresh))
     minutes = trained.budget.elapsed / 60
     print(f"\n{len(trained.log.rows)} epochs in {minutes:.1f} minutes; {text}")
+    curves = {m: reliability.reliability(fresh, p) for m, p in probabilities.items()}
+    reliability.draw(curves, run.path / "reliability.png")
     (run.path / "table.txt").write_text(text + "\n")
     (run.path / "scores.json").write_text(json.dumps([vars(s) for s in scores], indent=2) + "\n")
     print(f"\nModel, metrics and pictures are in {run.path}")

@@ -88,11 +88,11 @@ def score(method, tasks, predictions, told=False, milliseconds=None):
 
 
 def timed_score(method, tasks, predict, told=False):
-    """A `Score` of what `predict(tasks)` returns, with the time that it takes."""
+    """The `Score` of what `predict(tasks)` returns, with the time that it takes, and that."""
     start = time.perf_counter()
     predictions = predict(tasks)
     milliseconds = 1000 * (time.perf_counter() - start) / len(tasks)
-    return score(method, tasks, predictions, told, milliseconds)
+    return score(method, tasks, predictions, told, milliseconds), predictions
 
 
 def task_points(tasks):
@@ -184,27 +184,40 @@ def compare(name, model, tasks, seed=0, slow_tasks=0):
     Methods that find the number of clusters by trying all of them take about a second a task:
     they see the first `slow_tasks` tasks only, and their names say how many. Rows that need
     the prior of the protocol are left out where the tasks do not come from it.
+
+    Returns:
+        The scores, and `{method: log probabilities}` of those methods that say how sure they are.
     """
-    network_predictions(model, tasks)  # a backend may compile first
-    scores = [
-        timed_score(name, tasks, lambda t: network_predictions(model, t)),
-        timed_score("k-means, true k", tasks, lambda t: kmeans_predictions(t, seed), True),
-        timed_score(
-            "Gaussian mixture, true k", tasks, lambda t: mixture_predictions(t, seed), True
-        ),
-    ]
-    slow = {"Gaussian mixture, BIC": mixture_by_bic_predictions}
-    if tasks.means is not None:
-        slow["EM with the prior"] = map_em_predictions
+    protocol = tasks.means is not None
     count = min(slow_tasks, len(tasks))
-    for method, predict in slow.items() if count else ():
-        first = method if count == len(tasks) else f"{method}, first {count}"
-        scores.append(
-            timed_score(first, tasks.select(0, count), lambda t, predict=predict: predict(t, seed))
+    # Whether a method is told the number of clusters, and whether it is slow.
+    methods = {
+        name: (lambda t: network_predictions(model, t), False, False),
+        "k-means, true k": (lambda t: kmeans_predictions(t, seed), True, False),
+        "Gaussian mixture, true k": (lambda t: mixture_predictions(t, seed), True, False),
+    }
+    if count:
+        methods["Gaussian mixture, BIC"] = (
+            lambda t: mixture_by_bic_predictions(t, seed),
+            False,
+            True,
         )
-    if tasks.means is not None:
-        scores.append(timed_score("oracle", tasks, oracle_predictions, True))
-    return scores
+    if count and protocol:
+        methods["EM with the prior"] = (lambda t: map_em_predictions(t, seed), False, True)
+    if protocol:
+        methods["oracle"] = (oracle_predictions, True, False)
+
+    network_predictions(model, tasks)  # a backend may compile first
+    scores, probabilities = [], {}
+    for method, (predict, told, slow) in methods.items():
+        part = slow and count < len(tasks)
+        title = f"{method}, first {count}" if part else method
+        shown = tasks.select(0, count) if part else tasks
+        row, predictions = timed_score(title, shown, predict, told)
+        scores.append(row)
+        if predictions[0].ndim == 2:
+            probabilities[method] = predictions
+    return scores, probabilities
 
 
 def table(scores, count):
