@@ -269,8 +269,8 @@ def rows(path):
 SHORT = ["--smoke", "--epochs", 1, "--buckets", 1, "--entities", 30, 30]
 
 FILES = (
-    "assignments.png config.json learning_curves.png metrics.csv model.keras reliability.png scores.json "
-    "table.txt weight_traces.png"
+    "assignments.png config.json learning_curves.png metrics.csv model.keras reliability.png "
+    "scores.json table.txt weight_traces.png"
 ).split()
 
 
