@@ -114,14 +114,13 @@ class PermutationEquivariantDense(WeightOptions, SetLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: features})
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
-        pooled = apply_pooling(self.pooling, x, present, weights)
+    def compute(self, x, mask, weights, training):
+        pooled = apply_pooling(self.pooling, x, mask, weights)
         y = set_ops.linear(x, self.in_compute_dtype(self.kernel))
         y = y + set_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
         if self.bias is not None:
             y = y + self.in_compute_dtype(self.bias)
-        return set_ops.zero_absent(self.activation(y), present)
+        return set_ops.zero_absent(self.activation(y), mask)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

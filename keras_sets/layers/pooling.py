@@ -82,12 +82,11 @@ class Pooling(SetLayer):
     def build(self, input_shape):
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
         elsewhere = _ELSEWHERE.pool
         if elsewhere is not None:
-            return elsewhere(self, x, present, weights)
-        pooled = self.pool(x, present, weights, self.keepdims)
+            return elsewhere(self, x, mask, weights)
+        pooled = self.pool(x, mask, weights, self.keepdims)
         return ops.cast(pooled, self.compute_dtype)
 
     def chunk_state(self, x, mask, weights):

@@ -198,8 +198,7 @@ class Swarm(PartOptions, SetLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
         inputs_gates = ops.cast(self.cell.project_inputs(x), self.compute_dtype)
         recurrent_kernel = self.in_compute_dtype(self.cell.recurrent_kernel)
         pooled_kernel = self.in_compute_dtype(self.cell.pooled_kernel)
@@ -208,19 +207,19 @@ class Swarm(PartOptions, SetLayer):
         h, c = self.cell.update(inputs_gates)
         h = self._drop(h, keep, 0)
         if self.context == "static" and self.iterations > 1:
-            pooled = apply_pooling(self.pooling, h, present, weights)
+            pooled = apply_pooling(self.pooling, h, mask, weights)
             inputs_gates = inputs_gates + set_ops.linear(pooled, pooled_kernel)
         state = (h, c)
-        constants = (inputs_gates, recurrent_kernel, pooled_kernel, present, weights, keep)
+        constants = (inputs_gates, recurrent_kernel, pooled_kernel, mask, weights, keep)
         states = self._iterate(state, constants)
 
         h, c = states[-1]
         outputs = self.projection(ops.concatenate([h, c], axis=-1))
-        outputs = set_ops.zero_absent(ops.cast(outputs, self.compute_dtype), present)
+        outputs = set_ops.zero_absent(ops.cast(outputs, self.compute_dtype), mask)
         if not self.return_iterations:
             return outputs
         every_h, every_c = (
-            ops.stack([set_ops.zero_absent(s, present) for s in sequence], axis=1)
+            ops.stack([set_ops.zero_absent(s, mask) for s in sequence], axis=1)
             for sequence in zip(*states, strict=True)
         )
         return outputs, every_h, every_c
