@@ -114,8 +114,7 @@ def flatten_set(x, mask=None, weights=None):
 
 def expand_over_entities(pooled, rank):
     """`(batch, features)` to `(batch, 1, ..., 1, features)` of the given rank."""
-    shape = (-1,) + (1,) * (rank - 2) + (pooled.shape[-1],)
-    return ops.reshape(pooled, shape)
+    return ops.expand_dims(pooled, tuple(range(1, rank - 1)))
 
 
 def accumulate(x, mask, weights):
