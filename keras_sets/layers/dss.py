@@ -10,10 +10,9 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import freeze_with
+from keras_sets.layers.part_options import serialize_part
 from keras_sets.layers.pooling import Pooling
-from keras_sets.layers.pooling import build_pooling
 from keras_sets.layers.pooling import get_pooling
-from keras_sets.layers.pooling import serialize_part
 from keras_sets.layers.pooling import serialize_pooling
 from keras_sets.layers.weight_options import reseeded_config
 
@@ -136,7 +135,8 @@ class DSS(SetLayer):
         if self.pooled_layer is not None and not self.pooled_layer.built:
             self.pooled_layer.build(element)
         features = None if None in element[1:] else math.prod(element[1:])
-        build_pooling(self.pooling, (None, None, features))
+        if isinstance(self.pooling, keras.layers.Layer) and not self.pooling.built:
+            self.pooling.build((None, None, features))
         self.built = True
 
     def _element_shape(self, element):
