@@ -189,5 +189,5 @@ def _normalize(layer, x, present, weights):
         return x
     if isinstance(layer, SetNormalization):
         # Not `layer(x, mask=...)`: the result would carry a mask on to the Dense layers.
-        return ops.cast(layer.normalize(x, present, weights), x.dtype)
+        return ops.cast(layer.compute(x, present, weights, None), x.dtype)
     return ops.cast(layer(x), x.dtype)

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_sets import validation
 from keras_sets.ops import accumulation_dtype
+from keras_sets.ops import fit_mask
 from keras_sets.ops import multiplicities
 from keras_sets.ops import zero_absent
 
@@ -16,9 +17,9 @@ class SetLayer(keras.layers.Layer):
     win over the mask that Keras carries along with `inputs`, and keeps `weights` in
     float32 under every dtype policy, so that counts above 256 survive bfloat16.
 
-    A subclass implements `call(inputs, mask, weights, training, inputs_mask)` and
-    starts it with `self.prepare(...)`. It declares its symmetry in the attribute
-    `symmetry`: `"equivariant"`, `"invariant"` or `"causal"`.
+    A subclass implements `compute(x, mask, weights, training)`, which holds mathematics only:
+    `call` has found the mask and `prepare` has made the arguments ready. It declares its
+    symmetry in the attribute `symmetry`: `"equivariant"`, `"invariant"` or `"causal"`.
 
     Call arguments:
         inputs: `(batch, *entities, features)`.
@@ -28,7 +29,8 @@ class SetLayer(keras.layers.Layer):
             carries masks from layer to layer, but no weights: every layer is given its own.
             Negative and NaN weights, and masks of other numbers than zeros and ones, are
             errors where their values can be seen, and give NaN inside compiled graphs.
-        inputs_mask: filled by Keras with the implicit mask of `inputs`.
+        training: Whether this is training.
+        inputs_mask: Filled by Keras, not by users: the implicit mask of `inputs`.
     """
 
     symmetry = "equivariant"
@@ -47,22 +49,55 @@ class SetLayer(keras.layers.Layer):
         """Raises a ValueError unless the arguments are a batch of sets."""
         validation.check_set(self.name, inputs, mask, weights)
 
-    def prepare(self, inputs, mask=None, weights=None, inputs_mask=None):
-        """Returns `(x, present, weights)`.
-
-        `x` has the compute dtype and exact zeros at absent entities; `present` is bool
-        `(batch, *entities)` or None; `weights` is float32 or wider, or None.
-        """
-        if mask is None and inputs_mask is not None:
+    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+        # Keras hands the implicit mask over as `mask` where `inputs` is the only tensor of the
+        # call, else as `inputs_mask`. An explicit mask is in `mask`, and wins.
+        if mask is None:
             mask = inputs_mask
+        x, mask, weights = self.prepare(inputs, mask, weights)
+        return self.compute(x, mask, weights, training)
+
+    def compute(self, x, mask, weights, training):
+        """The outputs, from what `prepare` returns.
+
+        Args:
+            x: `(batch, *entities, features)` in the compute dtype, exact zeros at absent entities.
+            mask: bool `(batch, *entities)`, or None when every entity is there. An entity of
+                weight 0 is not.
+            weights: float32 or wider `(batch, *entities)`, or None when every entity that is
+                there counts once.
+            training: Whether this is training.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no method `compute(x, mask, weights, training)`."
+        )
+
+    def prepare(self, inputs, mask=None, weights=None):
+        """Returns `(x, mask, weights)` as `compute` takes them."""
+        if mask is not None:
+            # It may be one that Keras carries along, which `__call__` has not seen.
+            mask = self.fit_mask(mask, inputs)
             self.check_arguments(inputs, mask)
-        x = ops.cast(inputs, self.compute_dtype)
-        present, weights = multiplicities(mask, weights, accumulation_dtype(x))
-        return zero_absent(x, present), present, weights
+        x = self.cast_inputs(inputs)
+        mask, weights = multiplicities(mask, weights, accumulation_dtype(x))
+        return zero_absent(x, mask), mask, weights
+
+    def cast_inputs(self, inputs):
+        """`inputs` in the dtype of the computation."""
+        return ops.cast(inputs, self.compute_dtype)
+
+    def fit_mask(self, mask, inputs):
+        """A mask of the entities, of the one that Keras carries along with `inputs`.
+
+        Keras' layers hand a mask on as it is, also where they take or add axes.
+        """
+        return fit_mask(mask, ops.shape(inputs)[:-1])
 
     def in_compute_dtype(self, weight):
         """A weight, as a tensor of the compute dtype."""
         return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)
 
     def compute_mask(self, inputs, previous_mask=None):
-        return None if self.symmetry == "invariant" else previous_mask
+        if previous_mask is None or self.symmetry == "invariant":
+            return None
+        return self.fit_mask(previous_mask, inputs)

@@ -10,10 +10,9 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import freeze_with
+from keras_sets.layers.part_options import serialize_part
 from keras_sets.layers.pooling import Pooling
-from keras_sets.layers.pooling import build_pooling
 from keras_sets.layers.pooling import get_pooling
-from keras_sets.layers.pooling import serialize_part
 from keras_sets.layers.pooling import serialize_pooling
 from keras_sets.layers.weight_options import reseeded_config
 
@@ -49,9 +48,12 @@ class DSS(SetLayer):
         `(batch, n, *output)`.
 
     Masking:
-        Masked elements change no output but their own, which is 0. The mask is passed on.
-        `layer` runs on zeros in their place, so a layer that mixes the elements of a batch
-        (batch normalisation) sees these.
+        Masked elements change no output but their own, which is 0. A mask of what is there is
+        passed on, of every place of the outputs but for its features: `(batch, n)` for vectors,
+        `(batch, n, height, width)` for images. Where Keras carries one of places along with the
+        inputs, elements without any place are absent. `layer` runs on zeros in the place of
+        masked elements, so a layer that mixes the elements of a batch (batch normalisation)
+        sees these.
 
     Symmetry:
         Equivariant to permutations of the elements, and to what `layer` is equivariant to.
@@ -133,7 +135,8 @@ class DSS(SetLayer):
         if self.pooled_layer is not None and not self.pooled_layer.built:
             self.pooled_layer.build(element)
         features = None if None in element[1:] else math.prod(element[1:])
-        build_pooling(self.pooling, (None, None, features))
+        if isinstance(self.pooling, keras.layers.Layer) and not self.pooling.built:
+            self.pooling.build((None, None, features))
         self.built = True
 
     def _element_shape(self, element):
@@ -142,53 +145,64 @@ class DSS(SetLayer):
             return (*element[:-1], 2 * element[-1])
         return element
 
-    def prepare(self, inputs, mask=None, weights=None, inputs_mask=None):
-        """As in the base class, with `x` flattened to `(batch, n, features)`."""
-        if mask is None and inputs_mask is not None:
-            mask = inputs_mask
-            self.check_arguments(inputs, mask)
-        dtype = self.compute_dtype
-        if not backend.is_float_dtype(backend.standardize_dtype(inputs.dtype)):
-            # They may be those of an `Embedding`, and half precision would round them.
-            dtype = "float64" if dtype == "float64" else "float32"
-        x = ops.cast(inputs, dtype)
-        size = -1 if None in x.shape[2:] else math.prod(x.shape[2:])
-        x = ops.reshape(x, (*ops.shape(x)[:2], size))
-        present, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
-        return set_ops.zero_absent(x, present), present, weights
+    def cast_inputs(self, inputs):
+        if backend.is_float_dtype(backend.standardize_dtype(inputs.dtype)):
+            return super().cast_inputs(inputs)
+        # They may be those of an `Embedding`, and half precision would round them.
+        return ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        shape = ops.shape(inputs)
-        element = tuple(shape[2:])
-        if 0 in inputs.shape[:2] and None not in tuple(inputs.shape):
-            # TensorFlow's convolutions of an empty batch have the channels of the input.
-            return ops.zeros(self.compute_output_shape(tuple(inputs.shape)), self.compute_dtype)
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
-        # Elements become the batch.
+    def fit_mask(self, mask, inputs):
+        return set_ops.fit_mask(mask, ops.shape(inputs)[:2])
+
+    def compute_mask(self, inputs, previous_mask=None):
+        """The mask of all places of the output elements, which is what Keras' losses take."""
+        if previous_mask is None:
+            return None
+        shape = self.compute_output_shape(tuple(inputs.shape))
+        if len(shape) < 3:
+            return None
+        mask = ops.cast(self.fit_mask(previous_mask, inputs), "bool")
+        # An axis of unknown size is left to broadcasting.
+        places = (1, 1, *(1 if size is None else size for size in shape[2:-1]))
+        mask = ops.expand_dims(mask, tuple(range(2, len(places))))
+        return ops.logical_and(mask, ops.ones(places, "bool"))
+
+    def compute(self, x, mask, weights, training):
+        batch, n, *element = ops.shape(x)
+        flat = ops.reshape(x, (batch, n, math.prod(element)))
         if self.pooling == "centered":
-            mean = set_ops.set_mean(x, present, weights, keepdims=True)
-            x = set_ops.zero_absent(x - ops.cast(mean, x.dtype), present)
-            y = self.layer(ops.reshape(x, (-1, *element)))
-        elif self.pooling == "concat_max":
-            largest = ops.cast(set_ops.set_max(x, present, weights, keepdims=True), x.dtype)
-            largest = ops.broadcast_to(largest, ops.shape(x))
-            both = [ops.reshape(t, (-1, *element)) for t in (x, largest)]
-            y = self.layer(ops.concatenate(both, axis=-1))
-        else:
-            pooled = self._pool(x, present, weights)
-            y = self.layer(ops.reshape(x, (-1, *element)))
-        # The layers have dtype policies of their own.
-        y = ops.cast(y, self.compute_dtype)
-        output = tuple(ops.shape(y)[1:])
-        y = ops.reshape(y, (*shape[:2], *output))
+            mean = ops.cast(set_ops.set_mean(flat, mask, weights, keepdims=True), x.dtype)
+            flat = set_ops.zero_absent(flat - mean, mask)
+        # Elements become the batch.
+        elements = ops.reshape(flat, (-1, *element))
+        if self.pooling == "concat_max":
+            largest = set_ops.set_max(flat, mask, weights, keepdims=True)
+            largest = ops.broadcast_to(ops.cast(largest, x.dtype), ops.shape(flat))
+            largest = ops.reshape(largest, (-1, *element))
+            elements = ops.concatenate([elements, largest], axis=-1)
+        y = self._apply(self.layer, elements)
+        y = ops.reshape(y, (batch, n, *ops.shape(y)[1:]))
         if self.pooled_layer is not None:
-            pooled = self.pooled_layer(ops.reshape(pooled, (-1, *element)))
-            y = y + ops.expand_dims(ops.cast(pooled, self.compute_dtype), 1)
-        y = self.activation(y)
-        if present is None:
-            return y
-        there = ops.reshape(present, (*shape[:2], *(1,) * len(output)))
-        return ops.where(there, y, ops.zeros_like(y))
+            pooled = ops.reshape(self._pool(flat, mask, weights), (-1, *element))
+            y = y + ops.expand_dims(self._apply(self.pooled_layer, pooled), 1)
+        return set_ops.zero_absent(self.activation(y), mask)
+
+    def _apply(self, layer, elements):
+        """`layer(elements)` in the compute dtype, for a batch of no elements as well.
+
+        TensorFlow's convolutions make other shapes of an empty batch: it gets one element, of
+        zeros, whose output is left out. In graphs that is decided when they run.
+        """
+        count, *element = ops.shape(elements)
+        empty = isinstance(count, int) and count == 0
+        if empty or (backend.backend() == "tensorflow" and not isinstance(count, int)):
+            filler = ops.zeros(
+                (1 if empty else 1 - ops.minimum(count, 1), *element), elements.dtype
+            )
+            y = layer(ops.concatenate([elements, filler], axis=0))[:count]
+        else:
+            y = layer(elements)
+        return ops.cast(y, self.compute_dtype)  # the layer has a dtype policy of its own
 
     def _pool(self, x, present, weights):
         """`(batch, features)` in the dtype of `x`."""

@@ -176,20 +176,21 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x = ops.cast(inputs, self.compute_dtype)
-        # Keras may hand the mask that it carries along over as either of the two.
-        mask = inputs_mask if mask is None else mask
+    def prepare(self, inputs, mask=None, weights=None):
+        x = self.cast_inputs(inputs)
         if mask is not None:
             if self._is_of_edges(mask):
                 x = set_ops.zero_absent(x, mask)
             mask = self._nodes_of(mask)
             self.check_arguments(inputs, mask, weights)
-        dtype = set_ops.accumulation_dtype(x)
-        present, weights = set_ops.multiplicities(mask, weights, dtype)
+        mask, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
+        zero = (lambda x, _: x, set_ops.zero_absent, set_ops.zero_absent_edges)[self.input_order]
+        return zero(x, mask), mask, weights
+
+    def compute(self, x, mask, weights, training):
         read = (self._read_graph, self._read_nodes, self._read_edges)[self.input_order]
         write = (self._write_graph, self._write_nodes, self._write_edges)[self.output_order]
-        return write(*read(x, present, weights), present)
+        return write(*read(x, mask, weights), mask)
 
     # Reading: what the input gives to single edges, to nodes and to the whole graph.
 
@@ -197,12 +198,10 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         return None, None, [x], present if present is not None else weights
 
     def _read_nodes(self, x, present, weights):
-        x = set_ops.zero_absent(x, present)
         mean = ops.cast(set_ops.set_mean(x, present, weights), x.dtype)
         return None, [x], [mean], x
 
     def _read_edges(self, x, present, weights):
-        x = set_ops.zero_absent_edges(x, present)
         nodes, totals = set_ops.reduce_edges(x, present, weights)
         nodes, totals = ([ops.cast(t, x.dtype) for t in ts] for ts in (nodes, totals))
         return x, nodes, totals, x
@@ -291,11 +290,11 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         n = input_shape[1] if self.input_order > 0 else None
         return (input_shape[0], *(n,) * self.output_order, self.units)
 
-    def compute_output_spec(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+    def compute_output_spec(self, inputs, mask=None, weights=None, **kwargs):
         shape = self.compute_output_shape(inputs.shape)
         if self.input_order == 0:
             # Mask or weights say how many nodes there are.
-            given = next((t for t in (mask, weights, inputs_mask) if t is not None), None)
+            given = next((t for t in (mask, weights) if t is not None), None)
             n = None if given is None else given.shape[1]
             shape = (shape[0], *(n,) * self.output_order, shape[-1])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)

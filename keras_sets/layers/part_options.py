@@ -74,3 +74,11 @@ def freeze_with(owner, *parts):
     for part in parts:
         if isinstance(part, keras.layers.Layer) and not owner.trainable:
             part.trainable = False
+
+
+def serialize_part(layer):
+    """The configuration of a layer whose owner builds it, so without a shape of its own."""
+    config = keras.saving.serialize_keras_object(layer)
+    if isinstance(config, dict):
+        config.pop("build_config", None)
+    return config

@@ -3,18 +3,12 @@ import keras
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
-from keras_sets.layers.part_options import freeze_with
-from keras_sets.layers.pooling import apply_pooling
-from keras_sets.layers.pooling import build_pooling
-from keras_sets.layers.pooling import equivariance_of
-from keras_sets.layers.pooling import get_pooling
-from keras_sets.layers.pooling import pooled_features
-from keras_sets.layers.pooling import serialize_pooling
+from keras_sets.layers.pooled_context import PooledContext
 from keras_sets.layers.weight_options import WeightOptions
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
-class PermutationEquivariantDense(WeightOptions, SetLayer):
+class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
     """Densely connected layer that is equivariant to the order of the entities.
 
     `y_i = activation(x_i @ kernel + pool_j(x_j) @ pooled_kernel + bias)`, the most general
@@ -84,8 +78,7 @@ class PermutationEquivariantDense(WeightOptions, SetLayer):
         self.units = units
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
-        self.pooling = get_pooling(pooling, dtype=self.dtype_policy)
-        freeze_with(self, self.pooling)
+        self._set_pooling(pooling)
         self._set_weight_options(
             kernel_initializer=kernel_initializer,
             pooled_initializer=pooled_initializer,
@@ -98,14 +91,10 @@ class PermutationEquivariantDense(WeightOptions, SetLayer):
             bias_constraint=bias_constraint,
         )
 
-    @property
-    def symmetry(self):
-        return equivariance_of(self.pooling)
-
     def build(self, input_shape):
         features = input_shape[-1]
-        build_pooling(self.pooling, input_shape)
-        pooled = pooled_features(self.pooling, features)
+        self._build_pooling(input_shape)
+        pooled = self._pooled_features(features)
         self.kernel = self._add_optioned_weight("kernel", (features, self.units))
         self.pooled_kernel = self._add_optioned_weight(
             "pooled_kernel", (pooled, self.units), prefix="pooled"
@@ -114,14 +103,13 @@ class PermutationEquivariantDense(WeightOptions, SetLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: features})
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
-        pooled = apply_pooling(self.pooling, x, present, weights)
+    def compute(self, x, mask, weights, training):
+        pooled = self._pool(x, mask, weights)
         y = set_ops.linear(x, self.in_compute_dtype(self.kernel))
         y = y + set_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
         if self.bias is not None:
             y = y + self.in_compute_dtype(self.bias)
-        return set_ops.zero_absent(self.activation(y), present)
+        return set_ops.zero_absent(self.activation(y), mask)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
@@ -132,7 +120,6 @@ class PermutationEquivariantDense(WeightOptions, SetLayer):
             "units": self.units,
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
-            "pooling": serialize_pooling(self.pooling, self.dtype_policy),
             "activity_regularizer": keras.regularizers.serialize(self.activity_regularizer),
             **self._weight_options_config(),
         }

@@ -143,8 +143,7 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         matrices = count - 1 - int(on_diagonal and count > 1)
         return matrices * n + count * self.units <= n * self.units or count <= 2
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
         if weights is not None:
             x = ops.cast(x, weights.dtype) * ops.expand_dims(weights, -1)
         orbits = self.group.pair_orbits
@@ -159,7 +158,7 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         if self.bias is not None:
             bias = self.in_compute_dtype(self.bias)
             y = y + ops.take(bias, self.group.point_orbits, axis=0)
-        return set_ops.zero_absent(self.activation(y), present)
+        return set_ops.zero_absent(self.activation(y), mask)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.group.degree, self.units)

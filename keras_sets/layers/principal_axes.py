@@ -56,11 +56,10 @@ class PrincipalAxes(SetLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
         shape = ops.shape(x)
-        x, present, weights = set_ops.flatten_set(x, present, weights)
-        y = set_ops.principal_axes(x, present, weights)
+        x, mask, weights = set_ops.flatten_set(x, mask, weights)
+        y = set_ops.principal_axes(x, mask, weights)
         return ops.cast(ops.reshape(y, shape), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -103,18 +103,12 @@ class _SetAttention(PartOptions, SetLayer):
             **self._part_arguments(),
         )
 
-    def _prepare_flat(self, inputs, mask, weights, inputs_mask):
-        """`prepare`, with the entity axes merged to one, and the projection done."""
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
-        x = set_ops.flatten_entities(x)
-        if present is not None:
-            present = ops.reshape(present, ops.shape(x)[:2])
-        if weights is not None:
-            weights = ops.reshape(weights, ops.shape(x)[:2])
-        if self.input_projection is not None:
-            projected = ops.cast(self.input_projection(x), self.compute_dtype)
-            x = set_ops.zero_absent(projected, present)
-        return x, present, weights
+    def _project_inputs(self, x, mask):
+        """Entities of the width of the residual."""
+        if self.input_projection is None:
+            return x
+        projected = ops.cast(self.input_projection(x), self.compute_dtype)
+        return set_ops.zero_absent(projected, mask)
 
     def _points(self, points, x):
         """`(points, units)` as queries of every set, `(batch, points, units)`."""
@@ -234,11 +228,13 @@ class SetAttentionBlock(_SetAttention):
         self._restore_parts()
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self._prepare_flat(inputs, mask, weights, inputs_mask)
-        y = self.block(x, x, present, weights, present, weights, training=training)
-        y = set_ops.zero_absent(y, present)
-        return ops.reshape(y, ops.shape(inputs)[:-1] + (self.units,))
+    def compute(self, x, mask, weights, training):
+        shape = (*ops.shape(x)[:-1], self.units)
+        x, mask, weights = set_ops.flatten_set(x, mask, weights)
+        x = self._project_inputs(x, mask)
+        y = self.block(x, x, mask, weights, mask, weights, training=training)
+        y = set_ops.zero_absent(y, mask)
+        return ops.reshape(y, shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -309,13 +305,15 @@ class InducedSetAttentionBlock(_SetAttention):
         self._restore_parts()
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self._prepare_flat(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
+        shape = (*ops.shape(x)[:-1], self.units)
+        x, mask, weights = set_ops.flatten_set(x, mask, weights)
+        x = self._project_inputs(x, mask)
         points = self._points(self.inducing_points, x)
-        h = self.inducing_block(points, x, None, None, present, weights, training=training)
-        y = self.block(x, h, present, weights, training=training)
-        y = set_ops.zero_absent(y, present)
-        return ops.reshape(y, ops.shape(inputs)[:-1] + (self.units,))
+        h = self.inducing_block(points, x, None, None, mask, weights, training=training)
+        y = self.block(x, h, mask, weights, training=training)
+        y = set_ops.zero_absent(y, mask)
+        return ops.reshape(y, shape)
 
     def get_config(self):
         return {
@@ -414,12 +412,12 @@ class PoolingByMultiheadAttention(_SetAttention):
         self._restore_parts()
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self._prepare_flat(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
+        x, mask, weights = set_ops.flatten_set(x, mask, weights)
         for layer in self.input_feed_forward:
             x = layer(x)
         seeds = self._points(self.seeds, x)
-        return self.block(seeds, x, None, None, present, weights, training=training)
+        return self.block(seeds, x, None, None, mask, weights, training=training)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_seeds, self.units)

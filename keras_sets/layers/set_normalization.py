@@ -85,17 +85,13 @@ class SetNormalization(WeightOptions, SetLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        return self.normalize(*self.prepare(inputs, mask, weights, inputs_mask))
-
-    def normalize(self, x, present=None, weights=None):
-        """The computation on what `prepare` returns."""
-        y = set_ops.set_standardize(x, present, weights, self.epsilon)
+    def compute(self, x, mask, weights, training):
+        y = set_ops.set_standardize(x, mask, weights, self.epsilon)
         if self.gamma is not None:
             y = y * ops.cast(ops.convert_to_tensor(self.gamma), y.dtype)
         if self.beta is not None:
             y = y + ops.cast(ops.convert_to_tensor(self.beta), y.dtype)
-        return set_ops.zero_absent(ops.cast(y, self.compute_dtype), present)
+        return set_ops.zero_absent(ops.cast(y, self.compute_dtype), mask)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

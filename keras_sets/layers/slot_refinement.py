@@ -183,11 +183,10 @@ class SlotRefinement(PartOptions, SetLayer):
 
         return initialize
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
         shape = (*ops.shape(x)[:-1], self.num_slots)
         x = set_ops.flatten_entities(ops.cast(x, set_ops.accumulation_dtype(x)))
-        counts = set_ops.flatten_entities(set_ops.counts_of(x, present, weights))
+        counts = set_ops.flatten_entities(set_ops.counts_of(x, mask, weights))
         counts = ops.transpose(counts, (0, 2, 1))
         if self.num_starts == 1:
             steps = self._refine(gaussians.monomials(x), counts)
@@ -196,7 +195,7 @@ class SlotRefinement(PartOptions, SetLayer):
 
         def as_output(logits):
             logits = ops.reshape(ops.transpose(logits, (0, 2, 1)), shape)
-            return set_ops.zero_absent(ops.cast(logits, self.compute_dtype), present)
+            return set_ops.zero_absent(ops.cast(logits, self.compute_dtype), mask)
 
         if self.return_iterations:
             return ops.stack([as_output(logits) for logits in steps], axis=1)

@@ -6,15 +6,8 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import PartOptions
-from keras_sets.layers.part_options import freeze_with
-from keras_sets.layers.pooling import apply_pooling
-from keras_sets.layers.pooling import build_pooling
-from keras_sets.layers.pooling import equivariance_of
-from keras_sets.layers.pooling import get_pooling
-from keras_sets.layers.pooling import pool_alone
-from keras_sets.layers.pooling import pooled_elsewhere
-from keras_sets.layers.pooling import pooled_features
-from keras_sets.layers.pooling import serialize_pooling
+from keras_sets.layers.pooled_context import PooledContext
+from keras_sets.layers.pooling.chunked_pooling_scope import in_chunked_pooling_scope
 from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm_cell import SwarmCell
 
@@ -22,7 +15,7 @@ CONTEXTS = ("swarm", "static", "self")
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
-class Swarm(PartOptions, SetLayer):
+class Swarm(PartOptions, PooledContext, SetLayer):
     """A population of LSTM-like cells that share what they have in common.
 
     Every entity runs the same `SwarmCell` for some iterations. From the second iteration
@@ -149,15 +142,14 @@ class Swarm(PartOptions, SetLayer):
         self.remat = bool(remat)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
-        self.pooling = get_pooling(pooling, dtype=self.dtype_policy)
-        freeze_with(self, self.pooling)
+        self._set_pooling(pooling)
         self.cell = SwarmCell(
             self.hidden_units,
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
             unit_forget_bias=unit_forget_bias,
-            pooled_units=pooled_features(self.pooling, self.hidden_units),
+            pooled_units=self._pooled_features(self.hidden_units),
             kernel_initializer=kernel_initializer,
             recurrent_initializer=recurrent_initializer,
             pooled_initializer=pooled_initializer,
@@ -187,19 +179,14 @@ class Swarm(PartOptions, SetLayer):
     def _parts(self):
         return self.cell, self.projection
 
-    @property
-    def symmetry(self):
-        return equivariance_of(self.pooling)
-
     def build(self, input_shape):
         self.cell.build(input_shape)
-        build_pooling(self.pooling, (*input_shape[:-1], self.hidden_units))
+        self._build_pooling((*input_shape[:-1], self.hidden_units))
         self.projection.build((*input_shape[:-1], 2 * self.hidden_units))
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, present, weights = self.prepare(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
         inputs_gates = ops.cast(self.cell.project_inputs(x), self.compute_dtype)
         recurrent_kernel = self.in_compute_dtype(self.cell.recurrent_kernel)
         pooled_kernel = self.in_compute_dtype(self.cell.pooled_kernel)
@@ -208,19 +195,19 @@ class Swarm(PartOptions, SetLayer):
         h, c = self.cell.update(inputs_gates)
         h = self._drop(h, keep, 0)
         if self.context == "static" and self.iterations > 1:
-            pooled = apply_pooling(self.pooling, h, present, weights)
+            pooled = self._pool(h, mask, weights)
             inputs_gates = inputs_gates + set_ops.linear(pooled, pooled_kernel)
         state = (h, c)
-        constants = (inputs_gates, recurrent_kernel, pooled_kernel, present, weights, keep)
+        constants = (inputs_gates, recurrent_kernel, pooled_kernel, mask, weights, keep)
         states = self._iterate(state, constants)
 
         h, c = states[-1]
         outputs = self.projection(ops.concatenate([h, c], axis=-1))
-        outputs = set_ops.zero_absent(ops.cast(outputs, self.compute_dtype), present)
+        outputs = set_ops.zero_absent(ops.cast(outputs, self.compute_dtype), mask)
         if not self.return_iterations:
             return outputs
         every_h, every_c = (
-            ops.stack([set_ops.zero_absent(s, present) for s in sequence], axis=1)
+            ops.stack([set_ops.zero_absent(s, mask) for s in sequence], axis=1)
             for sequence in zip(*states, strict=True)
         )
         return outputs, every_h, every_c
@@ -246,8 +233,8 @@ class Swarm(PartOptions, SetLayer):
         unroll = self.unroll
         if unroll is None:
             unroll = not set_ops.loop_is_faster(state[0])
-        one_by_one = unroll or self.iterations == 1 or pooled_elsewhere()
-        run = keras.remat(step) if self.remat and not pooled_elsewhere() else step
+        one_by_one = unroll or self.iterations == 1 or in_chunked_pooling_scope()
+        run = keras.remat(step) if self.remat and not in_chunked_pooling_scope() else step
         # TensorFlow's loops cannot scatter into buffers of sets without places.
         if one_by_one or 0 in state[0].shape[1:-1]:
             states = [state]
@@ -293,8 +280,8 @@ class Swarm(PartOptions, SetLayer):
 
     def _pooled(self, h, present, weights):
         if self.context == "swarm":
-            return apply_pooling(self.pooling, h, present, weights)
-        return pool_alone(self.pooling, h)
+            return self._pool(h, present, weights)
+        return self._pool_alone(h)
 
     def _dropout_masks(self, x):
         """Factors for h of every iteration, `(iterations, batch, 1, ..., hidden_units)`.
@@ -341,7 +328,6 @@ class Swarm(PartOptions, SetLayer):
             "units": self.units,
             "hidden_units": self.hidden_units,
             "iterations": self.iterations,
-            "pooling": serialize_pooling(self.pooling, self.dtype_policy),
             "context": self.context,
             "output_activation": projection["activation"],
             "dropout": self.dropout,

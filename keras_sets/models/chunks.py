@@ -10,7 +10,7 @@ from keras import ops
 from keras_sets import layers as set_layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
-from keras_sets.layers.pooling import pooling_elsewhere
+from keras_sets.layers.pooling import ChunkedPoolingScope
 
 # Layers that compute every entity on its own, at inference.
 _ENTITY_BY_ENTITY = (
@@ -49,10 +49,16 @@ def predict_in_chunks(network, chunks):
     """Outputs of a network for sets that do not fit in memory, chunk by chunk.
 
     The entities of a set arrive in chunks, in a fixed order. The outputs equal those for the
-    whole set up to rounding, while only one chunk is in memory at a time. Every pooling of
-    the network takes one pass over the chunks, in which the entities are computed again from
-    the inputs as far as the poolings before it are known: a `Swarm` with T iterations needs
-    T passes, the last one for the outputs. Causal poolings need no pass of their own.
+    whole set up to rounding, while only one chunk is in memory at a time.
+
+    The network runs on one chunk after the other inside a `ChunkedPoolingScope`, in which its
+    poolings ask what the whole set pools to. In the first pass over the chunks the first
+    pooling does not know yet: its state is updated with the chunk, and the computation of the
+    chunk ends there. After the pass the state is finished. In the second pass the first pooling
+    is read from what is known, and the second one is updated; and so on, until a pass reaches
+    the outputs. A `Swarm` with T iterations, which pools T - 1 times, needs T passes, the last
+    one for the outputs. A causal pooling carries its state from chunk to chunk and answers at
+    once: it needs no pass of its own.
 
     Args:
         network: A functional model such as those of `keras_sets.models.deep_sets` and
@@ -193,14 +199,11 @@ def _iterable(value):
 
 
 class _NotYetKnown(BaseException):
-    """Ends the computation of a chunk at a pooling whose result is not known yet.
-
-    No Exception, so that nothing on the way catches it or adds to it.
-    """
+    """Ends the computation of a chunk; no Exception, so that nothing on the way catches it or adds to it."""
 
 
 class _Pass:
-    """One pass over the chunks: gives outputs, or what the next pooling makes of them all.
+    """One pass over the chunks, see `predict_in_chunks`.
 
     Args:
         run: Function `run(entities, mask, weights)`.
@@ -220,7 +223,7 @@ class _Pass:
         self.inputs_shape = validation.shape_of(chunk[0])
         self._poolings = self._causal_poolings = 0
         try:
-            with pooling_elsewhere(self._pool), _without_gradients():
+            with ChunkedPoolingScope(self._pool), _without_gradients():
                 outputs = self.run(*chunk)
                 return keras.tree.map_structure(ops.convert_to_numpy, outputs)
         except _NotYetKnown:

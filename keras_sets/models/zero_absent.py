@@ -15,8 +15,7 @@ class ZeroAbsent(SetLayer):
     def build(self, input_shape):
         self.built = True
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
-        x, _, _ = self.prepare(inputs, mask, weights, inputs_mask)
+    def compute(self, x, mask, weights, training):
         return x
 
     def compute_output_shape(self, input_shape):

@@ -8,6 +8,7 @@ from keras_sets.ops.attention import set_attention
 from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import counts_of
 from keras_sets.ops.entities import expand_over_entities
+from keras_sets.ops.entities import fit_mask
 from keras_sets.ops.entities import flatten_entities
 from keras_sets.ops.entities import flatten_set
 from keras_sets.ops.entities import multiplicities
@@ -73,6 +74,7 @@ __all__ = [
     "finish_mean",
     "finish_pooling_maps",
     "finish_sum",
+    "fit_mask",
     "flatten_entities",
     "flatten_set",
     "linear",

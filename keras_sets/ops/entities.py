@@ -63,11 +63,32 @@ def nan_unless_weights(weights):
 
 
 def zero_absent(x, present):
-    """`x` with exact zeros at absent entities, in value and in gradient."""
+    """`x` with exact zeros at absent entities, in value and in gradient.
+
+    `present` has the leading axes of `x`: an entity may have more axes than that of its
+    features.
+    """
     if present is None:
         return x
-    present = ops.expand_dims(present, -1)
+    present = ops.expand_dims(present, tuple(range(len(present.shape), len(x.shape))))
     return ops.where(present, x, ops.zeros_like(x))
+
+
+def fit_mask(mask, shape):
+    """A bool mask that came along with a tensor, for a part or an extension of its axes.
+
+    An entity is there if any of its places is; a mask of entities is that of all their places.
+
+    Args:
+        mask: bool `(batch, *axes)`.
+        shape: What the mask is to have, as of `ops.shape`.
+    """
+    more = tuple(range(len(shape), len(mask.shape)))
+    mask = ops.any(mask, axis=more) if more else mask
+    fewer = tuple(range(len(mask.shape), len(shape)))
+    mask = ops.expand_dims(mask, fewer) if fewer else mask
+    pairs = zip(mask.shape, shape, strict=True)
+    return ops.broadcast_to(mask, shape) if any(m == 1 and s != 1 for m, s in pairs) else mask
 
 
 def flatten_entities(x):
@@ -93,8 +114,7 @@ def flatten_set(x, mask=None, weights=None):
 
 def expand_over_entities(pooled, rank):
     """`(batch, features)` to `(batch, 1, ..., 1, features)` of the given rank."""
-    shape = (-1,) + (1,) * (rank - 2) + (pooled.shape[-1],)
-    return ops.reshape(pooled, shape)
+    return ops.expand_dims(pooled, tuple(range(1, rank - 1)))
 
 
 def accumulate(x, mask, weights):
@@ -167,7 +187,7 @@ def _needs_blocks(n):
 
 def _in_blocks(x):
     """`(batch, n, features)` to `(batch, blocks, BLOCK, features)`, filled up with zeros."""
-    n, features = ops.shape(x)[1], x.shape[2]
+    _, n, features = ops.shape(x)
     blocks = (n + BLOCK - 1) // BLOCK
     x = ops.pad(x, ((0, 0), (0, blocks * BLOCK - n), (0, 0)))
     return ops.reshape(x, (ops.shape(x)[0], blocks, BLOCK, features))

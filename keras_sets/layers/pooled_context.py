@@ -1,0 +1,65 @@
+"""What layers do that share a pooled vector among their entities."""
+
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets.layers.part_options import freeze_with
+from keras_sets.layers.pooling.chunked_pooling_scope import ChunkedPoolingScope
+from keras_sets.layers.pooling.chunked_pooling_scope import get_chunked_pooling_scope
+from keras_sets.layers.pooling.names import get_pooling
+from keras_sets.layers.pooling.names import serialize_pooling
+
+
+class PooledContext:
+    """Mixin of layers whose entities share what a pooling makes of them.
+
+    The argument `pooling` is a name, a layer, or any callable `pooling(inputs, mask=None,
+    weights=None)`.
+    """
+
+    def _set_pooling(self, pooling):
+        self.pooling = get_pooling(pooling, dtype=self.dtype_policy)
+        freeze_with(self, self.pooling)
+
+    @property
+    def symmetry(self):
+        return "causal" if getattr(self.pooling, "symmetry", None) == "causal" else "equivariant"
+
+    def _build_pooling(self, input_shape):
+        if isinstance(self.pooling, keras.layers.Layer) and not self.pooling.built:
+            self.pooling.build(input_shape)
+
+    def _pooled_features(self, features):
+        """Width of what the pooling makes of `features` features."""
+        if isinstance(self.pooling, keras.layers.Layer):
+            return self.pooling.compute_output_shape((None, None, features))[-1]
+        return self.pooling(keras.KerasTensor((2, 3, features))).shape[-1]
+
+    def _pool(self, x, mask, weights):
+        """The pooled vector at every entity's place, broadcastable against `x`.
+
+        `(batch, features)` becomes `(batch, 1, ..., 1, features)`; a causal pooling's
+        `(batch, *entities, features)` stays. Its dtype is that of `x`: a pooling that was made
+        elsewhere has a dtype policy of its own.
+        """
+        scope = get_chunked_pooling_scope()
+        if scope is None:
+            pooled = self.pooling(x, mask=mask, weights=weights)
+        else:
+            pooled = scope.pool(self.pooling, x, mask, weights)
+        if len(pooled.shape) == 2:
+            pooled = set_ops.expand_over_entities(pooled, len(x.shape))
+        return pooled if pooled.dtype == x.dtype else ops.cast(pooled, x.dtype)
+
+    def _pool_alone(self, x):
+        """What every entity pools to as a set of its own, `(batch, *entities, features)`."""
+        with ChunkedPoolingScope(None):
+            pooled = self._pool(ops.reshape(x, (-1, 1, x.shape[-1])), None, None)
+        return ops.reshape(pooled, ops.shape(x)[:-1] + (pooled.shape[-1],))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "pooling": serialize_pooling(self.pooling, self.dtype_policy),
+        }

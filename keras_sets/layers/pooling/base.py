@@ -1,0 +1,121 @@
+"""What all poolings have in common."""
+
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets import validation
+from keras_sets.layers.base import SetLayer
+from keras_sets.layers.pooling.chunked_pooling_scope import get_chunked_pooling_scope
+
+
+class Pooling(SetLayer):
+    """Base class of poolings over all entity axes.
+
+    A subclass implements `pool(x, mask, weights, keepdims)` with a function of
+    `keras_sets.ops`. See `MeanPooling` for the arguments that all poolings share.
+
+    A set that is larger than memory, or spread over machines, is pooled chunk by chunk:
+
+    ```
+    state = pooling.init(batch_size, features)
+    for inputs, mask, weights in chunks:
+        state = pooling.update(state, inputs, mask, weights)
+    pooled = pooling.finish(state)
+    ```
+
+    - `init(batch_size, features)`: the state of sets without entities.
+    - `update(state, inputs, mask=None, weights=None)`: the state with a chunk added.
+    - `merge(a, b)`: the state of two disjoint parts of the same sets together. It is
+      commutative and associative up to rounding.
+    - `finish(state)`: what the whole has in common, `(batch, features)`; for `PoolingMaps`
+      the summaries `(batch, num_maps, values)`, for `CausalMeanPooling` the mean so far.
+    - `read(finished, inputs, mask=None, weights=None)`: what the call gives at the places of a
+      chunk when the whole set is known: `pooling(whole)` is `read` of its chunks, one after
+      the other.
+    - `scan(state, inputs, mask=None, weights=None)`, causal poolings only: the outputs for
+      the next chunk, and the state after it. They need no second pass.
+
+    States are dicts of float32 (or float64) tensors under every dtype policy. Sums keep
+    their rounding errors, softmax-like ones a shift, so that neither the number of chunks
+    nor their sizes matter. A subclass implements `chunk_state`, `merge` and `finish`.
+    """
+
+    symmetry = "invariant"
+
+    def __init__(self, keepdims=False, **kwargs):
+        super().__init__(**kwargs)
+        self.keepdims = bool(keepdims)
+
+    def pool(self, x, mask, weights, keepdims):
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        self.built = True
+
+    def compute(self, x, mask, weights, training):
+        scope = get_chunked_pooling_scope()
+        if scope is not None:
+            return scope.pool(self, x, mask, weights)
+        pooled = self.pool(x, mask, weights, self.keepdims)
+        return ops.cast(pooled, self.compute_dtype)
+
+    def chunk_state(self, x, mask, weights):
+        """The state of a chunk alone."""
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be computed in chunks: it needs the methods "
+            "`chunk_state(x, mask, weights)`, `merge(a, b)` and `finish(state)`."
+        )
+
+    def init(self, batch_size, features):
+        """The state of `batch_size` sets without entities of `features` features."""
+        batch_size = validation.positive_integer("batch_size", batch_size)
+        features = validation.positive_integer("features", features)
+        return self.chunk_state(
+            ops.zeros((batch_size, 0, features), self.compute_dtype), None, None
+        )
+
+    def update(self, state, inputs, mask=None, weights=None):
+        """The state with the entities of a chunk added."""
+        added = self.chunk_state(*self._prepare_chunk(inputs, mask, weights))
+        self._check_state(state, added)
+        return self.merge(state, added)
+
+    def merge(self, a, b):
+        """The state of two parts of the same sets together."""
+        raise NotImplementedError(f"{type(self).__name__} has no method `merge(a, b)`.")
+
+    def finish(self, state):
+        """What the entities of a state have in common."""
+        raise NotImplementedError(f"{type(self).__name__} has no method `finish(state)`.")
+
+    def read(self, finished, inputs, mask=None, weights=None):
+        """The output of the call at the places of `inputs`, a part of a finished set."""
+        return (
+            set_ops.expand_over_entities(finished, len(inputs.shape)) if self.keepdims else finished
+        )
+
+    def _check_state(self, state, added):
+        """Raises a ValueError unless a chunk holds the same sets as a state."""
+        before, after = (
+            [validation.shape_of(tensor) for tensor in keras.tree.flatten(tree)]
+            for tree in (state, added)
+        )
+        if len(before) != len(after) or not all(map(validation.compatible_shapes, before, after)):
+            raise ValueError(
+                f"Layer '{self.name}' expects chunks with as many sets and features as its "
+                f"`state`, whose tensors have the shapes {before}. Received: a chunk with {after}"
+            )
+
+    def _prepare_chunk(self, inputs, mask, weights):
+        self.check_arguments(inputs, mask, weights)
+        return self.prepare(ops.convert_to_tensor(inputs), mask, weights)
+
+    def compute_output_shape(self, input_shape):
+        if self.keepdims:
+            ones = (1,) * (len(input_shape) - 2)
+            return (input_shape[0], *ones, input_shape[-1])
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "keepdims": self.keepdims}

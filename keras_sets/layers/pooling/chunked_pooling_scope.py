@@ -1,0 +1,51 @@
+import threading
+
+
+class _Active(threading.local):
+    # Each thread has its own. No `ContextVar`: torch compiles nothing that asks one.
+    scope = None
+
+
+_ACTIVE = _Active()
+
+
+class ChunkedPoolingScope:
+    """Scope in which layers see a chunk of every set, and others know what the set pools to.
+
+    Inside, layers call `pool(pooling, x, mask, weights)` instead of their poolings. How
+    `keras_sets.models.predict_in_chunks` answers it is described there.
+
+    Args:
+        pool: Function that answers. None where the sets are whole, inside a scope too.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> from keras_sets.layers.pooling import ChunkedPoolingScope
+    >>> pooling, chunk = keras_sets.layers.MeanPooling(), np.ones((1, 5, 2))
+    >>> with ChunkedPoolingScope(lambda pooling, x, mask, weights: "known"):
+    ...     pooling(chunk)
+    'known'
+    """
+
+    def __init__(self, pool):
+        self.pool = pool
+
+    def __enter__(self):
+        self._outer = _ACTIVE.scope
+        _ACTIVE.scope = self
+        return self
+
+    def __exit__(self, *error):
+        _ACTIVE.scope = self._outer
+
+
+def get_chunked_pooling_scope():
+    """The scope that is active, or None where sets are whole."""
+    scope = _ACTIVE.scope
+    return None if scope is None or scope.pool is None else scope
+
+
+def in_chunked_pooling_scope():
+    """Whether layers see chunks only."""
+    return get_chunked_pooling_scope() is not None

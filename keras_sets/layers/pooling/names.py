@@ -1,0 +1,66 @@
+"""Poolings by name."""
+
+import keras
+
+from keras_sets.layers.part_options import serialize_part
+from keras_sets.layers.pooling.causal_mean_pooling import CausalMeanPooling
+from keras_sets.layers.pooling.logsumexp_pooling import LogSumExpPooling
+from keras_sets.layers.pooling.max_pooling import MaxPooling
+from keras_sets.layers.pooling.mean_pooling import MeanPooling
+from keras_sets.layers.pooling.pooling_maps import PoolingMaps
+from keras_sets.layers.pooling.sum_pooling import SumPooling
+
+POOLINGS = {
+    "mean": MeanPooling,
+    "sum": SumPooling,
+    "max": MaxPooling,
+    "logsumexp": LogSumExpPooling,
+    "causal_mean": CausalMeanPooling,
+    "causal": CausalMeanPooling,
+    "pooling_maps": PoolingMaps,
+}
+
+
+def get_pooling(identifier, **kwargs):
+    """Resolves a name, a configuration, a layer or a callable to a pooling.
+
+    Args:
+        identifier: A name such as `"mean"`, a serialised layer, a layer, or any callable
+            `pooling(inputs, mask=None, weights=None)`.
+        **kwargs: Arguments for a pooling that is made from its name.
+
+    Example:
+
+    >>> import keras_sets
+    >>> keras_sets.layers.get_pooling("max", keepdims=True).keepdims
+    True
+    """
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, str) and identifier in POOLINGS:
+        return POOLINGS[identifier](**kwargs)
+    if callable(identifier) and not isinstance(identifier, type):
+        return identifier
+    names = ", ".join(repr(name) for name in POOLINGS)
+    raise ValueError(
+        f"Received an invalid value for `pooling`, expected one of {names}, or a layer or "
+        f"callable `pooling(inputs, mask=None, weights=None)`. Received: pooling={identifier!r}"
+    )
+
+
+def serialize_pooling(pooling, dtype=None):
+    """Inverse of `get_pooling`: the name of a plain pooling, else its configuration.
+
+    `dtype` is the dtype policy that a pooling made from its name will get, None for any.
+    """
+    same_dtype = dtype is None or getattr(pooling, "dtype_policy", None) == dtype
+    for name, cls in POOLINGS.items():
+        if type(pooling) is cls and same_dtype and _options(pooling) == _options(cls(name=name)):
+            return name
+    return serialize_part(pooling)
+
+
+def _options(pooling):
+    """The configuration of a pooling but for what every layer has."""
+    common = ("name", "trainable", "dtype")
+    return {key: value for key, value in pooling.get_config().items() if key not in common}

@@ -1,0 +1,95 @@
+"""The masks that Keras carries along: what layers make of them, and what they hand on."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sets import layers
+from keras_sets.testing import outputs_and_gradients
+
+
+def values(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def to_numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def loss_of(model, data, target, jit_compile=False):
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=jit_compile)
+    history = model.fit(data, target, batch_size=len(target), epochs=1, verbose=0)
+    return history.history["loss"][0]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("sizes", [(None, 4), (None, None)])
+def test_a_loss_leaves_out_masked_elements(sizes, jit_compile, backend):
+    """Where a batch has as many sets as these elements and these places, no axis is in doubt."""
+    if jit_compile and backend == "torch":
+        pytest.skip("torch's compiler is experimental in Keras")
+    inputs, given = keras.Input((*sizes, 3)), keras.Input((None,), dtype="bool")
+    options = {"padding": "same", "kernel_initializer": "zeros"}
+    y = layers.DSSConv1D(2, 3, **options)(inputs, mask=given)
+    y = layers.DSSConv1D(2, 3, **options)(y)
+    mask = np.arange(4) < np.array([[4], [3], [2], [1]])
+    target = np.where(mask, 1.0, 100.0)[..., None, None] * np.ones((4, 2))
+    model = keras.Model([inputs, given], y)
+    loss = loss_of(model, [values(4, 4, 4, 3), mask], target, jit_compile)
+    assert loss == pytest.approx(1.0)
+
+
+def test_states_of_iterations_have_no_mask():
+    """They have an axis more: a mask of the entities would leave out iterations."""
+    x, mask = values(3, 3, 2), np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]], bool)
+    inputs, given = keras.Input((None, 2)), keras.Input((None,), dtype="bool")
+    swarm = layers.Swarm(2, iterations=3, return_iterations=True)
+    slots = layers.SlotRefinement(2, units=2, iterations=2, em_steps=1, return_iterations=True)
+    for outputs in (swarm(inputs, mask=given)[1], slots(inputs, mask=given)):
+        model = keras.Model([inputs, given], outputs)
+        expected = model.predict_on_batch([x, mask])
+        assert expected.shape == (3, 3, 3, 2)
+        loss = loss_of(model, [x, mask], np.zeros_like(expected))
+        assert loss == pytest.approx(np.mean(expected**2), rel=1e-5)
+
+
+def test_a_mask_of_places_is_one_of_elements():
+    x, mask = values(2, 3, 4, 2), np.array([[1, 1, 0], [0, 1, 1]], bool)
+    x[~mask] = 0.0
+    layer = layers.DSSConv1D(2, 3, padding="same", bias_initializer="ones")
+    expected = to_numpy(layer(x, mask=mask))
+    masking = keras.layers.Masking(0.0)
+    np.testing.assert_allclose(to_numpy(layer(masking(x))), expected, atol=1e-6)
+    inputs = keras.Input((None, 4, 2))
+    by_place = keras.Model(inputs, layer(masking(inputs), weights=ops.ones_like(inputs[..., 0, 0])))
+    np.testing.assert_allclose(by_place.predict_on_batch(x), expected, atol=1e-6)
+    # Layers of Keras take the axes of an element away and hand its mask on as it is.
+    vectors = keras.layers.TimeDistributed(keras.layers.GlobalAveragePooling1D())
+    inputs, given = keras.Input((None, 4, 2)), keras.Input((None,), dtype="bool")
+    means = layers.MeanPooling()(vectors(layer(inputs, mask=given)))
+    received = keras.Model([inputs, given], means).predict_on_batch([x, mask])
+    vectors = expected.mean(axis=2)
+    expected = [vectors[i, mask[i]].mean(axis=0) for i in range(2)]
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5, 2), (2, 0, 5, 2)])
+@pytest.mark.parametrize("pooling", ["sum", "centered", "concat_max"])
+def test_no_elements(pooling, shape, backend):
+    """An empty output, and gradients of zeros; in a graph for batches of any size as well."""
+    layer = layers.DSSConv1D(4, 3, dilation_rate=2, pooling=pooling)
+    layer.build((None, None, 5, 2))
+    y, _, dw = outputs_and_gradients(layer, values(*shape))
+    assert y[0].shape == (*shape[:2], 1, 4)
+    assert all(
+        np.shape(g) == w.shape and not np.any(g) for g, w in zip(dw, layer.weights, strict=True)
+    )
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        for sizes in ((None, None, 5, 2), (None, None, None, 2)):
+            graph = tf.function(layer, input_signature=[tf.TensorSpec(sizes, "float32")])
+            assert tuple(graph(tf.constant(values(*shape))).shape) == (*shape[:2], 1, 4)
+            full = values(2, 3, 5, 2)
+            np.testing.assert_allclose(graph(full), layer(full), atol=1e-5)
