@@ -199,7 +199,10 @@ def _iterable(value):
 
 
 class _NotYetKnown(BaseException):
-    """Ends the computation of a chunk; no Exception, so that nothing on the way catches it or adds to it."""
+    """Ends the computation of a chunk.
+
+    No Exception, so that nothing on the way catches it or adds to it.
+    """
 
 
 class _Pass:

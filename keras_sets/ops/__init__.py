@@ -24,7 +24,7 @@ from keras_sets.ops.groups import orbit_sums
 from keras_sets.ops.linear import add_to
 from keras_sets.ops.linear import linear
 from keras_sets.ops.linear import lstm_update
-from keras_sets.ops.loops import loop_is_faster
+from keras_sets.ops.loops import iterate
 from keras_sets.ops.loops import recompute_cheaply
 from keras_sets.ops.loops import static_loop
 from keras_sets.ops.matching import class_members
@@ -77,10 +77,10 @@ __all__ = [
     "fit_mask",
     "flatten_entities",
     "flatten_set",
+    "iterate",
     "linear",
     "linear_sum_assignment",
     "logsumexp_state",
-    "loop_is_faster",
     "lstm_update",
     "max_state",
     "mean_state",
