@@ -5,6 +5,7 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
+from keras_sets.layers.weight_options import own_seed
 
 ORDERS = (0, 1, 2)
 
@@ -165,13 +166,29 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
 
     def build(self, input_shape):
         basis = BASES[self.input_order, self.output_order]
-        self.kernel = self._add_optioned_weight("kernel", (len(basis), input_shape[-1], self.units))
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(len(basis), input_shape[-1], self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
         self.bias = self.diagonal_bias = None
         if self.use_bias:
-            self.bias = self._add_optioned_weight("bias", (self.units,))
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.units,),
+                initializer=own_seed(self.bias_initializer, "bias"),
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
             if self.output_order == 2:
-                self.diagonal_bias = self._add_optioned_weight(
-                    "diagonal_bias", (self.units,), prefix="bias"
+                self.diagonal_bias = self.add_weight(
+                    name="diagonal_bias",
+                    shape=(self.units,),
+                    initializer=own_seed(self.bias_initializer, "diagonal_bias"),
+                    regularizer=self.bias_regularizer,
+                    constraint=self.bias_constraint,
                 )
         self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
         self.built = True

@@ -9,6 +9,7 @@ from keras_sets.layers.pooled_context import PooledContext
 from keras_sets.layers.pooling.chunked_pooling_scope import in_chunked_pooling_scope
 from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm_cell import SwarmCell
+from keras_sets.layers.weight_options import own_seed
 
 CONTEXTS = ("swarm", "static", "self")
 
@@ -164,11 +165,12 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             name="cell",
             **self._part_arguments(),
         )
+        self.projection_initializer = keras.initializers.get(projection_initializer)
         self.projection = _Projection(
             units,
             activation=output_activation,
             use_bias=use_bias,
-            kernel_initializer=projection_initializer,
+            kernel_initializer=own_seed(self.projection_initializer, "projection"),
             kernel_regularizer=projection_regularizer,
             name="projection",
             **self._part_arguments(),
@@ -302,7 +304,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             "unroll": self.unroll,
             "remat": self.remat,
             "seed": self.seed,
-            "projection_initializer": projection["kernel_initializer"],
+            "projection_initializer": keras.initializers.serialize(self.projection_initializer),
             "projection_regularizer": projection["kernel_regularizer"],
         }
 
