@@ -197,11 +197,11 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         x = self.cast_inputs(inputs)
         if mask is not None:
             if self._is_of_edges(mask):
-                x = set_ops.zero_absent(x, mask)
+                x = set_ops.apply_mask(x, mask)
             mask = self._nodes_of(mask)
             self.check_arguments(inputs, mask, weights)
         mask, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
-        zero = (lambda x, _: x, set_ops.zero_absent, set_ops.zero_absent_edges)[self.input_order]
+        zero = (lambda x, _: x, set_ops.apply_mask, set_ops.apply_edge_mask)[self.input_order]
         return zero(x, mask), mask, weights
 
     def compute(self, x, mask, weights, training):
@@ -254,7 +254,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
             y = self._per_node(y, like)
         else:
             y = y + self._project(nodes, 1, 0)[0]
-        return set_ops.zero_absent(self.activation(self._add_bias(y)), present)
+        return set_ops.apply_mask(self.activation(self._add_bias(y)), present)
 
     def _write_edges(self, edges, nodes, totals, like, present):
         place = 0 if edges is None else 2
@@ -281,7 +281,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         if edges is not None:
             straight, transposed = self._project([edges], 2, 0)
             y = y + straight + ops.transpose(transposed, (0, 2, 1, 3))
-        return set_ops.zero_absent_edges(self.activation(y), present)
+        return set_ops.apply_edge_mask(self.activation(y), present)
 
     @staticmethod
     def _per_node(y, like):

@@ -128,7 +128,7 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
         y = y + set_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
         if self.bias is not None:
             y = y + self.in_compute_dtype(self.bias)
-        return set_ops.zero_absent(self.activation(y), mask)
+        return set_ops.apply_mask(self.activation(y), mask)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

@@ -165,7 +165,7 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         if self.bias is not None:
             bias = self.in_compute_dtype(self.bias)
             y = y + ops.take(bias, self.group.point_orbits, axis=0)
-        return set_ops.zero_absent(self.activation(y), mask)
+        return set_ops.apply_mask(self.activation(y), mask)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.group.degree, self.units)

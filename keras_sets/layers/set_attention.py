@@ -130,7 +130,7 @@ class SetAttention(PartOptions, SetLayer):
         if self.input_projection is None:
             return x
         projected = ops.cast(self.input_projection(x), self.compute_dtype)
-        return set_ops.zero_absent(projected, mask)
+        return set_ops.apply_mask(projected, mask)
 
     def _points(self, points, x):
         """`(points, units)` as queries of every set, `(batch, points, units)`."""
@@ -255,7 +255,7 @@ class SetAttentionBlock(SetAttention):
         x, mask, weights = set_ops.flatten_set(x, mask, weights)
         x = self._project_inputs(x, mask)
         y = self.block(x, x, mask, weights, mask, weights, training=training)
-        y = set_ops.zero_absent(y, mask)
+        y = set_ops.apply_mask(y, mask)
         return ops.reshape(y, shape)
 
 
@@ -334,7 +334,7 @@ class InducedSetAttentionBlock(SetAttention):
         points = self._points(self.inducing_points, x)
         h = self.inducing_block(points, x, None, None, mask, weights, training=training)
         y = self.block(x, h, mask, weights, training=training)
-        y = set_ops.zero_absent(y, mask)
+        y = set_ops.apply_mask(y, mask)
         return ops.reshape(y, shape)
 
     def get_config(self):

@@ -107,7 +107,7 @@ class SetNormalization(WeightOptions, SetLayer):
             y = y * ops.cast(ops.convert_to_tensor(self.gamma), y.dtype)
         if self.beta is not None:
             y = y + ops.cast(ops.convert_to_tensor(self.beta), y.dtype)
-        return set_ops.zero_absent(ops.cast(y, self.compute_dtype), mask)
+        return set_ops.apply_mask(ops.cast(y, self.compute_dtype), mask)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -210,11 +210,11 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             remat=self.remat and not in_chunks,
             return_all=self.return_iterations,
         )
-        outputs = set_ops.zero_absent(self.project(*states[-1]), mask)
+        outputs = set_ops.apply_mask(self.project(*states[-1]), mask)
         if not self.return_iterations:
             return outputs
         every_h, every_c = (
-            ops.stack([set_ops.zero_absent(s, mask) for s in sequence], axis=1)
+            ops.stack([set_ops.apply_mask(s, mask) for s in sequence], axis=1)
             for sequence in zip(*states, strict=True)
         )
         return outputs, every_h, every_c
@@ -237,10 +237,10 @@ class Swarm(PartOptions, PooledContext, SetLayer):
 
     def step(self, h, c, gates, recurrent_kernel, pooled_kernel, pool):
         """`h, c = cell(x, [h, c], pooled=pool(h))`, an iteration after the first."""
-        gates = set_ops.add_to(set_ops.linear(h, recurrent_kernel), gates)
+        gates = set_ops.add_in_place(set_ops.linear(h, recurrent_kernel), gates)
         if self.context != "static":
-            gates = set_ops.add_to(gates, set_ops.linear(pool(h), pooled_kernel))
-        return set_ops.recompute_cheaply(self.cell.update, gates, c)
+            gates = set_ops.add_in_place(gates, set_ops.linear(pool(h), pooled_kernel))
+        return set_ops.remat_gates(self.cell.update, gates, c)
 
     def project(self, h, c):
         """`projection(concatenate([h, c]))`."""

@@ -91,8 +91,8 @@ class MixtureRefinement(keras.layers.Layer):
         self.built = True
 
     def call(self, slots, entities, points, present):
-        entities = set_ops.zero_absent(entities, present)
-        points = set_ops.zero_absent(points, present)
+        entities = set_ops.apply_mask(entities, present)
+        points = set_ops.apply_mask(points, present)
         units, heads, dimensions = slots.shape[-1], self.num_heads, points.shape[-1]
         squares = [points[..., i:] * points[..., i : i + 1] for i in range(dimensions)]
         features = ops.concatenate([entities, points, *squares], axis=-1)

@@ -41,7 +41,7 @@ def iterate(step, state, count, constants=(), unroll=None, remat=False, return_a
         A list of states.
     """
     if unroll is None:
-        unroll = not loop_is_faster(state[0])
+        unroll = not prefers_loop(state[0])
     if remat:
         step, constants = _rematerialised(step, constants)
     # TensorFlow's loops cannot scatter into buffers of sets without places.
@@ -96,7 +96,7 @@ def _loop_of_all(step, state, count, constants):
     return [tuple(buffer[i] for buffer in buffers) for i in range(count)]
 
 
-def loop_is_faster(x):
+def prefers_loop(x):
     """Whether steps on a tensor like `x` run fastest as one loop of the graph.
 
     In what JAX compiles, a loop uses its memory again in every step, where the same steps
@@ -110,13 +110,13 @@ def loop_is_faster(x):
     return isinstance(x, jax.core.Tracer)
 
 
-def recompute_cheaply(function, x, *arguments):
+def remat_gates(function, x, *arguments):
     """`function(x, *arguments)`, of which a JAX loop keeps the arguments only.
 
     For arithmetic that the backward pass does again in less time than it takes to read its
     intermediate results back.
     """
-    if not loop_is_faster(x):
+    if not prefers_loop(x):
         return function(x, *arguments)
     import jax
 
