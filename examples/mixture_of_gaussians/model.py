@@ -6,8 +6,8 @@ from examples.common import run as runs
 from examples.mixture_of_gaussians.data import DIMENSIONS
 from keras_sets import layers
 from keras_sets import losses
-from keras_sets.models.mixture_refinement import MixtureRefinement
-from keras_sets.models.zero_absent import ZeroAbsent
+from keras_sets.layers.mixture_refinement import MixtureRefinement
+from keras_sets.layers.zero_absent import ZeroAbsent
 
 PARAMETERS = 1 + 2 * DIMENSIONS
 
