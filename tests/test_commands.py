@@ -1,9 +1,13 @@
 """What all commands have in common: one line for every mistake, and a list of the examples."""
 
+import contextlib
 import errno
+import importlib.util
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import zipfile
 from importlib import metadata
 
@@ -14,6 +18,7 @@ import keras_sets
 from examples.__main__ import main as list_examples
 from examples.common import options
 from examples.common import run as runs
+from keras_sets import _commands as commands
 from tests import make_golden
 
 SHIPPED = make_golden.ROOT / "keras_sets" / "models" / "weights" / "digits.keras"
@@ -98,6 +103,30 @@ def test_backends(capsys, monkeypatch):
         options.parse(options.make_parser("digit_sum", "", {}), {}, [])
     message = "KERAS_BACKEND: expected one of tensorflow, jax, torch, received 'theano'"
     assert capsys.readouterr().err.splitlines()[-1].endswith(message)
+
+
+def test_backends_of_the_export():
+    """Python imports Keras before this command can look at its options."""
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_sets.export", "--help"],
+        cwd=make_golden.ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "theano"},
+    )
+    assert done.returncode == 2 and not done.stdout
+    message = "error: KERAS_BACKEND: expected one of tensorflow, jax, torch, received 'theano'\n"
+    assert done.stderr == message
+
+
+@pytest.mark.parametrize("command, ends", [("-m", True), ("train.py", False)])
+def test_a_backend_that_is_not_installed(command, ends, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [command])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(SystemExit, match="2") if ends else contextlib.nullcontext():
+        commands.check_backend()
+    assert capsys.readouterr().err == "error: KERAS_BACKEND: jax is not installed\n" * ends
 
 
 def test_help_says_what_follows_the_clock():

@@ -12,6 +12,7 @@ import keras_sets
 from keras_sets.export import __main__ as command
 from keras_sets.export import export_model
 from keras_sets.export import formats
+from keras_sets.export import writers
 from tests.export_cases import BACKEND
 from tests.export_cases import clustering
 from tests.export_cases import image
@@ -34,14 +35,14 @@ def test_what_tensorflow_cannot_serve_is_refused(tmp_path):
 
 
 def test_what_does_not_answer_like_the_model_is_refused(format, tmp_path, monkeypatch):
-    write = formats._write
+    write = writers.write
 
     def write_another(model, *arguments):
         write(model, *arguments)
         bias = model.get_layer("swarm_0").trainable_weights[-1]
         bias.assign(bias + 0.5)
 
-    monkeypatch.setattr(formats, "_write", write_another)
+    monkeypatch.setattr(writers, "write", write_another)
     with pytest.raises(ValueError, match="does not answer like the model for a small.*Instead, "):
         export_model(clustering(), tmp_path / "served", format=format)
     assert not list(tmp_path.iterdir())
@@ -66,7 +67,7 @@ def test_every_question_counts(name, format, tmp_path, monkeypatch):
 
     fake = dataclasses.replace(formats.FORMATS[format], runtime=lambda path, specs: answer)
     monkeypatch.setitem(formats.FORMATS, format, fake)
-    monkeypatch.setattr(formats, "_write", lambda *arguments: None)
+    monkeypatch.setattr(writers, "write", lambda *arguments: None)
     with pytest.raises(ValueError, match=f"does not answer like the model for {name}"):
         export_model(model, tmp_path / "served", format=format)
 

@@ -9,8 +9,9 @@ from scipy import stats
 
 from keras_sets import layers
 from keras_sets import models
-from keras_sets.models import image_transformer
-from keras_sets.models.neighborhood_pooling import CausalNeighborhoodPooling
+from keras_sets.layers import image_embedding
+from keras_sets.layers.causal_neighborhood_pooling import CausalNeighborhoodPooling
+from keras_sets.models import image_stream
 from tests.image_cases import LEVELS
 from tests.image_cases import SHAPE
 from tests.image_cases import small
@@ -47,13 +48,13 @@ class TestModel:
 
     @pytest.mark.parametrize("neighborhood", [0, 1, 2])
     def test_embedding(self, neighborhood):
-        layer = image_transformer.ImageEmbedding(8, LEVELS, classes=5, neighborhood=neighborhood)
+        layer = image_embedding.ImageEmbedding(8, LEVELS, classes=5, neighborhood=neighborhood)
         images, labels = some_images(), np.array([4, 0, 2])
         x = ops.convert_to_numpy(layer(images, labels)).reshape(3, -1, 8)
         values, channels, classes = (
             ops.convert_to_numpy(w) for w in (layer.values, layer.channels, layer.labels)
         )
-        locations = image_transformer.location_features(*SHAPE[:2], 8)
+        locations = image_embedding.location_features(*SHAPE[:2], 8)
         for b, image in enumerate(images):
             for t, (row, column, channel) in enumerate(np.ndindex(SHAPE)):
                 expected = locations[row, column] + channels[channel] + classes[labels[b]]
@@ -67,10 +68,10 @@ class TestModel:
                 np.testing.assert_allclose(x[b, t], expected, atol=1e-5)
 
     def test_files_from_before_there_were_neighborhoods(self):
-        config = image_transformer.ImageEmbedding(8, neighborhood=2).get_config()
-        assert image_transformer.ImageEmbedding.from_config(config).neighborhood == 2
+        config = image_embedding.ImageEmbedding(8, neighborhood=2).get_config()
+        assert image_embedding.ImageEmbedding.from_config(config).neighborhood == 2
         del config["neighborhood"]
-        assert image_transformer.ImageEmbedding.from_config(config).neighborhood == 0
+        assert image_embedding.ImageEmbedding.from_config(config).neighborhood == 0
 
     def test_a_neighborhood_adds_embeddings_and_pooled_states_only(self):
         weights = [
@@ -152,7 +153,7 @@ class TestModel:
 
 def teacher_forced(model, images, labels=None):
     """The logits of the streaming path when the values are those of the images."""
-    stream = image_transformer._Stream(model)
+    stream = image_stream._Stream(model)
     embedding = stream.embedding
     same = 0.0 if labels is None else embedding.of_labels(labels)
     states, logits = stream.start(len(images)), []
@@ -251,9 +252,9 @@ class TestGenerate:
 
     def test_a_second_call_compiles_nothing(self, monkeypatch):
         model, traced = small(), []
-        draw = image_transformer._Stream.draw
+        draw = image_stream._Stream.draw
         monkeypatch.setattr(
-            image_transformer._Stream, "draw", lambda *a: (traced.append(0), draw(*a))[1]
+            image_stream._Stream, "draw", lambda *a: (traced.append(0), draw(*a))[1]
         )
         models.generate(model, 2, seed=0)
         first = len(traced)
@@ -310,7 +311,7 @@ class TestGenerate:
         sizes = []
         for shape in ((2, 2, 1), (28, 28, 3)):
             model = models.swarm_image_transformer(shape, hidden_units=8, iterations=3, layers=2)
-            stream = image_transformer._Stream(model)
+            stream = image_stream._Stream(model)
             sizes.append([tuple(state.shape) for state in stream.start(5)])
         assert sizes[0] == sizes[1]
 

@@ -9,7 +9,7 @@ from keras import ops
 from examples.common import run as runs
 from examples.image_transformer.data import data_of
 from keras_sets import models
-from keras_sets.models.image_transformer import ImageEmbedding
+from keras_sets.layers.image_embedding import ImageEmbedding
 
 # Whatever the image transformer needs: the convolution suffers from more.
 CONVOLUTION_DROPOUT = 0.1

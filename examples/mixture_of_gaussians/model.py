@@ -6,7 +6,8 @@ from examples.common import run as runs
 from examples.mixture_of_gaussians.data import DIMENSIONS
 from keras_sets import layers
 from keras_sets import losses
-from keras_sets.models.mixture_refinement import MixtureRefinement
+from keras_sets.layers.mixture_refinement import MixtureRefinement
+from keras_sets.layers.zero_absent import ZeroAbsent
 
 PARAMETERS = 1 + 2 * DIMENSIONS
 
@@ -56,6 +57,8 @@ def encode(options, x, mask):
     """Features of every point: the encoders of Lee et al. 2019, and SWARM."""
     hidden = options.hidden
     if options.model == "deep-sets":
+        # Dense layers know nothing of the mask: NaN in the padding would reach their gradients.
+        x = ZeroAbsent(name="present")(x, mask=mask)
         for i in range(options.layers):
             x = keras.layers.Dense(hidden, activation="relu", name=f"encoder_{i}")(x)
         return x
