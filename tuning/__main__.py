@@ -8,7 +8,7 @@ from tuning import search_spaces
 from tuning import workers
 
 SMOKE = {
-    "max_trials": 4,
+    "max_trials": 2,
     "epochs": 2,
     "widths": [4, 8],
     "depths": [1, 2],
@@ -67,7 +67,7 @@ def parse(arguments=None):
     options, rest = parser.parse_known_args(arguments)
     for name in ("widths", "depths", "iterations"):
         setattr(options, name, sorted(set(getattr(options, name))))
-    common.hide_accelerators(options)
+    common.prepare_backend(options)
     return parser, options, rest
 
 

@@ -22,6 +22,8 @@ SMOKE = {
     "evaluation_tasks": 8,
     "entities": [20, 40],
     "points": None,
+    "buckets": 1,
+    "starts": 2,
 }
 
 

@@ -202,12 +202,21 @@ def parse(parser, smoke, arguments=None, free=()):
     if options.resume and options.overwrite:
         parser.error("--resume and --overwrite exclude each other")
     options.free = FREE.union(free)
-    hide_accelerators(options)
+    prepare_backend(options)
     return options
 
 
-def hide_accelerators(options):
-    """With `--cpu`, keeps backends that are imported from now on to the processor."""
+# To compile takes most of a smoke run's time on JAX. Every release of XLA knows these.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def prepare_backend(options):
+    """Sets up a backend that is imported from now on.
+
+    With `--cpu` it keeps to the processor, and with `--smoke` XLA does not optimise.
+    """
     if options.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
+    if options.smoke:
+        os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
