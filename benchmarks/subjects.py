@@ -198,7 +198,7 @@ def epoch(held, tasks=400, hidden=128, iterations=10):
 
     arguments = ["--model", "swarm", "--batch-size", 20, "--points", 100, 200]
     arguments += ["--tasks", tasks, "--hidden", hidden, "--iterations", iterations]
-    options = parse([str(argument) for argument in arguments])[1]
+    options = parse([str(argument) for argument in arguments])
     network = model.compiled(options)
     training = data.training_data(options)[0]
     if held:

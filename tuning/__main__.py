@@ -17,7 +17,7 @@ SMOKE = {
 
 
 def parse(arguments=None):
-    """The parser, the options of the search, and the words left for the example."""
+    """The options of the search, and the words left for the example."""
     parser = argparse.ArgumentParser(
         prog="python -m tuning",
         description="Search for hyperparameters with Keras Tuner. The same command goes on with "
@@ -61,24 +61,24 @@ def parse(arguments=None):
     parser.add_argument("--output", help="folder of the search (default: runs/tuning/TASK-TUNER)")
     parser.add_argument("--smoke", action="store_true", help="a search of seconds, for tests")
     parser.add_argument("--cpu", action="store_true", help="use no accelerator")
-    common.check_backend(parser)
+    common.check_backend()
     if parser.parse_known_args(arguments)[0].smoke:
         parser.set_defaults(**SMOKE)
     options, rest = parser.parse_known_args(arguments)
     for name in ("widths", "depths", "iterations"):
         setattr(options, name, sorted(set(getattr(options, name))))
     common.prepare_backend(options)
-    return parser, options, rest
+    return options, rest
 
 
 # Options of the examples that a search does not have.
 FOREIGN = frozenset("devices dry_run initial_model name overwrite resume run sample".split())
 
 
-def shared_arguments(parser, task, options, rest):
+def shared_arguments(task, options, rest):
     """Words of the example's command line that all trials share, and what they mean.
 
-    Options that the search chooses, or that it does not have, end the program.
+    Options that the search chooses, or that it does not have, raise RunError.
     """
     import keras_tuner
 
@@ -92,7 +92,7 @@ def shared_arguments(parser, task, options, rest):
     shared, default = task.parse([*own, *rest]), task.parse(own)
     for name, value in vars(shared).items():
         if name in reserved and value != getattr(default, name):
-            parser.error(
+            raise common.RunError(
                 f"argument --{name.replace('_', '-')}: a search chooses this itself, or does not "
                 f"have it. Received: {value}"
             )
@@ -103,33 +103,32 @@ def shared_arguments(parser, task, options, rest):
 @common.command
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser, options, rest = parse(arguments)
+    options, rest = parse(arguments)
     try:
         role = workers.own_role()
     except ValueError as error:
-        parser.error(str(error))
+        raise common.RunError(str(error)) from error
     if role and options.workers:
-        parser.error("argument --workers: this process is part of a distributed search already")
+        raise common.RunError(
+            "argument --workers: this process is part of a distributed search already"
+        )
     workers.end_with_parent()
 
-    from examples.common import run as runs
+    from examples.common.run import Run
 
     task = search_spaces.TASKS[options.task]
-    shared, meant = shared_arguments(parser, task, options, rest)
+    shared, meant = shared_arguments(task, options, rest)
     options = argparse.Namespace(**{**meant, **vars(options)})
     options.free = meant["free"] | {"max_trials", "workers"}
-    run = runs.Run("tuning", f"{options.task}-{options.tuner}", options)
+    run = Run("tuning", f"{options.task}-{options.tuner}", options)
     options.overwrite = False
     options.resume = (run.path / "config.json").exists()
     if not options.resume and run.path.is_dir() and any(run.path.iterdir()):
-        parser.error(
+        raise common.RunError(
             f"argument --output: the folder {run.path} holds files of something that is not a "
             "search. Give another one"
         )
-    try:
-        run.prepare()
-    except runs.RunError as error:
-        parser.error(str(error))
+    run.prepare()
 
     from tuning import results
     from tuning import search
@@ -144,7 +143,7 @@ def main(arguments=None):
             try:
                 trials.load_data()
             except ValueError as error:
-                parser.error(str(error))
+                raise common.RunError(str(error)) from error
         try:
             trials.search()
         except search.OutOfTime:

@@ -10,7 +10,8 @@ import keras
 import keras_tuner
 import numpy as np
 
-from examples.common import run as runs
+from examples.common import options as common
+from examples.common.training import Training
 from keras_sets import callbacks
 from tuning import search_spaces
 
@@ -112,9 +113,9 @@ class Search(keras_tuner.Tuner):
             try:
                 self.oracle.reload()
             except Exception as error:  # of many types, by what is wrong with the files
-                raise runs.RunError(
+                raise common.RunError(
                     f"The search in {run.path} cannot go on, oracle.json or a trial.json in it "
-                    f"cannot be read: {runs.first_line(error)}"
+                    f"cannot be read: {common.first_line(error)}"
                 ) from error
 
     def load_data(self):
@@ -146,10 +147,19 @@ class Search(keras_tuner.Tuner):
         keras.config.set_dtype_policy(options.dtype_policy)
         keras.utils.set_random_seed(options.seed)
         model = self.task.module("model").compiled(options)
-        training = runs.Training(part, model, quiet=True, extra_callbacks=[self.deadline])
-        training.fit(*self.data)
-        score, parameters = training.backtracking.best, model.count_params()
-        seconds = training.budget.elapsed
+        batches, validation = self.data
+        training = Training(part, model, batches, quiet=True)
+        model.fit(
+            training.batches,
+            validation_data=validation,
+            epochs=options.epochs,
+            initial_epoch=training.initial_epoch,
+            shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+            verbose=0,
+            callbacks=[self.deadline, *training.callbacks],
+        )
+        training.finish()
+        score, parameters, seconds = training.best, model.count_params(), training.seconds
         if not math.isfinite(score):
             raise keras_tuner.errors.FailedTrialError(f"No epoch had a finite {OBJECTIVE}.")
         print(

@@ -77,8 +77,7 @@ class Task:
 
     def parse(self, arguments):
         """The example's options."""
-        _, options = self.module("__main__").parse(arguments)
-        return options
+        return self.module("__main__").parse(arguments)
 
 
 TASKS = {

@@ -46,13 +46,13 @@ def first_line(error):
     )
 
 
-def check_backend(parser):
-    """Ends the program unless KERAS_BACKEND is one of the three, and installed."""
+def check_backend():
+    """Raises RunError unless KERAS_BACKEND is one of the three, and installed."""
     name = os.environ.get("KERAS_BACKEND")
     if name and name not in BACKENDS:
-        parser.error(f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, received {name!r}")
+        raise RunError(f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, received {name!r}")
     if name and importlib.util.find_spec(name) is None:
-        parser.error(f"KERAS_BACKEND: {name} is not installed")
+        raise RunError(f"KERAS_BACKEND: {name} is not installed")
 
 
 def positive_integer(text):
@@ -195,7 +195,7 @@ def parse(parser, smoke, arguments=None, free=()):
         free: Names of the task's own options that do not change what a run computes up to an
             epoch. A run that goes on may change these and those in `FREE`: `options.free`.
     """
-    check_backend(parser)
+    check_backend()
     if parser.parse_known_args(arguments)[0].smoke:
         parser.set_defaults(**smoke)
     options = parser.parse_args(arguments)
