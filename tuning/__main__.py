@@ -17,7 +17,7 @@ SMOKE = {
 
 
 def parse(arguments=None):
-    """The options of the search, and the words left for the example."""
+    """The options of the search, and the arguments left for the example."""
     parser = argparse.ArgumentParser(
         prog="python -m tuning",
         description="Search for hyperparameters with Keras Tuner. The same command goes on with "
@@ -72,23 +72,25 @@ def parse(arguments=None):
 
 
 # Options of the examples that a search does not have.
-FOREIGN = frozenset("devices dry_run initial_model name overwrite resume run sample".split())
+NOT_IN_A_SEARCH = frozenset(
+    "devices dry_run initial_model name overwrite resume run sample".split()
+)
 
 
 def shared_arguments(task, options, rest):
-    """Words of the example's command line that all trials share, and what they mean.
+    """What all trials share: arguments of the example's command line, and its options by name.
 
     Options that the search chooses, or that it does not have, raise RunError.
     """
     import keras_tuner
 
     given = {"seed": options.seed, "epochs": options.epochs}
-    reserved = {*task.space(keras_tuner.HyperParameters(), options), *FOREIGN}
+    reserved = {*task.space(keras_tuner.HyperParameters(), options), *NOT_IN_A_SEARCH}
     if options.tuner == "hyperband":
         # Its trials go on with each other, so that the rate must not depend on their epochs.
         given["schedule"] = "constant"
         reserved.add("schedule")
-    own = [*search_spaces.words(given), *(["--smoke"] if options.smoke else [])]
+    own = [*search_spaces.as_arguments(given), *(["--smoke"] if options.smoke else [])]
     shared, default = task.parse([*own, *rest]), task.parse(own)
     for name, value in vars(shared).items():
         if name in reserved and value != getattr(default, name):
@@ -96,8 +98,8 @@ def shared_arguments(task, options, rest):
                 f"argument --{name.replace('_', '-')}: a search chooses this itself, or does not "
                 f"have it. Received: {value}"
             )
-    meant = {name: value for name, value in vars(shared).items() if name not in reserved}
-    return [*own, *rest], meant
+    kept = {name: value for name, value in vars(shared).items() if name not in reserved}
+    return [*own, *rest], kept
 
 
 @common.command
@@ -117,9 +119,9 @@ def main(arguments=None):
     from examples.common.run import Run
 
     task = search_spaces.TASKS[options.task]
-    shared, meant = shared_arguments(task, options, rest)
-    options = argparse.Namespace(**{**meant, **vars(options)})
-    options.free = meant["free"] | {"max_trials", "workers"}
+    shared, shared_options = shared_arguments(task, options, rest)
+    options = argparse.Namespace(**{**shared_options, **vars(options)})
+    options.free = shared_options["free"] | {"max_trials", "workers"}
     run = Run("tuning", f"{options.task}-{options.tuner}", options)
     options.overwrite = False
     options.resume = (run.path / "config.json").exists()
@@ -159,7 +161,7 @@ def main(arguments=None):
         results.draw(rows, title, run.path)
         results.save_best_model(run.path, best)
         print(f"Best: trial {best['trial']}, score {best['score']:.4f}, as in")
-        command = [*shared, *search_spaces.words(results.chosen(task, options, best))]
+        command = [*shared, *search_spaces.as_arguments(results.chosen(task, options, best))]
         print(f"python -m examples.{task.example} {' '.join(command)}")
         print(f"Table, pictures and the best model are in {run.path}")
     if problem is not None:

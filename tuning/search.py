@@ -93,7 +93,7 @@ class Search(keras_tuner.Tuner):
     Args:
         run: `examples.common.run.Run`, prepared; its options are those of the search.
         task: `tuning.search_spaces.Task`.
-        arguments: Words of the example's command line that all trials share.
+        arguments: Arguments of the example's command line that all trials share.
         role: "chief" and "worker" in a distributed search, else None.
         after_trial: Function without arguments, called when a trial is over.
     """
@@ -171,7 +171,7 @@ class Search(keras_tuner.Tuner):
     def _options_of(self, hyperparameters):
         """The example's options of a trial."""
         chosen = self.task.space(hyperparameters, self.run.options)
-        options = self.task.parse([*self.arguments, *search_spaces.words(chosen)])
+        options = self.task.parse([*self.arguments, *search_spaces.as_arguments(chosen)])
         # The time is that of the search, and the learning rate must not depend on it.
         options.resume, options.time_budget = True, None
         options.epochs = hyperparameters.values.get("tuner/epochs", options.epochs)

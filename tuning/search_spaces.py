@@ -88,8 +88,8 @@ TASKS = {
 }
 
 
-def words(options):
-    """Options as words of a command line."""
+def as_arguments(options):
+    """Options as the arguments of a command line."""
     return [
         word
         for name, value in options.items()

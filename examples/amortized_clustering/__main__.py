@@ -199,8 +199,8 @@ def main(arguments=None):
     batches, held_out = data.training_data(options)
     fresh = data.draw_tasks(options, options.evaluation_tasks, options.seed + 1)
     if options.devices > 1:
-        batches = devices.Divisible(batches, options.devices)
-        held_out = devices.Divisible(held_out, options.devices)
+        batches = devices.DivisibleBatches(batches, options.devices)
+        held_out = devices.DivisibleBatches(held_out, options.devices)
 
     def draw():
         from examples.amortized_clustering import plots

@@ -58,7 +58,7 @@ def _tensorflow_devices(count):
     return [f"GPU:{i}" for i in range(len(cards))]
 
 
-class Divisible(keras.utils.PyDataset):
+class DivisibleBatches(keras.utils.PyDataset):
     """The batches of another dataset, filled up to a multiple of the number of devices.
 
     A batch that is too short repeats its first set. The repetitions have sample weight 0,

@@ -91,7 +91,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 # Options of every example that do not change what a run computes up to an epoch.
-FREE = frozenset(
+FREE_ON_RESUME = frozenset(
     "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
     "smoke".split()
 )
@@ -193,7 +193,8 @@ def parse(parser, smoke, arguments=None, free=()):
 
     Args:
         free: Names of the task's own options that do not change what a run computes up to an
-            epoch. A run that goes on may change these and those in `FREE`: `options.free`.
+            epoch. A run that goes on may change these and those in `FREE_ON_RESUME`, which
+            together are `options.free`.
     """
     check_backend()
     if parser.parse_known_args(arguments)[0].smoke:
@@ -201,7 +202,7 @@ def parse(parser, smoke, arguments=None, free=()):
     options = parser.parse_args(arguments)
     if options.resume and options.overwrite:
         parser.error("--resume and --overwrite exclude each other")
-    options.free = FREE.union(free)
+    options.free = FREE_ON_RESUME.union(free)
     prepare_backend(options)
     return options
 

@@ -6,7 +6,7 @@ from examples.common.callbacks import LearningRate
 from examples.common.callbacks import Pictures
 from examples.common.callbacks import RunLog
 from examples.common.callbacks import WeightTraces
-from examples.common.datasets import Ahead
+from examples.common.datasets import PrefetchedDataset
 from examples.common.options import RunError
 from examples.common.run import LOG
 from keras_sets.callbacks import Backtracking
@@ -48,7 +48,7 @@ class Training:
         options = run.options
         self.run = run
         self.model = model
-        self.batches = Ahead(batches)
+        self.batches = PrefetchedDataset(batches)
         self._draw_task = draw
         self._quiet = quiet
         self._budget = TimeBudget(options.time_budget or float("inf"))
