@@ -127,6 +127,16 @@ def test_help_says_what_follows_the_clock():
     assert "follow the clock" in text and "within its budget" in text
 
 
+def test_help_shows_defaults_as_they_are_typed():
+    parser = options.make_parser("digit_sum", "", {})
+    parser.add_argument("--sizes", nargs="+", default=[1, 2], help="of sets")
+    parser.add_argument("--lengths", nargs="+", default=[3, 4], help="of words (default: all)")
+    text = " ".join(parser.format_help().split())
+    assert "of sets (default: 1 2)" in text and "weights and order (default: 0)" in text
+    assert "of words (default: all)" in text and "(default: 3" not in text
+    assert "runs/digit_sum/NAME" in text
+
+
 def test_list_of_examples(capsys):
     list_examples()
     lines = capsys.readouterr().out.splitlines()[2:]

@@ -22,13 +22,22 @@ def parse(arguments=None):
         prog="python -m tuning",
         description="Search for hyperparameters with Keras Tuner. The same command goes on with "
         "a search that was killed. Options that are not listed here are those of the example "
-        "that has the task's data and networks, such as --tasks and --batch-size.",
+        "that has the task's data and networks, such as --tasks and --batch-size; see the "
+        "--help of python -m examples.amortized_clustering, mixture_of_gaussians, power_spectrum "
+        "and image_transformer.",
         formatter_class=common.HelpFormatter,
         allow_abbrev=False,
     )
     integer = common.positive_integer
-    parser.add_argument("--task", choices=list(search_spaces.TASKS), required=True)
-    parser.add_argument("--tuner", choices=["random", "hyperband", "bayesian"], default="random")
+    parser.add_argument(
+        "--task", choices=list(search_spaces.TASKS), required=True, help="whose networks are tuned"
+    )
+    parser.add_argument(
+        "--tuner",
+        choices=["random", "hyperband", "bayesian"],
+        default="random",
+        help="how Keras Tuner chooses the next trial",
+    )
     parser.add_argument("--max-trials", type=integer, default=20, help="trials in all")
     parser.add_argument(
         "--time-budget",

@@ -46,6 +46,7 @@ def parse(arguments=None):
             "sorted-lstm",
         ],
         default="slots",
+        help="the network",
     )
     integer, fraction = common.positive_integer, common.fraction
     model.add_argument(
@@ -79,9 +80,11 @@ def parse(arguments=None):
         "--context",
         choices=["swarm", "static", "self"],
         default="swarm",
-        help="pooled every iteration, once, or never",
+        help="of swarm: pooled every iteration, once, or never",
     )
-    model.add_argument("--heads", type=integer, default=4, help="of set-transformer")
+    model.add_argument(
+        "--heads", type=integer, default=4, help="attention heads of set-transformer"
+    )
     model.add_argument("--inducing-points", type=integer, default=10, help="of set-transformer")
     model.add_argument(
         "--activation",
@@ -89,7 +92,9 @@ def parse(arguments=None):
         default="relu",
         help="between layers",
     )
-    model.add_argument("--dropout", type=fraction, default=0.0, help="shared by the entities")
+    model.add_argument(
+        "--dropout", type=fraction, default=0.0, help="rate; all entities lose the same features"
+    )
     model.add_argument("--remat", action="store_true", help="less memory, more time")
 
     machine = parser.add_argument_group("machine")

@@ -82,12 +82,19 @@ def _number(text, kind, accept, expected):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something: not those of switches and empty options."""
+    """Shows the defaults that say something, as they would be typed.
+
+    Not those of switches and empty options, nor where the help itself names the default.
+    """
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False or action.default == "":
+        silent = action.default is None or action.default is False or action.default == ""
+        if silent or "(default:" in (action.help or ""):
             return action.help
-        return super()._get_help_string(action)
+        text = super()._get_help_string(action)
+        if isinstance(action.default, list):
+            text = text.replace("%(default)s", " ".join(map(str, action.default)))
+        return text
 
 
 # Options of every example that do not change what a run computes up to an epoch.
@@ -111,7 +118,7 @@ def make_parser(task, description, defaults):
         formatter_class=HelpFormatter,
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--output", help="folder of the run (default: runs/TASK/NAME)")
+    run.add_argument("--output", help=f"folder of the run (default: runs/{task}/NAME)")
     run.add_argument("--run", default="", help="run id, appended to the name of the run")
     run.add_argument(
         "--resume", action="store_true", help="go on with the run in the output folder"

@@ -78,13 +78,18 @@ def parse(arguments=None):
         help="give every place its earlier neighbors up to R pixels away, too: their values, "
         "and their states in every iteration",
     )
-    model.add_argument("--dropout", type=common.fraction, default=0.0, help="shared by all pixels")
+    model.add_argument(
+        "--dropout",
+        type=common.fraction,
+        default=0.0,
+        help="rate; all pixels lose the same features",
+    )
     model.add_argument(
         "--embedding-dropout",
         type=common.fraction,
         default=0.0,
         metavar="RATE",
-        help="of what the network is given, shared by all pixels",
+        help="of what the network is given; all pixels lose the same features",
     )
     model.add_argument("--remat", action="store_true", help="less memory, more time")
     model.add_argument(
@@ -110,7 +115,13 @@ def parse(arguments=None):
         metavar="N",
         help="images of each class that a classifier of real images is asked about",
     )
-    drawing.add_argument("--temperature", type=common.positive_number, default=1.0)
+    drawing.add_argument(
+        "--temperature",
+        type=common.positive_number,
+        default=1.0,
+        metavar="T",
+        help="below 1 likely values are drawn more often than the network says, above 1 less often",
+    )
     drawing.add_argument(
         "--top-k", type=integer, metavar="K", help="draw from the K likeliest values only"
     )

@@ -19,7 +19,9 @@ def parse(arguments=None):
         formatter_class=common.HelpFormatter,
     )
     integer = common.positive_integer
-    parser.add_argument("--output", help="folder of the run (default: runs/TASK/swarm)")
+    parser.add_argument(
+        "--output", help="folder of the run (default: runs/simulation_based_inference/swarm)"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an earlier run in the output folder"
     )
@@ -31,10 +33,12 @@ def parse(arguments=None):
     )
     parser.add_argument("--smoke", action="store_true", help="a run of seconds, for tests")
     parser.add_argument("--cpu", action="store_true", help="use no accelerator")
-    parser.add_argument("--epochs", type=integer, default=20)
+    parser.add_argument("--epochs", type=integer, default=20, help="epochs of training")
     parser.add_argument("--batches", type=integer, default=200, help="batches in an epoch")
     parser.add_argument("--batch-size", type=integer, default=64, help="sets in a batch")
-    parser.add_argument("--learning-rate", type=common.positive_number, default=0.002)
+    parser.add_argument(
+        "--learning-rate", type=common.positive_number, default=0.002, help="first learning rate"
+    )
     parser.add_argument("--test-sets", type=integer, default=1000, help="fresh sets to evaluate")
     parser.add_argument("--samples", type=integer, default=1000, help="of each posterior")
     # A run of other examples can be resumed; BayesFlow's own training is not.
