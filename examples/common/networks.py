@@ -33,7 +33,7 @@ def build_networks(options, builders):
         try:
             networks[name] = build()
         except ValueError as error:
-            raise RunError(str(error)) from error
+            raise RunError(first_line(error)) from error
         size = networks[name].count_params()
         print(f"{name}: {size:,} parameters, on {keras.backend.backend()}")
         if options.initial_model is not None:

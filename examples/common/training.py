@@ -8,6 +8,7 @@ from examples.common.callbacks import RunLog
 from examples.common.callbacks import WeightTraces
 from examples.common.datasets import PrefetchedDataset
 from examples.common.options import RunError
+from examples.common.options import first_line
 from examples.common.run import LOG
 from keras_sets.callbacks import Backtracking
 from keras_sets.callbacks import Checkpoint
@@ -85,7 +86,7 @@ class Training:
         try:
             done = checkpoint.restore(self.model)
         except ValueError as error:
-            raise RunError(str(error)) from error
+            raise RunError(first_line(error)) from error
         if done:
             LOG.info("resumed after epoch %d", done)
             if not self._quiet:
