@@ -12,7 +12,7 @@ from keras import ops
 from scipy import special
 from sklearn.datasets import load_digits
 
-from examples.common import run as runs
+from examples.common import optimizers
 from examples.image_transformer import __main__ as command
 from examples.image_transformer import data
 from examples.image_transformer import evaluate
@@ -149,7 +149,7 @@ class TestEvaluate:
 
     def test_the_reference_is_causal_and_of_the_size(self, folder):
         loaded = data.load("digits", folder, 20)
-        _, options = command.parse(["--conditional", "--hidden", "16"])
+        options = command.parse(["--conditional", "--hidden", "16"])
         size = networks.build(options, loaded).count_params()
         network = networks.build_convolution(options, loaded, size)
         assert 0.8 * size < network.count_params() <= size
@@ -186,7 +186,7 @@ def call(*arguments):
 def test_weight_decay(optimizer):
     options = ["--optimizer", optimizer, "--learning-rate", "0.1", "--weight-decay", "0.5"]
     weight = keras.Variable(np.ones((3, 4)), dtype="float32")
-    runs.make_optimizer(command.parse(options)[1]).apply([ops.zeros((3, 4))], [weight])
+    optimizers.make_optimizer(command.parse(options)).apply([ops.zeros((3, 4))], [weight])
     np.testing.assert_allclose(ops.convert_to_numpy(weight), 0.95, rtol=1e-6)
 
 
@@ -235,7 +235,7 @@ class TestCommand:
         name = "digits-12x2-3-conditional-learned-neighborhood2"
         call("--dry-run", "--name", name, "--data-dir", folder)
         assert f"{name}: " in capsys.readouterr().out
-        _, options = command.parse(["--name", name])
+        options = command.parse(["--name", name])
         assert command.run_name(options) == name
 
     @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import keras
 
-from examples.common import run as runs
+from examples.common import optimizers
 from examples.mixture_of_gaussians.data import DIMENSIONS
 from keras_sets import layers
 from keras_sets import losses
@@ -46,11 +46,15 @@ def build(options, slot_iterations=None):
     return keras.Model({"entities": points, "mask": mask}, outputs, name="mixture_of_gaussians")
 
 
+def compile_for_points(model, options):
+    """Minus the log-likelihood of the points, which are their own targets."""
+    model.compile(optimizers.make_optimizer(options), loss=losses.GaussianMixtureLoss())
+    return model
+
+
 def compiled(options):
     """The network of the options, ready to train."""
-    model = build(options)
-    model.compile(runs.make_optimizer(options), loss=losses.GaussianMixtureLoss())
-    return model
+    return compile_for_points(build(options), options)
 
 
 def encode(options, x, mask):
