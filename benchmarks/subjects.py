@@ -194,11 +194,11 @@ def epoch(held, tasks=400, hidden=128, iterations=10):
     from examples.amortized_clustering import data
     from examples.amortized_clustering import model
     from examples.amortized_clustering.__main__ import parse
-    from examples.common.datasets import Ahead
+    from examples.common.datasets import PrefetchedDataset
 
     arguments = ["--model", "swarm", "--batch-size", 20, "--points", 100, 200]
     arguments += ["--tasks", tasks, "--hidden", hidden, "--iterations", iterations]
-    options = parse([str(argument) for argument in arguments])[1]
+    options = parse([str(argument) for argument in arguments])
     network = model.compiled(options)
     training = data.training_data(options)[0]
     if held:
@@ -213,7 +213,7 @@ def epoch(held, tasks=400, hidden=128, iterations=10):
 
         dataset = Held()
     else:
-        dataset = Ahead(training)
+        dataset = PrefetchedDataset(training)
 
     # What is compiled is traced first, once for each program.
     traces, compute_loss = [], network.compute_loss

@@ -2,6 +2,7 @@
 
 from importlib import metadata
 
+from keras_sets import _commands  # noqa: F401, before Keras
 from keras_sets import callbacks
 from keras_sets import convert
 from keras_sets import export

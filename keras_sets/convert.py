@@ -6,8 +6,8 @@ import re
 import keras
 import numpy as np
 
+from keras_sets.layers.pooling_by_multihead_attention import PoolingByMultiheadAttention
 from keras_sets.layers.set_attention import InducedSetAttentionBlock
-from keras_sets.layers.set_attention import PoolingByMultiheadAttention
 from keras_sets.layers.set_attention import SetAttentionBlock
 
 

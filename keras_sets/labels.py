@@ -74,7 +74,7 @@ class IgnoreMasked(keras.layers.Layer):
     def call(self, scores, present, scores_mask=None):
         if scores_mask is not None:
             present = ops.logical_and(present, scores_mask)
-            scores = set_ops.zero_absent(scores, present)
+            scores = set_ops.apply_mask(scores, present)
         return scores, present
 
 

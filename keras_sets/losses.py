@@ -87,7 +87,7 @@ class MatchedCrossentropy(keras.losses.Loss):
         if len(y_pred.shape) == 3:
             y_pred = ops.expand_dims(y_pred, 1)
         present = ops.expand_dims(ops.any(ops.not_equal(y_true, 0), axis=-1), 1)
-        y_pred = set_ops.zero_absent(y_pred, present)
+        y_pred = set_ops.apply_mask(y_pred, present)
         if self.from_logits:
             log_p = ops.log_softmax(y_pred, axis=-1)
         else:
@@ -182,7 +182,7 @@ class GaussianMixtureLoss(keras.losses.Loss):
                 sample_weight = ops.expand_dims(sample_weight, -1)
             sample_weight = ops.broadcast_to(sample_weight, ops.shape(y_true)[:2])
             present, sample_weight = set_ops.multiplicities(weights=sample_weight)
-            y_true = set_ops.zero_absent(y_true, present)
+            y_true = set_ops.apply_mask(y_true, present)
         return super().__call__(y_true, y_pred, sample_weight=sample_weight)
 
     def call(self, y_true, y_pred):

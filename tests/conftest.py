@@ -28,6 +28,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+pytest.register_assert_rewrite("tests.export_cases", "tests.laws")
 DATA = pathlib.Path(__file__).parent / "data"
 
 
@@ -50,6 +51,12 @@ def rng():
 @pytest.fixture
 def backend():
     return keras.config.backend()
+
+
+@pytest.fixture
+def format(backend):
+    """A format that models are exported to from this backend."""
+    return "torch" if backend == "torch" else "tf_saved_model"
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ class ModelCase:
         weighted: Whether it takes weights.
         gradients: Whether gradients are compared. Those through all steps of a trained network
             of slots multiply rounding errors; the small untrained one stands for it.
+        size: Number of entities of a set. Trained networks magnify rounding for sets of few.
     """
 
     name: str
@@ -27,9 +28,11 @@ class ModelCase:
     weighted: bool = False
     features: int = 3
     gradients: bool = True
+    size: int = 5
 
-    def inputs(self, seed=0, batch=2, size=5):
+    def inputs(self, seed=0, batch=2):
         """`(entities, mask, weights)`, weights None where the model takes none."""
+        size = self.size
         rng = np.random.default_rng(seed)
         mask = rng.random((batch, size)) < 0.7
         mask[:, :1] = True
@@ -75,10 +78,8 @@ def _transformer(name, outputs=(None, 4), **options):
     return _case(name, models.set_transformer, outputs, **options)
 
 
-def _pretrained(name, outputs):
-    return ModelCase(
-        name, lambda: models.load_pretrained(name), outputs, features=2, gradients=False
-    )
+def _pretrained(name, outputs, **options):
+    return ModelCase(name, lambda: models.load_pretrained(name), outputs, features=2, **options)
 
 
 MODELS = [
@@ -100,5 +101,6 @@ MODELS = [
         ),
         weighted=True,
     ),
-    _pretrained("clustering_2d_protocol", (None, 10)),
+    _pretrained("clustering_2d_protocol", (None, 10), gradients=False),
+    _pretrained("mixture_of_gaussians", (4, 5), size=60),
 ]

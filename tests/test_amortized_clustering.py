@@ -210,7 +210,7 @@ class TestScores:
             assert float(metric.result()) == pytest.approx(value[0], abs=1e-5)
 
     def test_padding_does_not_reach_the_predictions(self):
-        _, options = command.parse(["--smoke", "--model", "swarm"])
+        options = command.parse(["--smoke", "--model", "swarm"])
         network = networks.build(options)
         tasks = data.generate_tasks(3, seed=1, entities=(10, 11))
         assert len(set(tasks.sizes.tolist())) == 2

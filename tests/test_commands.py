@@ -1,9 +1,14 @@
 """What all commands have in common: one line for every mistake, and a list of the examples."""
 
+import contextlib
 import errno
+import importlib
+import importlib.util
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import zipfile
 from importlib import metadata
 
@@ -12,10 +17,16 @@ import pytest
 
 import keras_sets
 from examples.__main__ import main as list_examples
+from examples.amortized_clustering import __main__ as clustering
+from examples.common import networks
 from examples.common import options
-from examples.common import run as runs
+from examples.common.run import Run
+from keras_sets import _commands as commands
 from tests import make_golden
 
+EXAMPLES = [
+    f"examples.{path.parent.name}" for path in make_golden.ROOT.glob("examples/*/__main__.py")
+]
 SHIPPED = make_golden.ROOT / "keras_sets" / "models" / "weights" / "digits.keras"
 
 
@@ -54,9 +65,21 @@ BAD_MODELS = {
 def test_models_that_cannot_be_loaded(name, tmp_path):
     path = tmp_path / "model.keras"
     BAD_MODELS[name](path)
-    with pytest.raises(runs.RunError, match="The initial model .*model.keras cannot") as error:
-        runs.load_initial_weights(keras.Sequential(), path)
+    with pytest.raises(options.RunError, match="The initial model .*model.keras cannot") as error:
+        networks.load_initial_weights(keras.Sequential(), path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+def test_a_command_that_starts_from_one(name, tmp_path, capsys):
+    path = tmp_path / "model.keras"
+    BAD_MODELS[name](path)
+    call = ["--smoke", "--output", str(tmp_path / "run"), "--initial-model", str(path)]
+    with pytest.raises(SystemExit, match="2"):
+        clustering.main(call)
+    error = capsys.readouterr().err
+    assert "The initial model" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 @options.command
@@ -88,16 +111,44 @@ def test_configurations_of_no_run(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     given = options.parse(options.make_parser("t", "", {}), {}, ["--output", str(tmp_path)])
     given.resume = True
-    with pytest.raises(runs.RunError, match="config.json (is not|cannot be read)"):
-        runs.Run("t", "t", given).prepare()
+    with pytest.raises(options.RunError, match="config.json (is not|cannot be read)"):
+        Run("t", "t", given).prepare()
 
 
-def test_backends(capsys, monkeypatch):
+@pytest.mark.parametrize("name", ["tuning", *EXAMPLES])
+def test_backends(name, capsys, monkeypatch):
+    if name == "tuning":
+        pytest.importorskip("keras_tuner")
+    command = importlib.import_module(f"{name}.__main__")
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     with pytest.raises(SystemExit, match="2"):
-        options.parse(options.make_parser("digit_sum", "", {}), {}, [])
+        command.main(["--task", "mixture"] if name == "tuning" else [])
     message = "KERAS_BACKEND: expected one of tensorflow, jax, torch, received 'theano'"
-    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
+    assert capsys.readouterr().err == f"python -m {name}: error: {message}\n"
+
+
+def test_backends_of_the_export():
+    """Python imports Keras before this command can look at its options."""
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_sets.export", "--help"],
+        cwd=make_golden.ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "theano"},
+    )
+    assert done.returncode == 2 and not done.stdout
+    message = "error: KERAS_BACKEND: expected one of tensorflow, jax, torch, received 'theano'\n"
+    assert done.stderr == message
+
+
+@pytest.mark.parametrize("command, ends", [("-m", True), ("train.py", False)])
+def test_a_backend_that_is_not_installed(command, ends, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [command])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(SystemExit, match="2") if ends else contextlib.nullcontext():
+        commands.check_backend()
+    assert capsys.readouterr().err == "error: KERAS_BACKEND: jax is not installed\n" * ends
 
 
 def test_help_says_what_follows_the_clock():
@@ -105,11 +156,20 @@ def test_help_says_what_follows_the_clock():
     assert "follow the clock" in text and "within its budget" in text
 
 
+def test_help_shows_defaults_as_they_are_typed():
+    parser = options.make_parser("digit_sum", "", {})
+    parser.add_argument("--sizes", nargs="+", default=[1, 2], help="of sets")
+    parser.add_argument("--lengths", nargs="+", default=[3, 4], help="of words (default: all)")
+    text = " ".join(parser.format_help().split())
+    assert "of sets (default: 1 2)" in text and "weights and order (default: 0)" in text
+    assert "of words (default: all)" in text and "(default: 3" not in text
+    assert "runs/digit_sum/NAME" in text
+
+
 def test_list_of_examples(capsys):
     list_examples()
     lines = capsys.readouterr().out.splitlines()[2:]
-    folders = {path.parent.name for path in make_golden.ROOT.glob("examples/*/__main__.py")}
-    assert {line.split()[2].removeprefix("examples.") for line in lines} == folders
+    assert {line.split()[2] for line in lines} == set(EXAMPLES)
     assert all(len(line.split()) > 4 for line in lines)
 
 

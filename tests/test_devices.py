@@ -92,10 +92,10 @@ def test_curves_on_tensorflow_are_those_of_one_device(tmp_path):
     np.testing.assert_allclose(curves(several), curves(one), rtol=1e-4, atol=1e-5)
 
 
-class TestDivisible:
+class TestDivisibleBatches:
     tasks = data.generate_tasks(10, entities=(8, 12))
     plain = data.ClusteringDataset(tasks, 4, buckets=1, rotate=True)
-    filled = devices.Divisible(plain, 4)
+    filled = devices.DivisibleBatches(plain, 4)
 
     def test_batches(self):
         assert len(self.filled) == len(self.plain) == 3
@@ -130,7 +130,7 @@ class TestDivisible:
         assert values[1] == pytest.approx(values[0], rel=1e-6)
 
     def test_epochs_are_those_of_the_dataset(self):
-        filled = devices.Divisible(data.ClusteringDataset(self.tasks, 4, buckets=1), 4)
+        filled = devices.DivisibleBatches(data.ClusteringDataset(self.tasks, 4, buckets=1), 4)
         other = data.ClusteringDataset(self.tasks, 4, buckets=1)
         filled.start_at(2)
         filled.on_epoch_end()

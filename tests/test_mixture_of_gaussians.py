@@ -189,7 +189,7 @@ class TestScores:
 
 
 def network(*arguments):
-    _, options = command.parse(["--smoke", *arguments])
+    options = command.parse(["--smoke", *arguments])
     return models.build(options)
 
 

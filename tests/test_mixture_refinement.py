@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sets.models.mixture_refinement import MixtureRefinement
+from keras_sets.layers.mixture_refinement import MixtureRefinement
 
 
 def example(batch):

@@ -1,5 +1,6 @@
 """Laws of whole models, over all rows of their registry."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -49,3 +50,13 @@ def test_one_seed_is_one_output_a_set():
     assert pooled.output_shape == (None, 1)
     with pytest.raises(ValueError, match="output_pooling='mean', num_seeds=2"):
         models.set_transformer(2, 1, num_seeds=2, output_pooling="mean")
+
+
+def test_first_biases_of_swarm():
+    """Uniform in [-1, 1] by default; a name means what it means in Keras."""
+    options = {"hidden_units": 50, "iterations": 1}
+    for initializer, largest in ((None, 1), ("random_uniform", 0.05), ("zeros", 0)):
+        model = models.swarm(2, 3, bias_initializer=initializer, **options)
+        biases = keras.ops.convert_to_numpy(model.get_layer("swarm_0").cell.bias)
+        drawn = np.abs(biases[:50])  # those of the forget gates are 1
+        assert drawn.max() <= largest and drawn.mean() >= 0.4 * largest

@@ -9,7 +9,7 @@ from keras_sets import layers
 from keras_sets import losses
 from keras_sets import models
 from keras_sets import testing
-from keras_sets.models import image_transformer
+from keras_sets.layers import image_embedding
 from keras_sets.ops import matching
 from tests.conftest import load_arrays
 
@@ -162,7 +162,7 @@ def test_image_transformer(name):
         iterations=int(arrays["iterations"]),
     )
     embedding = model.get_layer("embedding")
-    locations = image_transformer.location_features(*images.shape[1:3], embedding.units)
+    locations = image_embedding.location_features(*images.shape[1:3], embedding.units)
     assert_parity("locations", locations, np.moveaxis(arrays["w:location_features"], 0, -1))
     embedding.values.assign(arrays["w:input_embedding.weight"])
     embedding.labels.assign(arrays["w:cond_embedding.weight"])

@@ -68,7 +68,8 @@ def expected(layer, x, counts):
     return reference.swarm(x, counts, cell, projection, layer.iterations, name)[0]
 
 
-# The layers above change from policy to policy; `test_laws.py` has every pair, one set of sets.
+# The layers above change from policy to policy; `test_precision.py` has every pair, with the
+# same sets.
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 

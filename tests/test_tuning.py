@@ -24,7 +24,7 @@ from tuning import workers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The task whose networks compile fastest.
-SWEEP = ["--task", "power-spectrum", "--smoke"]
+SWEEP = ["--task", "power-spectrum", "--smoke", "--max-trials", "4"]
 TUNERS = ["random", "hyperband", "bayesian"]
 
 

@@ -8,7 +8,7 @@ from tuning import search_spaces
 from tuning import workers
 
 SMOKE = {
-    "max_trials": 4,
+    "max_trials": 2,
     "epochs": 2,
     "widths": [4, 8],
     "depths": [1, 2],
@@ -17,18 +17,27 @@ SMOKE = {
 
 
 def parse(arguments=None):
-    """The parser, the options of the search, and the words left for the example."""
+    """The options of the search, and the arguments left for the example."""
     parser = argparse.ArgumentParser(
         prog="python -m tuning",
         description="Search for hyperparameters with Keras Tuner. The same command goes on with "
         "a search that was killed. Options that are not listed here are those of the example "
-        "that has the task's data and networks, such as --tasks and --batch-size.",
+        "that has the task's data and networks, such as --tasks and --batch-size; see the "
+        "--help of python -m examples.amortized_clustering, mixture_of_gaussians, power_spectrum "
+        "and image_transformer.",
         formatter_class=common.HelpFormatter,
         allow_abbrev=False,
     )
     integer = common.positive_integer
-    parser.add_argument("--task", choices=list(search_spaces.TASKS), required=True)
-    parser.add_argument("--tuner", choices=["random", "hyperband", "bayesian"], default="random")
+    parser.add_argument(
+        "--task", choices=list(search_spaces.TASKS), required=True, help="whose networks are tuned"
+    )
+    parser.add_argument(
+        "--tuner",
+        choices=["random", "hyperband", "bayesian"],
+        default="random",
+        help="how Keras Tuner chooses the next trial",
+    )
     parser.add_argument("--max-trials", type=integer, default=20, help="trials in all")
     parser.add_argument(
         "--time-budget",
@@ -61,75 +70,76 @@ def parse(arguments=None):
     parser.add_argument("--output", help="folder of the search (default: runs/tuning/TASK-TUNER)")
     parser.add_argument("--smoke", action="store_true", help="a search of seconds, for tests")
     parser.add_argument("--cpu", action="store_true", help="use no accelerator")
-    common.check_backend(parser)
+    common.check_backend()
     if parser.parse_known_args(arguments)[0].smoke:
         parser.set_defaults(**SMOKE)
     options, rest = parser.parse_known_args(arguments)
     for name in ("widths", "depths", "iterations"):
         setattr(options, name, sorted(set(getattr(options, name))))
-    common.hide_accelerators(options)
-    return parser, options, rest
+    common.prepare_backend(options)
+    return options, rest
 
 
 # Options of the examples that a search does not have.
-FOREIGN = frozenset("devices dry_run initial_model name overwrite resume run sample".split())
+NOT_IN_A_SEARCH = frozenset(
+    "devices dry_run initial_model name overwrite resume run sample".split()
+)
 
 
-def shared_arguments(parser, task, options, rest):
-    """Words of the example's command line that all trials share, and what they mean.
+def shared_arguments(task, options, rest):
+    """What all trials share: arguments of the example's command line, and its options by name.
 
-    Options that the search chooses, or that it does not have, end the program.
+    Options that the search chooses, or that it does not have, raise RunError.
     """
     import keras_tuner
 
     given = {"seed": options.seed, "epochs": options.epochs}
-    reserved = {*task.space(keras_tuner.HyperParameters(), options), *FOREIGN}
+    reserved = {*task.space(keras_tuner.HyperParameters(), options), *NOT_IN_A_SEARCH}
     if options.tuner == "hyperband":
         # Its trials go on with each other, so that the rate must not depend on their epochs.
         given["schedule"] = "constant"
         reserved.add("schedule")
-    own = [*search_spaces.words(given), *(["--smoke"] if options.smoke else [])]
+    own = [*search_spaces.as_arguments(given), *(["--smoke"] if options.smoke else [])]
     shared, default = task.parse([*own, *rest]), task.parse(own)
     for name, value in vars(shared).items():
         if name in reserved and value != getattr(default, name):
-            parser.error(
+            raise common.RunError(
                 f"argument --{name.replace('_', '-')}: a search chooses this itself, or does not "
                 f"have it. Received: {value}"
             )
-    meant = {name: value for name, value in vars(shared).items() if name not in reserved}
-    return [*own, *rest], meant
+    kept = {name: value for name, value in vars(shared).items() if name not in reserved}
+    return [*own, *rest], kept
 
 
 @common.command
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser, options, rest = parse(arguments)
+    options, rest = parse(arguments)
     try:
         role = workers.own_role()
     except ValueError as error:
-        parser.error(str(error))
+        raise common.RunError(str(error)) from error
     if role and options.workers:
-        parser.error("argument --workers: this process is part of a distributed search already")
+        raise common.RunError(
+            "argument --workers: this process is part of a distributed search already"
+        )
     workers.end_with_parent()
 
-    from examples.common import run as runs
+    from examples.common.run import Run
 
     task = search_spaces.TASKS[options.task]
-    shared, meant = shared_arguments(parser, task, options, rest)
-    options = argparse.Namespace(**{**meant, **vars(options)})
-    options.free = meant["free"] | {"max_trials", "workers"}
-    run = runs.Run("tuning", f"{options.task}-{options.tuner}", options)
+    shared, shared_options = shared_arguments(task, options, rest)
+    options = argparse.Namespace(**{**shared_options, **vars(options)})
+    options.free = shared_options["free"] | {"max_trials", "workers"}
+    run = Run("tuning", f"{options.task}-{options.tuner}", options)
     options.overwrite = False
     options.resume = (run.path / "config.json").exists()
     if not options.resume and run.path.is_dir() and any(run.path.iterdir()):
-        parser.error(
+        raise common.RunError(
             f"argument --output: the folder {run.path} holds files of something that is not a "
             "search. Give another one"
         )
-    try:
-        run.prepare()
-    except runs.RunError as error:
-        parser.error(str(error))
+    run.prepare()
 
     from tuning import results
     from tuning import search
@@ -144,7 +154,7 @@ def main(arguments=None):
             try:
                 trials.load_data()
             except ValueError as error:
-                parser.error(str(error))
+                raise common.RunError(str(error)) from error
         try:
             trials.search()
         except search.OutOfTime:
@@ -160,7 +170,7 @@ def main(arguments=None):
         results.draw(rows, title, run.path)
         results.save_best_model(run.path, best)
         print(f"Best: trial {best['trial']}, score {best['score']:.4f}, as in")
-        command = [*shared, *search_spaces.words(results.chosen(task, options, best))]
+        command = [*shared, *search_spaces.as_arguments(results.chosen(task, options, best))]
         print(f"python -m examples.{task.example} {' '.join(command)}")
         print(f"Table, pictures and the best model are in {run.path}")
     if problem is not None:

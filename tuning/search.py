@@ -10,7 +10,8 @@ import keras
 import keras_tuner
 import numpy as np
 
-from examples.common import run as runs
+from examples.common import options as common
+from examples.common.training import Training
 from keras_sets import callbacks
 from tuning import search_spaces
 
@@ -92,7 +93,7 @@ class Search(keras_tuner.Tuner):
     Args:
         run: `examples.common.run.Run`, prepared; its options are those of the search.
         task: `tuning.search_spaces.Task`.
-        arguments: Words of the example's command line that all trials share.
+        arguments: Arguments of the example's command line that all trials share.
         role: "chief" and "worker" in a distributed search, else None.
         after_trial: Function without arguments, called when a trial is over.
     """
@@ -112,9 +113,9 @@ class Search(keras_tuner.Tuner):
             try:
                 self.oracle.reload()
             except Exception as error:  # of many types, by what is wrong with the files
-                raise runs.RunError(
+                raise common.RunError(
                     f"The search in {run.path} cannot go on, oracle.json or a trial.json in it "
-                    f"cannot be read: {runs.first_line(error)}"
+                    f"cannot be read: {common.first_line(error)}"
                 ) from error
 
     def load_data(self):
@@ -146,10 +147,19 @@ class Search(keras_tuner.Tuner):
         keras.config.set_dtype_policy(options.dtype_policy)
         keras.utils.set_random_seed(options.seed)
         model = self.task.module("model").compiled(options)
-        training = runs.Training(part, model, quiet=True, extra_callbacks=[self.deadline])
-        training.fit(*self.data)
-        score, parameters = training.backtracking.best, model.count_params()
-        seconds = training.budget.elapsed
+        batches, validation = self.data
+        training = Training(part, model, batches, quiet=True)
+        model.fit(
+            training.batches,
+            validation_data=validation,
+            epochs=options.epochs,
+            initial_epoch=training.initial_epoch,
+            shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+            verbose=0,
+            callbacks=[self.deadline, *training.callbacks],
+        )
+        training.finish()
+        score, parameters, seconds = training.best, model.count_params(), training.seconds
         if not math.isfinite(score):
             raise keras_tuner.errors.FailedTrialError(f"No epoch had a finite {OBJECTIVE}.")
         print(
@@ -161,7 +171,7 @@ class Search(keras_tuner.Tuner):
     def _options_of(self, hyperparameters):
         """The example's options of a trial."""
         chosen = self.task.space(hyperparameters, self.run.options)
-        options = self.task.parse([*self.arguments, *search_spaces.words(chosen)])
+        options = self.task.parse([*self.arguments, *search_spaces.as_arguments(chosen)])
         # The time is that of the search, and the learning rate must not depend on it.
         options.resume, options.time_budget = True, None
         options.epochs = hyperparameters.values.get("tuner/epochs", options.epochs)

@@ -77,8 +77,7 @@ class Task:
 
     def parse(self, arguments):
         """The example's options."""
-        _, options = self.module("__main__").parse(arguments)
-        return options
+        return self.module("__main__").parse(arguments)
 
 
 TASKS = {
@@ -89,8 +88,8 @@ TASKS = {
 }
 
 
-def words(options):
-    """Options as words of a command line."""
+def as_arguments(options):
+    """Options as the arguments of a command line."""
     return [
         word
         for name, value in options.items()

@@ -1,7 +1,6 @@
 """Command line of the clustering example; see `--help`."""
 
 import argparse
-import json
 
 from examples.common import options as common
 
@@ -22,6 +21,8 @@ SMOKE = {
     "evaluation_tasks": 8,
     "entities": [20, 40],
     "points": None,
+    "buckets": 1,
+    "starts": 2,
 }
 
 
@@ -45,6 +46,7 @@ def parse(arguments=None):
             "sorted-lstm",
         ],
         default="slots",
+        help="the network",
     )
     integer, fraction = common.positive_integer, common.fraction
     model.add_argument(
@@ -78,9 +80,11 @@ def parse(arguments=None):
         "--context",
         choices=["swarm", "static", "self"],
         default="swarm",
-        help="pooled every iteration, once, or never",
+        help="of swarm: pooled every iteration, once, or never",
     )
-    model.add_argument("--heads", type=integer, default=4, help="of set-transformer")
+    model.add_argument(
+        "--heads", type=integer, default=4, help="attention heads of set-transformer"
+    )
     model.add_argument("--inducing-points", type=integer, default=10, help="of set-transformer")
     model.add_argument(
         "--activation",
@@ -88,7 +92,9 @@ def parse(arguments=None):
         default="relu",
         help="between layers",
     )
-    model.add_argument("--dropout", type=fraction, default=0.0, help="shared by the entities")
+    model.add_argument(
+        "--dropout", type=fraction, default=0.0, help="rate; all entities lose the same features"
+    )
     model.add_argument("--remat", action="store_true", help="less memory, more time")
 
     machine = parser.add_argument_group("machine")
@@ -162,7 +168,7 @@ def parse(arguments=None):
         parser.error(f"argument --entities: LEAST is above MOST: {options.entities}")
     if options.tasks < 10:
         parser.error(f"argument --tasks: at least 10 are needed, received {options.tasks}")
-    return parser, options
+    return options
 
 
 def run_name(options):
@@ -175,29 +181,32 @@ def run_name(options):
     return f"{options.model}-{size}" + (f"-{options.run}" if options.run else "")
 
 
+@common.command
 def main(arguments=None):
-    parser, options = parse(arguments)
+    options = parse(arguments)
 
     from examples.amortized_clustering import data
     from examples.amortized_clustering import evaluate
     from examples.amortized_clustering import model as models
     from examples.amortized_clustering import reliability
     from examples.common import devices
-    from examples.common import run as runs
+    from examples.common import networks
+    from examples.common.run import Run
+    from examples.common.training import Training
 
     name = run_name(options)
-    devices.distribute(parser, options)
-    networks = runs.build_networks(parser, options, {name: lambda: models.compiled(options)})
+    devices.distribute(options.devices)
+    model = networks.build_network(options, name, lambda: models.compiled(options))
     if options.dry_run:
         return
-    run = runs.open_run(parser, options, "amortized_clustering", name, networks)
-    model = networks[name]
+    run = Run("amortized_clustering", name, options)
+    run.prepare()
 
-    training, held_out = data.training_data(options)
+    batches, held_out = data.training_data(options)
     fresh = data.draw_tasks(options, options.evaluation_tasks, options.seed + 1)
     if options.devices > 1:
-        training = devices.Divisible(training, options.devices)
-        held_out = devices.Divisible(held_out, options.devices)
+        batches = devices.DivisibleBatches(batches, options.devices)
+        held_out = devices.DivisibleBatches(held_out, options.devices)
 
     def draw():
         from examples.amortized_clustering import plots
@@ -205,17 +214,25 @@ def main(arguments=None):
         network = models.for_use(model, options)
         plots.assignments(network, options, fresh, run.path / "assignments.png")
 
-    trained = runs.train(parser, run, model, training, held_out, draw=draw)
+    training = Training(run, model, batches, draw)
+    model.fit(
+        training.batches,
+        validation_data=held_out,
+        epochs=options.epochs,
+        initial_epoch=training.initial_epoch,
+        shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+        callbacks=training.callbacks,
+    )
+    training.finish()
+
     network = models.for_use(model, options)
     run.save_model(network)
     scores, probabilities = evaluate.compare(name, network, fresh, options.seed, options.slow_tasks)
     text = evaluate.table(scores, len(fresh))
-    minutes = trained.budget.elapsed / 60
-    print(f"\n{len(trained.log.rows)} epochs in {minutes:.1f} minutes; {text}")
+    print(f"\n{training.duration}; {text}")
+    run.write_results(text, [vars(s) for s in scores])
     curves = {m: reliability.reliability(fresh, p) for m, p in probabilities.items()}
     reliability.draw(curves, run.path / "reliability.png")
-    (run.path / "table.txt").write_text(text + "\n")
-    (run.path / "scores.json").write_text(json.dumps([vars(s) for s in scores], indent=2) + "\n")
     print(f"\nModel, metrics and pictures are in {run.path}")
 
 

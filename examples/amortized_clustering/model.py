@@ -1,7 +1,7 @@
 """The networks that the example compares."""
 
 from examples.amortized_clustering.data import MAX_CLUSTERS
-from examples.common import run as runs
+from examples.common import optimizers
 from keras_sets import losses
 from keras_sets import metrics
 from keras_sets import models
@@ -57,7 +57,7 @@ def compiled(options):
     """The network of the options, ready to train."""
     model = build(options, steps=True)
     model.compile(
-        optimizer=runs.make_optimizer(options),
+        optimizer=optimizers.make_optimizer(options),
         loss=losses.MatchedCrossentropy(),
         # Accuracy takes a matching of its own, at the cost of a step of the slots.
         weighted_metrics=[metrics.AdjustedRandIndex(name="ari")],

@@ -107,7 +107,7 @@ class ArrayDataset(EpochDataset):
         return self.change(np.random.default_rng([self.seed, self.epoch, index]), *batch)
 
 
-class Ahead(keras.utils.PyDataset):
+class PrefetchedDataset(keras.utils.PyDataset):
     """Makes every batch of a dataset in a thread while the network trains on the one before.
 
     (Keras' own workers go on into an epoch whose order they do not know yet.)

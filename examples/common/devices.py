@@ -3,14 +3,18 @@
 import keras
 import numpy as np
 
+from examples.common.options import RunError
 
-def distribute(parser, options):
-    """Makes the networks built from now on train on `options.devices` devices.
+
+def distribute(count):
+    """Makes the networks built from now on train on so many devices.
 
     On JAX the devices are the first ones that JAX lists. On TensorFlow they are the first
     graphics cards, or, on a machine without any, so many virtual devices of its processor.
+
+    Raises:
+        RunError: The backend cannot do that, or has fewer.
     """
-    count = options.devices
     if count == 1:
         return
     backend = keras.config.backend()
@@ -23,13 +27,13 @@ def distribute(parser, options):
     elif backend == "tensorflow":
         found, advice = _tensorflow_devices(count), ""
     else:
-        parser.error(
+        raise RunError(
             f"argument --devices: {count} devices need JAX or TensorFlow, received the backend "
             f"{backend}. There, wrap the model in torch.nn.parallel.DistributedDataParallel and "
             "write the training loop yourself"
         )
     if len(found) < count:
-        parser.error(
+        raise RunError(
             f"argument --devices: expected at most {len(found)}, the devices that {backend} has "
             f"({', '.join(found)}), received {count}{advice}"
         )
@@ -54,7 +58,7 @@ def _tensorflow_devices(count):
     return [f"GPU:{i}" for i in range(len(cards))]
 
 
-class Divisible(keras.utils.PyDataset):
+class DivisibleBatches(keras.utils.PyDataset):
     """The batches of another dataset, filled up to a multiple of the number of devices.
 
     A batch that is too short repeats its first set. The repetitions have sample weight 0,

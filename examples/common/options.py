@@ -46,13 +46,13 @@ def first_line(error):
     )
 
 
-def check_backend(parser):
-    """Ends the program unless KERAS_BACKEND is one of the three, and installed."""
+def check_backend():
+    """Raises RunError unless KERAS_BACKEND is one of the three, and installed."""
     name = os.environ.get("KERAS_BACKEND")
     if name and name not in BACKENDS:
-        parser.error(f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, received {name!r}")
+        raise RunError(f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, received {name!r}")
     if name and importlib.util.find_spec(name) is None:
-        parser.error(f"KERAS_BACKEND: {name} is not installed")
+        raise RunError(f"KERAS_BACKEND: {name} is not installed")
 
 
 def positive_integer(text):
@@ -82,16 +82,23 @@ def _number(text, kind, accept, expected):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something: not those of switches and empty options."""
+    """Shows the defaults that say something, as they would be typed.
+
+    Not those of switches and empty options, nor where the help itself names the default.
+    """
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False or action.default == "":
+        silent = action.default is None or action.default is False or action.default == ""
+        if silent or "(default:" in (action.help or ""):
             return action.help
-        return super()._get_help_string(action)
+        text = super()._get_help_string(action)
+        if isinstance(action.default, list):
+            text = text.replace("%(default)s", " ".join(map(str, action.default)))
+        return text
 
 
 # Options of every example that do not change what a run computes up to an epoch.
-FREE = frozenset(
+FREE_ON_RESUME = frozenset(
     "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
     "smoke".split()
 )
@@ -111,7 +118,7 @@ def make_parser(task, description, defaults):
         formatter_class=HelpFormatter,
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--output", help="folder of the run (default: runs/TASK/NAME)")
+    run.add_argument("--output", help=f"folder of the run (default: runs/{task}/NAME)")
     run.add_argument("--run", default="", help="run id, appended to the name of the run")
     run.add_argument(
         "--resume", action="store_true", help="go on with the run in the output folder"
@@ -193,21 +200,31 @@ def parse(parser, smoke, arguments=None, free=()):
 
     Args:
         free: Names of the task's own options that do not change what a run computes up to an
-            epoch. A run that goes on may change these and those in `FREE`: `options.free`.
+            epoch. A run that goes on may change these and those in `FREE_ON_RESUME`, which
+            together are `options.free`.
     """
-    check_backend(parser)
+    check_backend()
     if parser.parse_known_args(arguments)[0].smoke:
         parser.set_defaults(**smoke)
     options = parser.parse_args(arguments)
     if options.resume and options.overwrite:
         parser.error("--resume and --overwrite exclude each other")
-    options.free = FREE.union(free)
-    hide_accelerators(options)
+    options.free = FREE_ON_RESUME.union(free)
+    prepare_backend(options)
     return options
 
 
-def hide_accelerators(options):
-    """With `--cpu`, keeps backends that are imported from now on to the processor."""
+# To compile takes most of a smoke run's time on JAX. Every release of XLA knows these.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def prepare_backend(options):
+    """Sets up a backend that is imported from now on.
+
+    With `--cpu` it keeps to the processor, and with `--smoke` XLA does not optimise.
+    """
     if options.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
+    if options.smoke:
+        os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)

@@ -1,7 +1,5 @@
 """Command line of the digit sum example; see `--help`."""
 
-import json
-
 from examples.common import options as common
 from examples.digit_sum.data import MODELS
 from examples.digit_sum.data import PUBLISHED
@@ -40,7 +38,7 @@ def parse(arguments=None):
     )
     options = common.parse(parser, SMOKE, arguments, free=["models", "test_sets"])
     options.models = list(dict.fromkeys(options.models))
-    return parser, options
+    return options
 
 
 def table(lengths, accuracies, count):
@@ -56,23 +54,27 @@ def table(lengths, accuracies, count):
 
 @common.command
 def main(arguments=None):
-    parser, options = parse(arguments)
+    options = parse(arguments)
 
     import keras
     import numpy as np
 
     from examples.common import datasets
-    from examples.common import run as runs
+    from examples.common import networks
+    from examples.common import optimizers
+    from examples.common.run import Run
+    from examples.common.training import Training
     from examples.digit_sum import data
     from examples.digit_sum import model as models
 
     name = "-".join(options.models) + (f"-{options.run}" if options.run else "")
     builders = {model: lambda model=model: models.build(model) for model in options.models}
-    networks = runs.build_networks(parser, options, builders)
+    compared = networks.build_networks(options, builders)
     if options.dry_run:
         return
-    run = runs.open_run(parser, options, "digit_sum", name, networks)
-    training = data.draw(datasets.generator(options.seed, 1), options.sets)
+    run = Run("digit_sum", name, options)
+    run.prepare()
+    training_sets = data.draw(datasets.generator(options.seed, 1), options.sets)
     validation = data.draw(datasets.generator(options.seed, 2), max(1, options.sets // 80))
     lengths, longest = np.array(options.lengths), max(options.lengths)
     digits, sums = data.draw(
@@ -82,11 +84,21 @@ def main(arguments=None):
         np.repeat(lengths, options.test_sets),
     )
     accuracies = {}
-    for name, model in networks.items():
+    for name, model in compared.items():
         keras.utils.set_random_seed(options.seed)
-        model.compile(runs.make_optimizer(options), loss="mae")
-        batches = datasets.ArrayDataset(*training, options.batch_size, seed=options.seed)
-        runs.train(parser, run.part(name), model, batches, validation)
+        model.compile(optimizers.make_optimizer(options), loss="mae")
+        batches = datasets.ArrayDataset(*training_sets, options.batch_size, seed=options.seed)
+        training = Training(run.part(name), model, batches)
+        model.fit(
+            training.batches,
+            validation_data=validation,
+            epochs=options.epochs,
+            initial_epoch=training.initial_epoch,
+            shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+            callbacks=training.callbacks,
+        )
+        training.finish()
+
         predicted = np.round(model.predict(digits, batch_size=1000, verbose=0))
         right = (predicted == sums).reshape(len(lengths), options.test_sets)
         accuracies[name] = right.mean(axis=1).tolist()
@@ -96,9 +108,7 @@ def main(arguments=None):
     plots.accuracy(options.lengths, accuracies, run.path / "accuracy.png")
     text = table(options.lengths, accuracies, options.test_sets)
     print(f"\n{text}")
-    (run.path / "table.txt").write_text(text + "\n")
-    scores = {"lengths": options.lengths, "accuracies": accuracies}
-    (run.path / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    run.write_results(text, {"lengths": options.lengths, "accuracies": accuracies})
     print(f"\nModels, metrics and pictures are in {run.path}")
 
 

@@ -1,6 +1,5 @@
 """Command line of the image transformer; see `--help`."""
 
-import json
 import pathlib
 import re
 
@@ -79,13 +78,18 @@ def parse(arguments=None):
         help="give every place its earlier neighbors up to R pixels away, too: their values, "
         "and their states in every iteration",
     )
-    model.add_argument("--dropout", type=common.fraction, default=0.0, help="shared by all pixels")
+    model.add_argument(
+        "--dropout",
+        type=common.fraction,
+        default=0.0,
+        help="rate; all pixels lose the same features",
+    )
     model.add_argument(
         "--embedding-dropout",
         type=common.fraction,
         default=0.0,
         metavar="RATE",
-        help="of what the network is given, shared by all pixels",
+        help="of what the network is given; all pixels lose the same features",
     )
     model.add_argument("--remat", action="store_true", help="less memory, more time")
     model.add_argument(
@@ -111,7 +115,13 @@ def parse(arguments=None):
         metavar="N",
         help="images of each class that a classifier of real images is asked about",
     )
-    drawing.add_argument("--temperature", type=common.positive_number, default=1.0)
+    drawing.add_argument(
+        "--temperature",
+        type=common.positive_number,
+        default=1.0,
+        metavar="T",
+        help="below 1 likely values are drawn more often than the network says, above 1 less often",
+    )
     drawing.add_argument(
         "--top-k", type=integer, metavar="K", help="draw from the K likeliest values only"
     )
@@ -122,13 +132,16 @@ def parse(arguments=None):
         free=["columns", "data_dir", "name", "recognition_samples", "temperature", "top_k"],
     )
     if options.name is not None:
-        read_name(parser, options)
+        try:
+            read_name(options)
+        except ValueError as error:
+            parser.error(f"argument --name: {error}")
     if options.batch_size % options.accumulate:
         parser.error(
             f"argument --accumulate: the batch size {options.batch_size} is not a multiple of "
             f"{options.accumulate}"
         )
-    return parser, options
+    return options
 
 
 def run_name(options):
@@ -138,14 +151,13 @@ def run_name(options):
     return name + (f"-{options.run}" if options.run else "")
 
 
-def read_name(parser, options):
-    """Sets the options that a name is made of."""
+def read_name(options):
+    """Sets the options that a name is made of; raises ValueError when it is none."""
     pattern = r"(\w+)-(\d+)x(\d+)-(\d+)(-conditional)?(-learned)?(?:-neighborhood(\d+))?"
     match = re.fullmatch(pattern, options.name)
     if match is None or match[1] not in SOURCES:
-        parser.error(
-            "argument --name: expected "
-            "DATA-HIDDENxLAYERS-ITERATIONS[-conditional][-learned][-neighborhoodR] with "
+        raise ValueError(
+            "expected DATA-HIDDENxLAYERS-ITERATIONS[-conditional][-learned][-neighborhoodR] with "
             f"DATA one of {', '.join(SOURCES)}, received {options.name!r}"
         )
     options.data_set = match[1]
@@ -184,22 +196,22 @@ def draw_samples(model, images, path):
     plots.samples(grid, embedding.levels, path, names)
 
 
-def sample(parser, options):
+def sample(options):
     """The command with `--sample`."""
     import numpy as np
 
     import keras_sets  # noqa: F401, a file names its layers
-    from examples.common import run as runs
+    from examples.common import networks
 
-    model = runs.load_model(options.sample, "argument --sample:")
+    model = networks.load_model(options.sample, "argument --sample:")
     if "embedding" not in [layer.name for layer in model.layers]:
-        parser.error(f"argument --sample: {options.sample} holds no image transformer")
+        raise common.RunError(f"argument --sample: {options.sample} holds no image transformer")
     folder = pathlib.Path(options.output or "runs/image_transformer/samples")
     try:
         images, rows = generate_rows(model, options, options.columns)
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        raise common.RunError(str(error)) from error
     draw_samples(model, images, folder / "samples.png")
     np.savez_compressed(folder / "samples.npz", images=images, rows=rows)
     print(f"{len(images)} images are in {folder / 'samples.png'} and samples.npz")
@@ -229,14 +241,16 @@ def draw_completions(model, options, data, path, count=10, ways=3):
 
 @common.command
 def main(arguments=None):
-    parser, options = parse(arguments)
+    options = parse(arguments)
     if options.sample is not None:
-        return sample(parser, options)
+        return sample(options)
 
     import keras
     import numpy as np
 
-    from examples.common import run as runs
+    from examples.common import networks
+    from examples.common.run import Run
+    from examples.common.training import Training
     from examples.image_transformer import data as images
     from examples.image_transformer import evaluate
     from examples.image_transformer import model as models
@@ -244,13 +258,13 @@ def main(arguments=None):
     try:
         data = images.data_of(options)
     except images.DataError as error:
-        parser.error(str(error))
+        raise common.RunError(str(error)) from error
     name, conditional = run_name(options), options.conditional
-    networks = runs.build_networks(parser, options, {name: lambda: models.build(options, data)})
+    model = networks.build_network(options, name, lambda: models.build(options, data))
     if options.dry_run:
         return
-    run = runs.open_run(parser, options, "image_transformer", name, networks)
-    model = networks[name]
+    run = Run("image_transformer", name, options)
+    run.prepare()
     convolution = models.build_convolution(options, data, model.count_params())
 
     def draw():
@@ -258,16 +272,28 @@ def main(arguments=None):
         draw_samples(model, drawn, run.path / "samples.png")
         draw_completions(model, options, data, run.path / "completions.png")
 
-    def trained(network, part, distortion, **arguments):
+    def train(network, part, distortion, quiet=False):
+        """Trains a network; returns its bits per dimension of every test image."""
         keras.utils.set_random_seed(options.seed)
         models.compile_for_images(network, options)
-        runs.train(parser, part, network, *images.training_data(options, distortion), **arguments)
+        batches, validation = images.training_data(options, distortion)
+        training = Training(part, network, batches, draw, quiet)
+        network.fit(
+            training.batches,
+            validation_data=validation,
+            epochs=options.epochs,
+            initial_epoch=training.initial_epoch,
+            shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+            verbose=0 if quiet else "auto",
+            callbacks=training.callbacks,
+        )
+        training.finish()
         return evaluate.network_bits(network, *data.test, conditional)
 
     bits = {
-        name: trained(model, run, options.distortion, draw=draw),
+        name: train(model, run, options.distortion),
         # Distorted images make the convolution worse.
-        "causal convolution": trained(convolution, run.part("convolution"), 0.0, quiet=True),
+        "causal convolution": train(convolution, run.part("convolution"), 0.0, quiet=True),
         "histogram of each pixel": evaluate.histogram(data, conditional),
         "uniform": np.full(len(data.test[0]), np.log2(data.levels)),
     }
@@ -285,8 +311,7 @@ def main(arguments=None):
         text += "\nrecognised by a classifier: {samples:.1%} of samples, {test:.1%} of test images"
         text = text.format(**report["recognised"])
     print(f"\n{text}")
-    (run.path / "table.txt").write_text(text + "\n")
-    (run.path / "scores.json").write_text(json.dumps(report, indent=2) + "\n")
+    run.write_results(text, report)
     print(f"\nModel, metrics and pictures are in {run.path}")
 
 

@@ -6,10 +6,10 @@ import math
 import keras
 from keras import ops
 
-from examples.common import run as runs
+from examples.common import optimizers
 from examples.image_transformer.data import data_of
 from keras_sets import models
-from keras_sets.models.image_transformer import ImageEmbedding
+from keras_sets.layers.image_embedding import ImageEmbedding
 
 # Whatever the image transformer needs: the convolution suffers from more.
 CONVOLUTION_DROPOUT = 0.1
@@ -93,7 +93,7 @@ def compiled(options):
 def compile_for_images(model, options):
     """Cross entropy in nats a value, and its measure in bits."""
     model.compile(
-        optimizer=runs.make_optimizer(options, options.accumulate),
+        optimizer=optimizers.make_optimizer(options, options.accumulate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[bits_per_dimension],
     )

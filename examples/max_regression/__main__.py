@@ -1,7 +1,5 @@
 """Command line of the max regression example; see `--help`."""
 
-import json
-
 from examples.common import options as common
 from examples.max_regression.data import MODELS
 from examples.max_regression.data import PUBLISHED
@@ -32,7 +30,7 @@ def parse(arguments=None):
     data.add_argument(
         "--test-sets", type=integer, default=100000, help="fresh sets of the final table"
     )
-    return parser, common.parse(parser, SMOKE, arguments, free=["test_sets"])
+    return common.parse(parser, SMOKE, arguments, free=["test_sets"])
 
 
 def table(name, error, count):
@@ -51,23 +49,26 @@ def table(name, error, count):
 
 @common.command
 def main(arguments=None):
-    parser, options = parse(arguments)
+    options = parse(arguments)
 
     import numpy as np
 
     from examples.common import datasets
-    from examples.common import run as runs
+    from examples.common import networks
+    from examples.common import optimizers
+    from examples.common.run import Run
+    from examples.common.training import Training
     from examples.max_regression import data
     from examples.max_regression import model as models
 
     name = options.model + (f"-{options.run}" if options.run else "")
-    networks = runs.build_networks(parser, options, {name: lambda: models.build(options.model)})
+    model = networks.build_network(options, name, lambda: models.build(options.model))
     if options.dry_run:
         return
-    run = runs.open_run(parser, options, "max_regression", name, networks)
-    model = networks[name]
-    model.compile(runs.make_optimizer(options), loss="mae")
-    training = datasets.GeneratedDataset(
+    run = Run("max_regression", name, options)
+    run.prepare()
+
+    batches = datasets.GeneratedDataset(
         lambda rng: data.draw(rng, options.batch_size), options.steps, options.seed
     )
     validation = data.draw(datasets.generator(options.seed, 1), options.validation_sets)
@@ -83,15 +84,24 @@ def main(arguments=None):
         sizes = inputs["mask"].sum(axis=1)
         plots.errors(sizes, targets[:, 0], differences(), published, run.path / "errors.png")
 
-    trained = runs.train(parser, run, model, training, validation, draw=draw)
+    model.compile(optimizers.make_optimizer(options), loss="mae")
+    training = Training(run, model, batches, draw)
+    model.fit(
+        training.batches,
+        validation_data=validation,
+        epochs=options.epochs,
+        initial_epoch=training.initial_epoch,
+        shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+        callbacks=training.callbacks,
+    )
+    training.finish()
+
     absolute = np.abs(differences().astype("float64"))
     error = (float(absolute.mean()), float(absolute.std() / np.sqrt(len(absolute))))
     text = table(options.model, error, options.test_sets)
-    minutes = trained.budget.elapsed / 60
-    print(f"\n{len(trained.log.rows)} epochs in {minutes:.1f} minutes; {text}")
-    (run.path / "table.txt").write_text(text + "\n")
+    print(f"\n{training.duration}; {text}")
     scores = {"model": options.model, "mean_absolute_error": error[0], "standard_error": error[1]}
-    (run.path / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    run.write_results(text, scores)
     print(f"\nModel, metrics and pictures are in {run.path}")
 
 

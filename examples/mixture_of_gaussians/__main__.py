@@ -1,7 +1,6 @@
 """Command line of the example on mixtures of Gaussians; see `--help`."""
 
 import dataclasses
-import json
 
 from examples.common import options as common
 
@@ -89,7 +88,7 @@ def parse(arguments=None):
         parser.error(f"argument --points: LEAST is above MOST: {options.points}")
     if options.test_sets < 2:
         parser.error("argument --test-sets: a standard error needs 2 sets, received 1")
-    return parser, options
+    return options
 
 
 def run_name(options):
@@ -99,49 +98,59 @@ def run_name(options):
 
 @common.command
 def main(arguments=None):
-    parser, options = parse(arguments)
+    options = parse(arguments)
 
     from examples.common import datasets
-    from examples.common import run as runs
+    from examples.common import networks
+    from examples.common.run import Run
+    from examples.common.training import Training
     from examples.mixture_of_gaussians import data
     from examples.mixture_of_gaussians import evaluate
     from examples.mixture_of_gaussians import model as models
 
     name = run_name(options)
-    networks = runs.build_networks(parser, options, {name: lambda: models.compiled(options)})
+    model = networks.build_network(options, name, lambda: models.build(options))
     if options.dry_run:
         return
-    run = runs.open_run(parser, options, "mixture_of_gaussians", name, networks)
-    model = networks[name]
+    run = Run("mixture_of_gaussians", name, options)
+    run.prepare()
 
     shape = (options.points, options.components)
     padded = data.padded_sizes(options.points, options.buckets)
-    training, validation = data.training_data(options)
+    batches, validation = data.training_data(options)
     fresh = data.fixed_sets(options.test_sets, datasets.generator(options.seed, 2), *shape)
 
     def draw():
         from examples.mixture_of_gaussians import plots
 
         few = fresh.select(slice(0, 8))
-        predicted = evaluate.predicted_mixtures(model, few, padded)
+        predicted = evaluate.predicted_mixtures(in_use, few, padded)
         plots.mixtures(few, predicted, run.path / "mixtures.png")
 
-    trained = runs.train(parser, run, model, training, validation, draw=draw)
+    in_use = model
+    models.compile_for_points(model, options)
+    training = Training(run, model, batches, draw)
+    model.fit(
+        training.batches,
+        validation_data=validation,
+        epochs=options.epochs,
+        initial_epoch=training.initial_epoch,
+        shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+        callbacks=training.callbacks,
+    )
+    training.finish()
+
     scored = {name: model}
     if options.decoder == "slots" and options.test_iterations != options.iterations:
-        model = models.build(options, options.test_iterations)
-        model.set_weights(networks[name].get_weights())
-        scored[f"{name}, {options.test_iterations} iterations"] = model
-        run.save_model(model)
+        in_use = models.build(options, options.test_iterations)
+        in_use.set_weights(model.get_weights())
+        scored[f"{name}, {options.test_iterations} iterations"] = in_use
+        run.save_model(in_use)
         draw()
     scores = evaluate.compare(scored, fresh, padded, options.seed)
     text = evaluate.table(scores, len(fresh))
-    minutes = trained.budget.elapsed / 60
-    print(f"\n{len(trained.log.rows)} epochs in {minutes:.1f} minutes; {text}")
-    (run.path / "table.txt").write_text(text + "\n")
-    (run.path / "scores.json").write_text(
-        json.dumps([dataclasses.asdict(score) for score in scores], indent=2) + "\n"
-    )
+    print(f"\n{training.duration}; {text}")
+    run.write_results(text, [dataclasses.asdict(score) for score in scores])
     print(f"\nModel, metrics and pictures are in {run.path}")
 
 

@@ -2,11 +2,12 @@
 
 import keras
 
-from examples.common import run as runs
+from examples.common import optimizers
 from examples.mixture_of_gaussians.data import DIMENSIONS
 from keras_sets import layers
 from keras_sets import losses
-from keras_sets.models.mixture_refinement import MixtureRefinement
+from keras_sets.layers.mixture_refinement import MixtureRefinement
+from keras_sets.layers.zero_absent import ZeroAbsent
 
 PARAMETERS = 1 + 2 * DIMENSIONS
 
@@ -45,17 +46,23 @@ def build(options, slot_iterations=None):
     return keras.Model({"entities": points, "mask": mask}, outputs, name="mixture_of_gaussians")
 
 
+def compile_for_points(model, options):
+    """Minus the log-likelihood of the points, which are their own targets."""
+    model.compile(optimizers.make_optimizer(options), loss=losses.GaussianMixtureLoss())
+    return model
+
+
 def compiled(options):
     """The network of the options, ready to train."""
-    model = build(options)
-    model.compile(runs.make_optimizer(options), loss=losses.GaussianMixtureLoss())
-    return model
+    return compile_for_points(build(options), options)
 
 
 def encode(options, x, mask):
     """Features of every point: the encoders of Lee et al. 2019, and SWARM."""
     hidden = options.hidden
     if options.model == "deep-sets":
+        # Dense layers know nothing of the mask: NaN in the padding would reach their gradients.
+        x = ZeroAbsent(name="present")(x, mask=mask)
         for i in range(options.layers):
             x = keras.layers.Dense(hidden, activation="relu", name=f"encoder_{i}")(x)
         return x

@@ -1,7 +1,5 @@
 """Command line of the power spectrum example; see `--help`."""
 
-import json
-
 from examples.common import options as common
 
 DEFAULTS = {
@@ -80,7 +78,7 @@ def parse(arguments=None):
     options.figure = SAME_RUN.get(options.figure, options.figure)
     for name in ("depths", "widths", "sample_sizes"):
         setattr(options, name, sorted(set(getattr(options, name))))
-    return parser, options
+    return options
 
 
 def network_sizes(options):
@@ -94,13 +92,15 @@ def network_sizes(options):
 
 @common.command
 def main(arguments=None):
-    parser, options = parse(arguments)
+    options = parse(arguments)
 
     import keras
     import numpy as np
 
     from examples.common import datasets
-    from examples.common import run as runs
+    from examples.common import networks
+    from examples.common.run import Run
+    from examples.common.training import Training
     from examples.power_spectrum import data
     from examples.power_spectrum import evaluate
     from examples.power_spectrum import model as models
@@ -121,14 +121,15 @@ def main(arguments=None):
         return make(*sizes, **arguments)
 
     builders = {name: lambda name=name: build(name) for name in specifications}
-    networks = runs.build_networks(parser, options, builders)
+    compared = networks.build_networks(options, builders)
     if options.dry_run:
         return
     folder = {"2": "figures-2-3-4", "appendix": "appendix"}.get(
         options.figure, f"figure-{options.figure}"
     )
     folder += f"-{options.run}" if options.run else ""
-    run = runs.open_run(parser, options, "power_spectrum", folder, networks)
+    run = Run("power_spectrum", folder, options)
+    run.prepare()
 
     from examples.power_spectrum import plots
 
@@ -140,17 +141,29 @@ def main(arguments=None):
     trained = {name: [] for name in specifications}
     for repeat in range(options.repeats):
         seed = options.seed + repeat
-        training, validation = data.training_data(options, repeat)
+        batches, validation = data.training_data(options, repeat)
         for name in specifications:
             keras.utils.set_random_seed(seed)
             model = build(name)
             models.compile_for_powers(model, options)
             part = run.part(name, str(seed))
-            done = runs.train(parser, part, model, training, validation, quiet=True)
+            training = Training(part, model, batches, quiet=True)
+            model.fit(
+                training.batches,
+                validation_data=validation,
+                epochs=options.epochs,
+                initial_epoch=training.initial_epoch,
+                shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+                verbose=0,
+                callbacks=training.callbacks,
+            )
+            training.finish()
             trained[name].append(model)
-            minutes = done.budget.elapsed / 60
-            best = done.backtracking.best
-            print(f"{part.name}: validation {best:.4f} after {minutes:.1f} minutes", flush=True)
+            print(
+                f"{part.name}: validation {training.best:.4f} after {training.seconds / 60:.1f} "
+                "minutes",
+                flush=True,
+            )
 
     def errors(pairs, powers):
         """Errors of every network, mean over the repeats."""
@@ -163,7 +176,7 @@ def main(arguments=None):
         rng = datasets.generator(options.seed, 2)
         return data.draw_sets(rng, options.test_sets, samples, kmax, wanted)
 
-    parameters = {name: network.count_params() for name, network in networks.items()}
+    parameters = {name: network.count_params() for name, network in compared.items()}
     tables = []
     results = {}
     for highest in tested:
@@ -223,8 +236,7 @@ def main(arguments=None):
         tables.append(appendix.table(moved, weighted, uneven))
     text = "\n\n".join(tables)
     print(f"\n{text}")
-    (run.path / "table.txt").write_text(text + "\n")
-    (run.path / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    run.write_results(text, scores)
     print(f"\nModels, metrics and pictures are in {run.path}")
 
 

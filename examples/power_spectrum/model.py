@@ -7,7 +7,7 @@ counts, in whole or fractional numbers.
 import keras
 from keras import ops
 
-from examples.common import run as runs
+from examples.common import optimizers
 from examples.power_spectrum.data import FIGURES
 from keras_sets import layers
 from keras_sets import ops as set_ops
@@ -16,26 +16,26 @@ from keras_sets import ops as set_ops
 LEAST_POWER = 1e-6
 
 
-def note_network(depth, width, wanted, weighted=False):
+def note_network(num_layers, units, num_powers, weighted=False):
     """Equivariant layers with mean pooling, the mean over the set, and a dense layer.
 
     Args:
-        depth: Number of equivariant layers.
-        width: Their units.
-        wanted: Number of powers to give.
+        num_layers: Number of equivariant layers.
+        units: Their units.
+        num_powers: Number of powers to give.
         weighted: Whether the model takes weights beside the pairs.
     """
     inputs = _inputs(weighted)
     x = inputs["entities"]
-    for i in range(depth):
-        x = layers.PermutationEquivariantDense(width, activation="relu", name=f"equivariant_{i}")(
+    for i in range(num_layers):
+        x = layers.PermutationEquivariantDense(units, activation="relu", name=f"equivariant_{i}")(
             x, weights=inputs.get("weights")
         )
     x = layers.MeanPooling(name="pooling")(x, weights=inputs.get("weights"))
-    return keras.Model(inputs, _powers(x, wanted), name="note")
+    return keras.Model(inputs, _powers(x, num_powers), name="note")
 
 
-def circle_network(depth, width, wanted, weighted=False):
+def circle_network(num_layers, units, num_powers, weighted=False):
     """The same with convolutions around the circle in the place of means.
 
     A power spectrum does not change when all x are moved around the circle. The layers of
@@ -45,30 +45,30 @@ def circle_network(depth, width, wanted, weighted=False):
     features pass a ReLU, half remain linear. From every layer's harmonics the network reads
     squared amplitudes, which moves do not change.
 
-    Args: As in `note_network`; it uses harmonics up to twice `wanted`.
+    Args: As in `note_network`; it uses harmonics up to twice `num_powers`.
     """
     inputs = _inputs(weighted)
     weights = [inputs["weights"]] if weighted else []
-    x, basis, dual = CircleHarmonics(2 * wanted, name="harmonics")(inputs["entities"], *weights)
+    x, basis, dual = CircleHarmonics(2 * num_powers, name="harmonics")(inputs["entities"], *weights)
     amplitudes = [ops.matmul(dual, x)]
-    for i in range(depth):
-        x = CircleConvolution(width, name=f"convolution_{i}")(x, basis, amplitudes[-1])
+    for i in range(num_layers):
+        x = CircleConvolution(units, name=f"convolution_{i}")(x, basis, amplitudes[-1])
         amplitudes.append(ops.matmul(dual, x))
     amplitudes = keras.layers.Concatenate(name="amplitudes")(amplitudes)
-    x = LogPowers(2 * wanted, name="log_powers")(amplitudes)
-    x = keras.layers.Dense(width, activation="relu", name="hidden")(x)
-    return keras.Model(inputs, _powers(x, wanted), name="circle")
+    x = LogPowers(2 * num_powers, name="log_powers")(amplitudes)
+    x = keras.layers.Dense(units, activation="relu", name="hidden")(x)
+    return keras.Model(inputs, _powers(x, num_powers), name="circle")
 
 
 NETWORKS = {"note": note_network, "circle": circle_network}
 
 
-def circle_width(depth, wanted, parameters):
-    """The largest even width at which `circle_network` has at most so many parameters."""
-    width = 2
-    while circle_network(depth, width + 2, wanted).count_params() <= parameters:
-        width += 2
-    return width
+def circle_width(num_layers, num_powers, parameters):
+    """The largest even number of units for which `circle_network` is not larger than that."""
+    units = 2
+    while circle_network(num_layers, units + 2, num_powers).count_params() <= parameters:
+        units += 2
+    return units
 
 
 def _inputs(weighted):
@@ -78,9 +78,11 @@ def _inputs(weighted):
     return inputs
 
 
-def _powers(x, wanted):
+def _powers(x, num_powers):
     # In float32 under every policy: the logarithms are exponentiated.
-    return keras.layers.Dense(wanted, activation="exponential", dtype="float32", name="output")(x)
+    return keras.layers.Dense(num_powers, activation="exponential", dtype="float32", name="output")(
+        x
+    )
 
 
 @keras.saving.register_keras_serializable(package="examples")
@@ -90,7 +92,7 @@ def log_power_error(y_true, y_pred):
 
 
 def compile_for_powers(model, options):
-    model.compile(runs.make_optimizer(options), loss=log_power_error)
+    model.compile(optimizers.make_optimizer(options), loss=log_power_error)
     return model
 
 

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import importlib.util
-import json
 import pathlib
 
 from examples.common import options as common
@@ -20,7 +19,9 @@ def parse(arguments=None):
         formatter_class=common.HelpFormatter,
     )
     integer = common.positive_integer
-    parser.add_argument("--output", help="folder of the run (default: runs/TASK/swarm)")
+    parser.add_argument(
+        "--output", help="folder of the run (default: runs/simulation_based_inference/swarm)"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an earlier run in the output folder"
     )
@@ -32,10 +33,12 @@ def parse(arguments=None):
     )
     parser.add_argument("--smoke", action="store_true", help="a run of seconds, for tests")
     parser.add_argument("--cpu", action="store_true", help="use no accelerator")
-    parser.add_argument("--epochs", type=integer, default=20)
+    parser.add_argument("--epochs", type=integer, default=20, help="epochs of training")
     parser.add_argument("--batches", type=integer, default=200, help="batches in an epoch")
     parser.add_argument("--batch-size", type=integer, default=64, help="sets in a batch")
-    parser.add_argument("--learning-rate", type=common.positive_number, default=0.002)
+    parser.add_argument(
+        "--learning-rate", type=common.positive_number, default=0.002, help="first learning rate"
+    )
     parser.add_argument("--test-sets", type=integer, default=1000, help="fresh sets to evaluate")
     parser.add_argument("--samples", type=integer, default=1000, help="of each posterior")
     # A run of other examples can be resumed; BayesFlow's own training is not.
@@ -45,28 +48,25 @@ def parse(arguments=None):
         parser.error(f"argument --evaluate: there is no file {options.evaluate}")
     if importlib.util.find_spec("bayesflow") is None:
         parser.error("this example needs BayesFlow: pip install bayesflow")
-    return parser, options
+    return options
 
 
 @common.command
 def main(arguments=None):
-    parser, options = parse(arguments)
+    options = parse(arguments)
 
     import keras
 
     from examples.common import datasets
-    from examples.common import run as runs
+    from examples.common.run import Run
     from examples.simulation_based_inference import data
     from examples.simulation_based_inference import evaluate
     from examples.simulation_based_inference import model
     from examples.simulation_based_inference import plots
 
     keras.utils.set_random_seed(options.seed)
-    run = runs.Run("simulation_based_inference", "swarm", options)
-    try:
-        run.prepare()
-    except runs.RunError as error:
-        parser.error(str(error))
+    run = Run("simulation_based_inference", "swarm", options)
+    run.prepare()
 
     path = options.evaluate
     if path is None:
@@ -87,10 +87,9 @@ def main(arguments=None):
     kl = evaluate.divergence(approximator, test)
     plots.posteriors(samples, test, run.path / "posteriors.png")
     text = evaluate.table(scores, kl, options.test_sets, options.samples)
-    (run.path / "table.txt").write_text(text + "\n")
     numbers = {name: dataclasses.asdict(score) for name, score in scores.items()}
     numbers["kullback_leibler"] = kl
-    (run.path / "scores.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    run.write_results(text, numbers)
     print(f"\n{text}\n\nThe results are in {run.path}")
 
 

@@ -1,7 +1,5 @@
 """Command line of the symmetric elements example; see `--help`."""
 
-import json
-
 from examples.common import options as common
 from examples.symmetric_elements.data import MODELS
 from examples.symmetric_elements.data import TASKS
@@ -54,7 +52,7 @@ def parse(arguments=None):
     options = common.parse(parser, SMOKE, arguments, free=["models", "repeats", "test_sets"])
     options.models = list(dict.fromkeys(options.models))
     options.sizes = sorted(set(options.sizes))
-    return parser, options
+    return options
 
 
 def summary(accuracies, test_sets):
@@ -83,13 +81,16 @@ def table(options, sizes, parameters, accuracies):
 
 @common.command
 def main(arguments=None):
-    parser, options = parse(arguments)
+    options = parse(arguments)
 
     import keras
     import numpy as np
 
     from examples.common import datasets
-    from examples.common import run as runs
+    from examples.common import networks
+    from examples.common import optimizers
+    from examples.common.run import Run
+    from examples.common.training import Training
     from examples.symmetric_elements import data
     from examples.symmetric_elements import model as models
 
@@ -100,29 +101,45 @@ def main(arguments=None):
         return models.build(model, options.task)
 
     builders = {model: lambda model=model: build(model) for model in options.models}
-    networks = runs.build_networks(parser, options, builders)
+    compared = networks.build_networks(options, builders)
     if options.dry_run:
         return
-    run = runs.open_run(parser, options, "symmetric_elements", name, networks)
-    parameters = {model: network.count_params() for model, network in networks.items()}
+    run = Run("symmetric_elements", name, options)
+    run.prepare()
+    parameters = {model: network.count_params() for model, network in compared.items()}
     counts = (options.sizes[-1], options.validation_sets, options.test_sets)
     results = {model: [[] for _ in options.sizes] for model in options.models}
     for seed in range(options.seed, options.seed + options.repeats):
-        training, validation, (inputs, labels) = data.draw(options.task, counts, seed)
+        training_sets, validation, (inputs, labels) = data.draw(options.task, counts, seed)
         for place, size in enumerate(options.sizes):
             for model in options.models:
                 keras.utils.set_random_seed(seed)
                 network = build(model)
+                if options.initial_model is not None:
+                    networks.load_initial_weights(network, options.initial_model)
                 network.compile(
-                    runs.make_optimizer(options),
+                    optimizers.make_optimizer(options),
                     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                     metrics=["accuracy"],
                 )
                 batches = datasets.ArrayDataset(
-                    *(array[:size] for array in training), options.batch_size, options.steps, seed
+                    *(array[:size] for array in training_sets),
+                    options.batch_size,
+                    options.steps,
+                    seed,
                 )
                 part = run.part(model, str(size), str(seed))
-                runs.train(parser, part, network, batches, validation, quiet=True)
+                training = Training(part, network, batches, quiet=True)
+                network.fit(
+                    training.batches,
+                    validation_data=validation,
+                    epochs=options.epochs,
+                    initial_epoch=training.initial_epoch,
+                    shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+                    verbose=0,
+                    callbacks=training.callbacks,
+                )
+                training.finish()
                 predicted = network.predict(inputs, batch_size=100, verbose=0).argmax(axis=1)
                 results[model][place].append(float(np.mean(predicted == labels)))
                 print(f"{part.name}: accuracy {results[model][place][-1]:.3f}", flush=True)
@@ -137,9 +154,8 @@ def main(arguments=None):
     plots.comparison(options.task, task.chance, (inputs, labels), options.sizes, accuracies, path)
     text = table(options, options.sizes, parameters, accuracies)
     print(f"\n{text}")
-    (run.path / "table.txt").write_text(text + "\n")
     scores = {"sizes": options.sizes, "parameters": parameters, "accuracies": results}
-    (run.path / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    run.write_results(text, scores)
     print(f"\nModels, metrics and pictures are in {run.path}")
 
 

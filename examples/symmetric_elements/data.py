@@ -27,21 +27,21 @@ class Task:
     """What the networks must know of a task.
 
     Attributes:
-        elements: How many elements a set has.
+        num_elements: How many elements a set has.
         shape: Shape of an element, the channels last.
         kernels: Sizes of the three convolutions.
         strides: Their strides.
-        classes: Number of classes of a set; None if one of the elements is to be found.
+        num_classes: Number of classes of a set; None if one of the elements is to be found.
         chance: Accuracy of guessing.
         standardized: Whether every set is shifted and scaled to mean 0 and variance 1 first,
             because offset and height of its elements say nothing.
     """
 
-    elements: int
+    num_elements: int
     shape: tuple
     kernels: tuple
     strides: tuple
-    classes: int | None
+    num_classes: int | None
     chance: float
     standardized: bool
 

@@ -38,7 +38,7 @@ def build(name, task_name):
     """The network of that name, from `(batch, elements, *shape)` to logits."""
     task, width = TASKS[task_name], WIDTHS[task_name][name]
     widths = (width, width, width // 2)
-    x = inputs = keras.Input((task.elements, *task.shape), name="elements")
+    x = inputs = keras.Input((task.num_elements, *task.shape), name="elements")
     if task.standardized:
         axes = list(range(1, len(inputs.shape)))
         x = keras.layers.LayerNormalization(axes, center=False, scale=False, name="standardized")(x)
@@ -46,10 +46,10 @@ def build(name, task_name):
         x = keras.layers.Flatten()(x)
         for units in widths:
             x = _activate(keras.layers.Dense(units, use_bias=False)(x))
-        x = keras.layers.Dense(task.classes or task.elements, name="output")(x)
+        x = keras.layers.Dense(task.num_classes or task.num_elements, name="output")(x)
         return keras.Model(inputs, x, name=name)
     if name == "deep-sets":
-        x = keras.layers.Reshape((task.elements, -1))(x)
+        x = keras.layers.Reshape((task.num_elements, -1))(x)
         x = _deep_sets(x, widths)
     elif name.startswith("dss"):
         x = _dss(x, task, widths, name.removeprefix("dss-"))
@@ -57,9 +57,9 @@ def build(name, task_name):
         x = _siamese(x, task, widths)
         if name == "siamese-deep-sets":
             x = _deep_sets(x, 2 * widths[-1:])
-    if task.classes is not None:
+    if task.num_classes is not None:
         x = set_layers.MeanPooling(name="pooling")(x)
-        x = keras.layers.Dense(task.classes, name="output")(x)
+        x = keras.layers.Dense(task.num_classes, name="output")(x)
     else:
         x = keras.layers.Dense(1, name="output")(x)
         x = keras.layers.Flatten()(x)
@@ -103,4 +103,4 @@ def _siamese(x, task, widths):
     for filters, kernel, strides in zip(widths, task.kernels, task.strides, strict=True):
         x = _activate(layer(filters, kernel, strides=strides, use_bias=False)(x))
     x = ops.mean(x, axis=tuple(range(1, len(task.shape))))
-    return ops.reshape(x, (-1, task.elements, widths[-1]))
+    return ops.reshape(x, (-1, task.num_elements, widths[-1]))

@@ -1,11 +1,10 @@
-"""Which formats there are, and what Keras needs to be told to export models on sets."""
+"""Which formats there are, and models on sets exported in each of them."""
 
 import dataclasses
 import importlib.util
 import os
 import pathlib
 import tempfile
-import warnings
 import zipfile
 
 import keras
@@ -14,6 +13,7 @@ from keras import tree
 
 from keras_sets import validation
 from keras_sets.export import runtimes
+from keras_sets.export import writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ def export_model(model, output, format="tf_saved_model", batch_size=None, set_si
         written.mkdir()
         try:
             path = str(written / FORMATS[format].file)
-            _write(model, path, format, specs)
+            writers.write(model, path, format, specs)
             _check_answers(model, path, format, specs)
         except Exception as error:
             raise ValueError(
@@ -274,111 +274,6 @@ def _input_specs(inputs, batch_size, set_size):
 
     specs = [spec(path, x) for path, x in tree.flatten_with_path(inputs)]
     return tree.pack_sequence_as(inputs, specs)
-
-
-def _write(model, path, format, specs):
-    with warnings.catch_warnings():
-        # Of all that converters warn of only wrong answers count, and these are looked for.
-        warnings.simplefilter("ignore")
-        way = (format, keras.config.backend())
-        if way == ("onnx", "tensorflow"):
-            return _write_onnx_from_tensorflow(model, path, specs)
-        if way == ("onnx", "torch"):
-            return _write_onnx_from_torch(model, path, specs)
-        arguments = {}
-        if way == ("tf_saved_model", "jax"):
-            # One symbol an axis: by itself Keras gives the set size of every input another one.
-            # Both platforms: by itself JAX writes for the one that it runs on.
-            arguments["jax2tf_kwargs"] = {
-                "polymorphic_shapes": [tree.map_structure(_symbolic_shape, specs)],
-                "native_serialization_platforms": ("cpu", "cuda"),
-                "with_gradient": False,
-            }
-        elif format == "torch":
-            arguments["dynamic_shapes"] = _torch_dimensions(specs)
-        elif format == "litert":
-            # Nothing beyond what every LiteRT runtime has.
-            arguments["target_spec"] = {"supported_ops": ["TFLITE_BUILTINS"]}
-        model.export(path, format=format, verbose=False, input_signature=[specs], **arguments)
-
-
-def _write_onnx_from_tensorflow(model, path, specs):
-    """Writes what `model.export` would, but for two operations that it gets wrong."""
-    import onnx
-    import tensorflow as tf
-    import tf2onnx
-
-    signature = [
-        tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), specs)
-    ]
-    function = tf.function(lambda inputs: model(inputs, training=False), signature)
-
-    def select(context, node, name, arguments):
-        # By itself `condition * x + (1 - condition) * y`: NaN where the other one is not finite.
-        node.type = "Where"
-
-    # Before version 18 means become pooling of images, which fails without entities.
-    written, _ = tf2onnx.convert.from_function(
-        function, signature, opset=18, custom_op_handlers={"SelectV2": (select, [])}
-    )
-    _reshape_to_nothing(written.graph, {})
-    onnx.save(written, path)
-
-
-def _reshape_to_nothing(graph, constants):
-    """Takes a size of 0 in the target of a Reshape for 0; by default it means 'as it was'."""
-    from onnx import helper
-    from onnx import numpy_helper
-
-    constants = {**constants, **{x.name: numpy_helper.to_array(x) for x in graph.initializer}}
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _reshape_to_nothing(attribute.g, constants)
-        if node.op_type == "Reshape" and 0 not in constants.get(node.input[1], ()):
-            node.attribute.append(helper.make_attribute("allowzero", 1))
-
-
-def _write_onnx_from_torch(model, path, specs):
-    """From a graph with symbols for sizes; `model.export` traces one example, where 1 stays 1."""
-    import torch
-
-    example = tree.map_structure(
-        lambda spec: torch.ones(
-            [2 if size is None else size for size in spec.shape],
-            dtype=getattr(torch, spec.dtype),
-            device=next(iter(model.parameters())).device,
-        ),
-        specs,
-    )
-    model.eval()
-    program = torch.export.export(
-        model, (example,), strict=False, dynamic_shapes=_torch_dimensions(specs)
-    )
-    names = [spec.name for spec in tree.flatten(specs)]
-    torch.onnx.export(
-        program, (), path, dynamo=True, input_names=names, opset_version=18, verbose=False
-    )
-
-
-def _symbolic_shape(spec):
-    names = ["batch"] + [f"n{axis}" for axis in range(1, len(spec.shape))]
-    sizes = [
-        name if size is None else str(size) for name, size in zip(names, spec.shape, strict=True)
-    ]
-    return f"({', '.join(sizes)})"
-
-
-def _torch_dimensions(specs):
-    import torch
-
-    rank = max(len(spec.shape) for spec in tree.flatten(specs))
-    dims = [torch.export.Dim(f"n{axis}" if axis else "batch") for axis in range(rank)]
-    free = [
-        {axis: dims[axis] for axis, size in enumerate(spec.shape) if size is None}
-        for spec in tree.flatten(specs)
-    ]
-    return [(tree.pack_sequence_as(specs, free),)]
 
 
 # Set sizes unlike the batch sizes, and unlike those that a converter may have traced.

@@ -20,9 +20,9 @@ from keras_sets.layers.pooling import Pooling
 from keras_sets.layers.pooling import PoolingMaps
 from keras_sets.layers.pooling import SumPooling
 from keras_sets.layers.pooling import get_pooling
+from keras_sets.layers.pooling_by_multihead_attention import PoolingByMultiheadAttention
 from keras_sets.layers.principal_axes import PrincipalAxes
 from keras_sets.layers.set_attention import InducedSetAttentionBlock
-from keras_sets.layers.set_attention import PoolingByMultiheadAttention
 from keras_sets.layers.set_attention import SetAttentionBlock
 from keras_sets.layers.set_normalization import SetNormalization
 from keras_sets.layers.slot_refinement import SlotRefinement

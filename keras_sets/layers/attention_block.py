@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets.layers.set_normalization import SetNormalization
-from keras_sets.layers.weight_options import reseeded
+from keras_sets.layers.weight_options import own_seed
 
 
 class SetMultiHeadAttention(keras.layers.MultiHeadAttention):
@@ -25,7 +25,7 @@ class SetMultiHeadAttention(keras.layers.MultiHeadAttention):
         # start as copies of each other.
         kwargs = {**super()._get_common_kwargs_for_sublayer(), "trainable": self.trainable}
         for kind in ("kernel_initializer", "bias_initializer"):
-            kwargs[kind] = reseeded(kwargs[kind], self._kernels_made)
+            kwargs[kind] = own_seed(kwargs[kind], f"projection_{self._kernels_made}")
         self._kernels_made += 1
         return kwargs
 
@@ -70,63 +70,74 @@ class AttentionBlock(keras.layers.Layer):
     `ProjectedAttention`.
     """
 
-    def __init__(self, owner, to_itself=False, seed_offset=0, **kwargs):
-        super().__init__(autocast=False, **owner._part_arguments(), **kwargs)
-        self.residual = owner.residual
-        self.units = owner.units
-        self.dropout = owner.dropout
-        self.seed_generator = None
-        if owner.dropout > 0:
-            seed = None if owner.seed is None else owner.seed + seed_offset
-            self.seed_generator = keras.random.SeedGenerator(seed)
-        places = 100 * (1 + seed_offset)
-        options = {
-            "use_bias": owner.use_bias,
-            "kernel_regularizer": owner.kernel_regularizer,
-            "bias_regularizer": owner.bias_regularizer,
-            **owner._part_arguments(),
-        }
+    def __init__(
+        self,
+        units,
+        num_heads,
+        residual,
+        normalization,
+        epsilon,
+        feed_forward_layers,
+        feed_forward_units,
+        feed_forward_activation,
+        dropout,
+        seed,
+        use_bias,
+        kernel_initializer,
+        bias_initializer,
+        kernel_regularizer,
+        bias_regularizer,
+        to_itself=False,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.units = units
+        self.residual = residual
+        self.dropout = dropout
+        self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
+        part_options = {"dtype": self.dtype_policy, "trainable": self.trainable}
 
-        def initializers(place):
+        def weight_options(part):
             return {
-                "kernel_initializer": reseeded(owner.kernel_initializer, places + place),
-                "bias_initializer": reseeded(owner.bias_initializer, places + place),
+                "use_bias": use_bias,
+                "kernel_initializer": own_seed(kernel_initializer, f"{self.name}/{part}"),
+                "bias_initializer": own_seed(bias_initializer, f"{self.name}/{part}"),
+                "kernel_regularizer": kernel_regularizer,
+                "bias_regularizer": bias_regularizer,
             }
 
         kinds = {"projected": ProjectedAttention}
-        self.attention = kinds.get(self.residual, SetMultiHeadAttention)(
-            owner.num_heads,
-            owner.units // owner.num_heads,
+        self.attention = kinds.get(residual, SetMultiHeadAttention)(
+            num_heads,
+            units // num_heads,
             flash_attention=False,
             name="attention",
-            **initializers(0),
-            **options,
+            **weight_options("attention"),
+            **part_options,
         )
-        widths = [owner.feed_forward_units or owner.units] * (owner.feed_forward_layers - 1)
+        widths = [feed_forward_units or units] * (feed_forward_layers - 1)
         self.feed_forward = [
             keras.layers.Dense(
                 width,
-                activation=owner.feed_forward_activation,
+                activation=feed_forward_activation,
                 name=f"feed_forward_{i}",
-                **initializers(10 + i),
-                **options,
+                **weight_options(f"feed_forward_{i}"),
+                **part_options,
             )
-            for i, width in enumerate([*widths, owner.units])
+            for i, width in enumerate([*widths, units])
         ]
 
-        def normalization(name):
-            if owner.normalization is None:
+        def make_normalization(name):
+            if normalization is None:
                 return None
             cls = {"layer": keras.layers.LayerNormalization, "set": SetNormalization}
-            return cls[owner.normalization](
-                epsilon=owner.epsilon, name=name, **owner._part_arguments()
-            )
+            return cls[normalization](epsilon=epsilon, name=name, **part_options)
 
-        self.attention_normalization = normalization("attention_normalization")
-        self.feed_forward_normalization = normalization("feed_forward_normalization")
+        self.attention_normalization = make_normalization("attention_normalization")
+        self.feed_forward_normalization = make_normalization("feed_forward_normalization")
         self.key_normalization = None
-        if self.residual == "clean" and not to_itself:
-            self.key_normalization = normalization("key_normalization")
+        if residual == "clean" and not to_itself:
+            self.key_normalization = make_normalization("key_normalization")
 
     def build(self, queries_shape, keys_shape):
         self.attention.build(queries_shape, keys_shape)

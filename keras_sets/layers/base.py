@@ -5,9 +5,9 @@ from keras import ops
 
 from keras_sets import validation
 from keras_sets.ops import accumulation_dtype
+from keras_sets.ops import apply_mask
 from keras_sets.ops import fit_mask
 from keras_sets.ops import multiplicities
-from keras_sets.ops import zero_absent
 
 
 class SetLayer(keras.layers.Layer):
@@ -80,7 +80,7 @@ class SetLayer(keras.layers.Layer):
             self.check_arguments(inputs, mask)
         x = self.cast_inputs(inputs)
         mask, weights = multiplicities(mask, weights, accumulation_dtype(x))
-        return zero_absent(x, mask), mask, weights
+        return apply_mask(x, mask), mask, weights
 
     def cast_inputs(self, inputs):
         """`inputs` in the dtype of the computation."""

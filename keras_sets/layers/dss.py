@@ -172,7 +172,7 @@ class DSS(SetLayer):
         flat = ops.reshape(x, (batch, n, math.prod(element)))
         if self.pooling == "centered":
             mean = ops.cast(set_ops.set_mean(flat, mask, weights, keepdims=True), x.dtype)
-            flat = set_ops.zero_absent(flat - mean, mask)
+            flat = set_ops.apply_mask(flat - mean, mask)
         # Elements become the batch.
         elements = ops.reshape(flat, (-1, *element))
         if self.pooling == "concat_max":
@@ -185,7 +185,7 @@ class DSS(SetLayer):
         if self.pooled_layer is not None:
             pooled = ops.reshape(self._pool(flat, mask, weights), (-1, *element))
             y = y + ops.expand_dims(self._apply(self.pooled_layer, pooled), 1)
-        return set_ops.zero_absent(self.activation(y), mask)
+        return set_ops.apply_mask(self.activation(y), mask)
 
     def _apply(self, layer, elements):
         """`layer(elements)` in the compute dtype, for a batch of no elements as well.

@@ -5,6 +5,7 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
+from keras_sets.layers.weight_options import own_seed
 
 ORDERS = (0, 1, 2)
 
@@ -165,13 +166,29 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
 
     def build(self, input_shape):
         basis = BASES[self.input_order, self.output_order]
-        self.kernel = self._add_optioned_weight("kernel", (len(basis), input_shape[-1], self.units))
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(len(basis), input_shape[-1], self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
         self.bias = self.diagonal_bias = None
         if self.use_bias:
-            self.bias = self._add_optioned_weight("bias", (self.units,))
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.units,),
+                initializer=own_seed(self.bias_initializer, "bias"),
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
             if self.output_order == 2:
-                self.diagonal_bias = self._add_optioned_weight(
-                    "diagonal_bias", (self.units,), prefix="bias"
+                self.diagonal_bias = self.add_weight(
+                    name="diagonal_bias",
+                    shape=(self.units,),
+                    initializer=own_seed(self.bias_initializer, "diagonal_bias"),
+                    regularizer=self.bias_regularizer,
+                    constraint=self.bias_constraint,
                 )
         self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
         self.built = True
@@ -180,11 +197,11 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         x = self.cast_inputs(inputs)
         if mask is not None:
             if self._is_of_edges(mask):
-                x = set_ops.zero_absent(x, mask)
+                x = set_ops.apply_mask(x, mask)
             mask = self._nodes_of(mask)
             self.check_arguments(inputs, mask, weights)
         mask, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
-        zero = (lambda x, _: x, set_ops.zero_absent, set_ops.zero_absent_edges)[self.input_order]
+        zero = (lambda x, _: x, set_ops.apply_mask, set_ops.apply_edge_mask)[self.input_order]
         return zero(x, mask), mask, weights
 
     def compute(self, x, mask, weights, training):
@@ -237,7 +254,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
             y = self._per_node(y, like)
         else:
             y = y + self._project(nodes, 1, 0)[0]
-        return set_ops.zero_absent(self.activation(self._add_bias(y)), present)
+        return set_ops.apply_mask(self.activation(self._add_bias(y)), present)
 
     def _write_edges(self, edges, nodes, totals, like, present):
         place = 0 if edges is None else 2
@@ -264,7 +281,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         if edges is not None:
             straight, transposed = self._project([edges], 2, 0)
             y = y + straight + ops.transpose(transposed, (0, 2, 1, 3))
-        return set_ops.zero_absent_edges(self.activation(y), present)
+        return set_ops.apply_edge_mask(self.activation(y), present)
 
     @staticmethod
     def _per_node(y, like):

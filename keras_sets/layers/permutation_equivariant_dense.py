@@ -5,6 +5,7 @@ from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.pooled_context import PooledContext
 from keras_sets.layers.weight_options import WeightOptions
+from keras_sets.layers.weight_options import own_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -95,11 +96,29 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
         features = input_shape[-1]
         self._build_pooling(input_shape)
         pooled = self._pooled_features(features)
-        self.kernel = self._add_optioned_weight("kernel", (features, self.units))
-        self.pooled_kernel = self._add_optioned_weight(
-            "pooled_kernel", (pooled, self.units), prefix="pooled"
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(features, self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
-        self.bias = self._add_optioned_weight("bias", (self.units,)) if self.use_bias else None
+        self.pooled_kernel = self.add_weight(
+            name="pooled_kernel",
+            shape=(pooled, self.units),
+            initializer=own_seed(self.pooled_initializer, "pooled_kernel"),
+            regularizer=self.pooled_regularizer,
+            constraint=self.pooled_constraint,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.units,),
+                initializer=own_seed(self.bias_initializer, "bias"),
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: features})
         self.built = True
 
@@ -109,7 +128,7 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
         y = y + set_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
         if self.bias is not None:
             y = y + self.in_compute_dtype(self.bias)
-        return set_ops.zero_absent(self.activation(y), mask)
+        return set_ops.apply_mask(self.activation(y), mask)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

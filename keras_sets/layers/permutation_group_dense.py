@@ -7,7 +7,7 @@ from keras_sets import validation
 from keras_sets.groups import PermutationGroup
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
-from keras_sets.layers.weight_options import reseeded
+from keras_sets.layers.weight_options import own_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -115,22 +115,29 @@ class PermutationGroupDense(WeightOptions, SetLayer):
 
     def build(self, input_shape):
         features = input_shape[-1]
-        self.kernel = self._add_optioned_weight(
-            "kernel",
-            (self.group.num_pair_orbits, features, self.units),
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.group.num_pair_orbits, features, self.units),
             initializer=self._initial_kernel,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
         self.bias = None
         if self.use_bias:
-            self.bias = self._add_optioned_weight("bias", (self.group.num_point_orbits, self.units))
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.group.num_point_orbits, self.units),
+                initializer=own_seed(self.bias_initializer, "bias"),
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
         self._sums_first = self._sums_are_cheaper()
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: features})
         self.built = True
 
     def _initial_kernel(self, shape, dtype=None):
-        initializer = reseeded(self.kernel_initializer, 0)
-        values = initializer(shape, dtype=dtype)
-        if isinstance(initializer, keras.initializers.VarianceScaling):
+        values = self.kernel_initializer(shape, dtype=dtype)
+        if isinstance(self.kernel_initializer, keras.initializers.VarianceScaling):
             # It took one number an orbit for the fans, where the matrix has n a row.
             values = values * (shape[0] / self.group.degree) ** 0.5
         return values
@@ -158,7 +165,7 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         if self.bias is not None:
             bias = self.in_compute_dtype(self.bias)
             y = y + ops.take(bias, self.group.point_orbits, axis=0)
-        return set_ops.zero_absent(self.activation(y), mask)
+        return set_ops.apply_mask(self.activation(y), mask)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.group.degree, self.units)

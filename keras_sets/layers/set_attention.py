@@ -8,13 +8,13 @@ from keras_sets import validation
 from keras_sets.layers.attention_block import AttentionBlock
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import PartOptions
-from keras_sets.layers.weight_options import reseeded
+from keras_sets.layers.weight_options import own_seed
 
 NORMALIZATIONS = ("layer", "set", None)
 RESIDUALS = ("post", "clean", "projected")
 
 
-class _SetAttention(PartOptions, SetLayer):
+class SetAttention(PartOptions, SetLayer):
     """The arguments that the attention blocks share."""
 
     def __init__(
@@ -85,18 +85,40 @@ class _SetAttention(PartOptions, SetLayer):
         entities = (input_shape[0], None, self.units)
         if input_shape[-1] == self.units or self.residual == "projected":
             return (*entities[:-1], input_shape[-1])
-        self.input_projection = self._dense("input_projection", 50)
+        self.input_projection = self._dense("input_projection")
         self.input_projection.build(input_shape)
         return entities
 
-    def _dense(self, name, place, activation=None):
+    def _block(self, name, seed, to_itself=False):
+        return AttentionBlock(
+            units=self.units,
+            num_heads=self.num_heads,
+            residual=self.residual,
+            normalization=self.normalization,
+            epsilon=self.epsilon,
+            feed_forward_layers=self.feed_forward_layers,
+            feed_forward_units=self.feed_forward_units,
+            feed_forward_activation=self.feed_forward_activation,
+            dropout=self.dropout,
+            seed=seed,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer,
+            bias_initializer=self.bias_initializer,
+            kernel_regularizer=self.kernel_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            to_itself=to_itself,
+            name=name,
+            **self._part_arguments(),
+        )
+
+    def _dense(self, name, activation=None):
         """A Dense layer beside the blocks, with the options of the weights."""
         return keras.layers.Dense(
             self.units,
             activation=activation,
             use_bias=self.use_bias,
-            kernel_initializer=reseeded(self.kernel_initializer, place),
-            bias_initializer=self.bias_initializer,
+            kernel_initializer=own_seed(self.kernel_initializer, name),
+            bias_initializer=own_seed(self.bias_initializer, name),
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
             name=name,
@@ -108,7 +130,7 @@ class _SetAttention(PartOptions, SetLayer):
         if self.input_projection is None:
             return x
         projected = ops.cast(self.input_projection(x), self.compute_dtype)
-        return set_ops.zero_absent(projected, mask)
+        return set_ops.apply_mask(projected, mask)
 
     def _points(self, points, x):
         """`(points, units)` as queries of every set, `(batch, points, units)`."""
@@ -140,7 +162,7 @@ class _SetAttention(PartOptions, SetLayer):
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
-class SetAttentionBlock(_SetAttention):
+class SetAttentionBlock(SetAttention):
     """Every entity attends to all entities of its set.
 
     ```
@@ -220,7 +242,7 @@ class SetAttentionBlock(_SetAttention):
 
     def __init__(self, units, num_heads, **kwargs):
         super().__init__(units, num_heads, **kwargs)
-        self.block = AttentionBlock(self, to_itself=True, name="block")
+        self.block = self._block("block", self.seed, to_itself=True)
 
     def build(self, input_shape):
         entities = self._build_input_projection(input_shape)
@@ -233,12 +255,12 @@ class SetAttentionBlock(_SetAttention):
         x, mask, weights = set_ops.flatten_set(x, mask, weights)
         x = self._project_inputs(x, mask)
         y = self.block(x, x, mask, weights, mask, weights, training=training)
-        y = set_ops.zero_absent(y, mask)
+        y = set_ops.apply_mask(y, mask)
         return ops.reshape(y, shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
-class InducedSetAttentionBlock(_SetAttention):
+class InducedSetAttentionBlock(SetAttention):
     """Entities attend to a few points that have attended to the set.
 
     ```
@@ -289,8 +311,8 @@ class InducedSetAttentionBlock(_SetAttention):
         super().__init__(units, num_heads, **kwargs)
         self.num_inducing_points = num_inducing_points
         self.inducing_points_initializer = keras.initializers.get(inducing_points_initializer)
-        self.inducing_block = AttentionBlock(self, name="inducing_block")
-        self.block = AttentionBlock(self, seed_offset=1, name="block")
+        self.inducing_block = self._block("inducing_block", self.seed)
+        self.block = self._block("block", None if self.seed is None else self.seed + 1)
 
     def build(self, input_shape):
         self.inducing_points = self.add_weight(
@@ -312,7 +334,7 @@ class InducedSetAttentionBlock(_SetAttention):
         points = self._points(self.inducing_points, x)
         h = self.inducing_block(points, x, None, None, mask, weights, training=training)
         y = self.block(x, h, mask, weights, training=training)
-        y = set_ops.zero_absent(y, mask)
+        y = set_ops.apply_mask(y, mask)
         return ops.reshape(y, shape)
 
     def get_config(self):
@@ -322,110 +344,4 @@ class InducedSetAttentionBlock(_SetAttention):
             "inducing_points_initializer": keras.initializers.serialize(
                 self.inducing_points_initializer
             ),
-        }
-
-
-@keras.saving.register_keras_serializable(package="keras_sets")
-class PoolingByMultiheadAttention(_SetAttention):
-    """Pools a set to a few vectors: seeds attend to its entities.
-
-    `y = block(seeds, feed_forward(x))`, where `block(q, k)` lets q attend to k, as in
-    `keras_sets.layers.SetAttentionBlock`. Inputs may have any width.
-
-    Args:
-        units: Positive integer, width of the output, a multiple of `num_heads`.
-        num_heads: Positive integer.
-        num_seeds: Positive integer, how many vectors to make of a set.
-        seeds_initializer: Initializer of the seeds, `(num_seeds, units)`.
-        input_feed_forward_layers: Non-negative integer, how many Dense layers, each with the
-            feed-forward activation, every entity passes before the attention: `rFF` in the
-            paper, which has some. 0, as in its code, for none.
-        normalization, residual, feed_forward_layers, feed_forward_units,
-        feed_forward_activation, dropout, epsilon, use_bias, kernel_initializer,
-        bias_initializer, kernel_regularizer, bias_regularizer, seed: As in
-            `keras_sets.layers.SetAttentionBlock`.
-
-    Call arguments:
-        inputs: `(batch, *entities, features)`.
-        mask: Optional bool `(batch, *entities)`, True for a real entity.
-        weights: Optional float `(batch, *entities)`, at least 0: multiplicities.
-        training: Whether to apply dropout.
-
-    Output shape:
-        `(batch, num_seeds, units)`.
-
-    Masking:
-        Masked entities do not count, whatever they hold. The attention to a set without
-        entities is 0. The output has no mask.
-
-    Symmetry:
-        Invariant to the order of the entities, and to a common factor of the weights.
-
-    Example:
-
-    >>> import numpy as np, keras_sets
-    >>> layer = keras_sets.layers.PoolingByMultiheadAttention(8, num_heads=2, num_seeds=4)
-    >>> layer(np.ones((2, 50, 3))).shape == (2, 4, 8)
-    True
-
-    Reference:
-        [Lee et al., 2019, Set Transformer](https://arxiv.org/abs/1810.00825), equation 11.
-    """
-
-    symmetry = "invariant"
-
-    def __init__(
-        self,
-        units,
-        num_heads,
-        num_seeds=1,
-        seeds_initializer="glorot_uniform",
-        input_feed_forward_layers=0,
-        **kwargs,
-    ):
-        num_seeds = validation.positive_integer("num_seeds", num_seeds)
-        input_feed_forward_layers = validation.non_negative_integer(
-            "input_feed_forward_layers", input_feed_forward_layers
-        )
-        super().__init__(units, num_heads, **kwargs)
-        self.num_seeds = num_seeds
-        self.seeds_initializer = keras.initializers.get(seeds_initializer)
-        self.input_feed_forward_layers = input_feed_forward_layers
-        self.input_feed_forward = [
-            self._dense(f"input_feed_forward_{i}", 60 + i, self.feed_forward_activation)
-            for i in range(input_feed_forward_layers)
-        ]
-        self.block = AttentionBlock(self, name="block")
-
-    def build(self, input_shape):
-        self.seeds = self.add_weight(
-            name="seeds",
-            shape=(self.num_seeds, self.units),
-            initializer=self.seeds_initializer,
-        )
-        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
-        entities = (input_shape[0], None, input_shape[-1])
-        for layer in self.input_feed_forward:
-            layer.build(entities)
-            entities = layer.compute_output_shape(entities)
-        self.block.build((input_shape[0], self.num_seeds, self.units), entities)
-        self._restore_parts()
-        self.built = True
-
-    def compute(self, x, mask, weights, training):
-        x, mask, weights = set_ops.flatten_set(x, mask, weights)
-        for layer in self.input_feed_forward:
-            x = layer(x)
-        seeds = self._points(self.seeds, x)
-        return self.block(seeds, x, None, None, mask, weights, training=training)
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.num_seeds, self.units)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_seeds": self.num_seeds,
-            "seeds_initializer": keras.initializers.serialize(self.seeds_initializer),
-            "input_feed_forward_layers": self.input_feed_forward_layers,
         }

@@ -5,6 +5,7 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
+from keras_sets.layers.weight_options import own_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -80,8 +81,23 @@ class SetNormalization(WeightOptions, SetLayer):
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
-        self.gamma = self._add_optioned_weight("gamma", shape) if self.scale else None
-        self.beta = self._add_optioned_weight("beta", shape) if self.center else None
+        self.gamma = self.beta = None
+        if self.scale:
+            self.gamma = self.add_weight(
+                name="gamma",
+                shape=shape,
+                initializer=self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                name="beta",
+                shape=shape,
+                initializer=own_seed(self.beta_initializer, "beta"),
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+            )
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
@@ -91,7 +107,7 @@ class SetNormalization(WeightOptions, SetLayer):
             y = y * ops.cast(ops.convert_to_tensor(self.gamma), y.dtype)
         if self.beta is not None:
             y = y + ops.cast(ops.convert_to_tensor(self.beta), y.dtype)
-        return set_ops.zero_absent(ops.cast(y, self.compute_dtype), mask)
+        return set_ops.apply_mask(ops.cast(y, self.compute_dtype), mask)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -195,7 +195,7 @@ class SlotRefinement(PartOptions, SetLayer):
 
         def as_output(logits):
             logits = ops.reshape(ops.transpose(logits, (0, 2, 1)), shape)
-            return set_ops.zero_absent(ops.cast(logits, self.compute_dtype), mask)
+            return set_ops.apply_mask(ops.cast(logits, self.compute_dtype), mask)
 
         if self.return_iterations:
             return ops.stack([as_output(logits) for logits in steps], axis=1)

@@ -2,7 +2,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sets import ops as set_ops
 from keras_sets.layers.pooling import CausalMeanPooling
 
 
@@ -119,9 +118,6 @@ class SwarmStreamingCell(keras.layers.Layer):
             )
         _, sums, count, *recent = states
         x = ops.cast(inputs, swarm.compute_dtype)
-        inputs_gates = ops.cast(swarm.cell.project_inputs(x), swarm.compute_dtype)
-        recurrent_kernel = swarm.in_compute_dtype(swarm.cell.recurrent_kernel)
-        pooled_kernel = swarm.in_compute_dtype(swarm.cell.pooled_kernel)
         if recent and self._sums:
             places = ops.minimum(ops.cast(count[:, 0], "int32"), len(self._slots) - 1)
             slots = ops.take(ops.convert_to_tensor(self._slots), places, axis=0)
@@ -133,7 +129,7 @@ class SwarmStreamingCell(keras.layers.Layer):
         # A cast takes time on torch even where it changes nothing.
         half = swarm.compute_dtype != self.compute_dtype
 
-        def pooled(h):
+        def pool(h):
             if swarm.context == "self":
                 return h
             wide = ops.cast(h, sums.dtype) if half else h
@@ -145,16 +141,11 @@ class SwarmStreamingCell(keras.layers.Layer):
                 mean = ops.concatenate([mean, _gather(past, slots)], axis=-1)
             return ops.cast(mean, swarm.compute_dtype) if half else mean
 
-        h, c = swarm.cell.update(inputs_gates)
-        if swarm.context == "static" and swarm.iterations > 1:
-            inputs_gates = inputs_gates + set_ops.linear(pooled(h), pooled_kernel)
+        recurrent_kernel, pooled_kernel = swarm.kernels()
+        gates, h, c = swarm.first_step(x, pooled_kernel, pool)
         for _ in range(1, swarm.iterations):
-            gates = inputs_gates + set_ops.linear(h, recurrent_kernel)
-            if swarm.context != "static":
-                gates = gates + set_ops.linear(pooled(h), pooled_kernel)
-            h, c = swarm.cell.update(gates, c)
-        y = swarm.projection(ops.concatenate([h, c], axis=-1))
-        y = ops.cast(y, self.compute_dtype)
+            h, c = swarm.step(h, c, gates, recurrent_kernel, pooled_kernel, pool)
+        y = ops.cast(swarm.project(h, c), self.compute_dtype)
         sums = ops.concatenate(new_sums, axis=-1) if new_sums else sums
         if remembered:
             recent = [ops.reshape(ops.stack(remembered, axis=1), ops.shape(recent[0]))]

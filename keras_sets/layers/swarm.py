@@ -1,5 +1,4 @@
 import keras
-from keras import backend
 from keras import ops
 
 from keras_sets import ops as set_ops
@@ -10,6 +9,7 @@ from keras_sets.layers.pooled_context import PooledContext
 from keras_sets.layers.pooling.chunked_pooling_scope import in_chunked_pooling_scope
 from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm_cell import SwarmCell
+from keras_sets.layers.weight_options import own_seed
 
 CONTEXTS = ("swarm", "static", "self")
 
@@ -165,11 +165,12 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             name="cell",
             **self._part_arguments(),
         )
+        self.projection_initializer = keras.initializers.get(projection_initializer)
         self.projection = _Projection(
             units,
             activation=output_activation,
             use_bias=use_bias,
-            kernel_initializer=projection_initializer,
+            kernel_initializer=own_seed(self.projection_initializer, "projection"),
             kernel_regularizer=projection_regularizer,
             name="projection",
             **self._part_arguments(),
@@ -187,101 +188,69 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         self.built = True
 
     def compute(self, x, mask, weights, training):
-        inputs_gates = ops.cast(self.cell.project_inputs(x), self.compute_dtype)
-        recurrent_kernel = self.in_compute_dtype(self.cell.recurrent_kernel)
-        pooled_kernel = self.in_compute_dtype(self.cell.pooled_kernel)
         keep = self._dropout_masks(x) if training and self.dropout > 0 else None
 
-        h, c = self.cell.update(inputs_gates)
-        h = self._drop(h, keep, 0)
-        if self.context == "static" and self.iterations > 1:
-            pooled = self._pool(h, mask, weights)
-            inputs_gates = inputs_gates + set_ops.linear(pooled, pooled_kernel)
-        state = (h, c)
-        constants = (inputs_gates, recurrent_kernel, pooled_kernel, mask, weights, keep)
-        states = self._iterate(state, constants)
+        def step(index, h, c, gates, recurrent_kernel, pooled_kernel, mask, weights, keep):
+            pool = lambda h: self._pool_context(h, mask, weights)  # noqa: E731
+            h, c = self.step(h, c, gates, recurrent_kernel, pooled_kernel, pool)
+            return self._drop(h, keep, index), c
 
-        h, c = states[-1]
-        outputs = self.projection(ops.concatenate([h, c], axis=-1))
-        outputs = set_ops.zero_absent(ops.cast(outputs, self.compute_dtype), mask)
+        recurrent_kernel, pooled_kernel = self.kernels()
+        drop = lambda h: self._drop(h, keep, 0)  # noqa: E731
+        pool = lambda h: self._pool_context(h, mask, weights)  # noqa: E731
+        gates, h, c = self.first_step(x, pooled_kernel, pool, drop)
+        # Every iteration has to meet its own pooling when those are computed in chunks.
+        in_chunks = in_chunked_pooling_scope()
+        states = set_ops.iterate(
+            step,
+            (h, c),
+            self.iterations - 1,
+            constants=(gates, recurrent_kernel, pooled_kernel, mask, weights, keep),
+            unroll=True if in_chunks else self.unroll,
+            remat=self.remat and not in_chunks,
+            return_all=self.return_iterations,
+        )
+        outputs = set_ops.apply_mask(self.project(*states[-1]), mask)
         if not self.return_iterations:
             return outputs
         every_h, every_c = (
-            ops.stack([set_ops.zero_absent(s, mask) for s in sequence], axis=1)
+            ops.stack([set_ops.apply_mask(s, mask) for s in sequence], axis=1)
             for sequence in zip(*states, strict=True)
         )
         return outputs, every_h, every_c
 
-    def _iterate(self, state, constants):
-        """The states after every iteration, or after the last only, as `[(h, c), ...]`."""
-        constants = [None if t is None else ops.convert_to_tensor(t) for t in constants]
-        dtypes = [backend.standardize_dtype(t.dtype) for t in constants if t is not None]
-        # TensorFlow's rematerialisation adds zeros to its arguments: no bool among them.
-        given = [
-            ops.cast(t, "int32") if backend.standardize_dtype(t.dtype) == "bool" else t
-            for t in constants
-            if t is not None
-        ]
+    # The recurrence, which the streaming cell shares.
 
-        def step(index, h, c, *given):
-            remaining = iter(ops.cast(t, d) for t, d in zip(given, dtypes, strict=True))
-            return self._step(
-                index, h, c, *(None if t is None else next(remaining) for t in constants)
-            )
+    def kernels(self):
+        """`(recurrent_kernel, pooled_kernel)` in the compute dtype."""
+        kernels = self.cell.recurrent_kernel, self.cell.pooled_kernel
+        return tuple(self.in_compute_dtype(kernel) for kernel in kernels)
 
-        # Every iteration has to meet its own pooling when those are computed in chunks.
-        unroll = self.unroll
-        if unroll is None:
-            unroll = not set_ops.loop_is_faster(state[0])
-        one_by_one = unroll or self.iterations == 1 or in_chunked_pooling_scope()
-        run = keras.remat(step) if self.remat and not in_chunked_pooling_scope() else step
-        # TensorFlow's loops cannot scatter into buffers of sets without places.
-        if one_by_one or 0 in state[0].shape[1:-1]:
-            states = [state]
-            for index in range(1, self.iterations):
-                # A tensor: rematerialisation takes tensors only.
-                index = ops.convert_to_tensor(index, "int32") if self.remat else index
-                states.append(tuple(run(index, *states[-1], *given)))
-            return states if self.return_iterations else states[-1:]
-        return self._loop(run, state, given)
+    def first_step(self, x, pooled_kernel, pool, drop=lambda h: h):
+        """`(gates, h, c)`: the part of the gates that iterations share, and the first states."""
+        gates = ops.cast(self.cell.project_inputs(x), self.compute_dtype)
+        h, c = self.cell.update(gates)
+        h = drop(h)
+        if self.context == "static" and self.iterations > 1:
+            gates = gates + set_ops.linear(pool(h), pooled_kernel)
+        return gates, h, c
 
-    def _loop(self, run, state, given):
-        count = self.iterations - 1
-        if not self.return_iterations:
-            body = lambda index, h, c: run(index + 1, h, c, *given)  # noqa: E731
-            return [tuple(set_ops.static_loop(count, body, state))]
-
-        # A buffer of all iterations; `scatter_update` is what TensorFlow differentiates.
-        buffers = [ops.zeros_like(ops.stack([s] * count, axis=0)) for s in state]
-
-        def body(index, h, c, every_h, every_c):
-            h, c = run(index + 1, h, c, *given)
-            place = ops.reshape(ops.cast(index, "int32"), (1, 1))
-            return (
-                h,
-                c,
-                ops.scatter_update(every_h, place, ops.expand_dims(h, 0)),
-                ops.scatter_update(every_c, place, ops.expand_dims(c, 0)),
-            )
-
-        _, _, every_h, every_c = set_ops.static_loop(count, body, (*state, *buffers))
-        return [state] + [(every_h[i], every_c[i]) for i in range(count)]
-
-    def _step(
-        self, index, h, c, inputs_gates, recurrent_kernel, pooled_kernel, present, weights, keep
-    ):
-        """One iteration after the first."""
-        gates = set_ops.add_to(set_ops.linear(h, recurrent_kernel), inputs_gates)
+    def step(self, h, c, gates, recurrent_kernel, pooled_kernel, pool):
+        """`h, c = cell(x, [h, c], pooled=pool(h))`, an iteration after the first."""
+        gates = set_ops.add_in_place(set_ops.linear(h, recurrent_kernel), gates)
         if self.context != "static":
-            pooled = self._pooled(h, present, weights)
-            gates = set_ops.add_to(gates, set_ops.linear(pooled, pooled_kernel))
-        h, c = set_ops.recompute_cheaply(self.cell.update, gates, c)
-        return self._drop(h, keep, index), c
+            gates = set_ops.add_in_place(gates, set_ops.linear(pool(h), pooled_kernel))
+        return set_ops.remat_gates(self.cell.update, gates, c)
 
-    def _pooled(self, h, present, weights):
-        if self.context == "swarm":
-            return self._pool(h, present, weights)
-        return self._pool_alone(h)
+    def project(self, h, c):
+        """`projection(concatenate([h, c]))`."""
+        y = self.projection(ops.concatenate([h, c], axis=-1))
+        return ops.cast(y, self.compute_dtype)
+
+    def _pool_context(self, h, mask, weights):
+        if self.context == "self":
+            return self._pool_alone(h)
+        return self._pool(h, mask, weights)
 
     def _dropout_masks(self, x):
         """Factors for h of every iteration, `(iterations, batch, 1, ..., hidden_units)`.
@@ -335,7 +304,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             "unroll": self.unroll,
             "remat": self.remat,
             "seed": self.seed,
-            "projection_initializer": projection["kernel_initializer"],
+            "projection_initializer": keras.initializers.serialize(self.projection_initializer),
             "projection_regularizer": projection["kernel_regularizer"],
         }
 

@@ -5,6 +5,7 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
+from keras_sets.layers.weight_options import own_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -120,22 +121,44 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
                 f"Received: inputs.shape={tuple(input_shape)}"
             )
         gates = 4 * self.units
-        self.kernel = self._add_optioned_weight("kernel", (features, gates))
-        self.recurrent_kernel = self._add_optioned_weight(
-            "recurrent_kernel", (self.units, gates), prefix="recurrent"
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(features, gates),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
-        self.pooled_kernel = self._add_optioned_weight(
-            "pooled_kernel", (self.pooled_units or self.units, gates), prefix="pooled"
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel",
+            shape=(self.units, gates),
+            initializer=own_seed(self.recurrent_initializer, "recurrent_kernel"),
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+        )
+        self.pooled_kernel = self.add_weight(
+            name="pooled_kernel",
+            shape=(self.pooled_units or self.units, gates),
+            initializer=own_seed(self.pooled_initializer, "pooled_kernel"),
+            regularizer=self.pooled_regularizer,
+            constraint=self.pooled_constraint,
         )
         self.bias = None
         if self.use_bias:
-            initializer = self._initial_bias if self.unit_forget_bias else None
-            self.bias = self._add_optioned_weight("bias", (gates,), initializer=initializer)
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(gates,),
+                initializer=self._initial_bias,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
         self.input_spec = keras.layers.InputSpec(axes={-1: features})
         self.built = True
 
     def _initial_bias(self, shape, dtype=None):
-        rest = self.bias_initializer((3 * self.units,), dtype=dtype)
+        initializer = own_seed(self.bias_initializer, "bias")
+        if not self.unit_forget_bias:
+            return initializer(shape, dtype=dtype)
+        rest = initializer((3 * self.units,), dtype=dtype)
         ones = ops.ones((self.units,), dtype=dtype)
         return ops.concatenate([rest[: self.units], ones, rest[self.units :]])
 

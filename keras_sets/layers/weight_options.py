@@ -1,5 +1,7 @@
 """Initializers, regularizers and constraints of a layer's weights, in one place."""
 
+import zlib
+
 import keras
 
 _KINDS = {
@@ -10,7 +12,7 @@ _KINDS = {
 
 
 class WeightOptions:
-    """Mixin: resolves, serialises and applies `<weight>_<kind>` arguments."""
+    """Mixin: resolves and serialises `<weight>_<kind>` arguments."""
 
     def _set_weight_options(self, **options):
         """Stores every option as an attribute of its own name, as Keras layers do."""
@@ -24,32 +26,19 @@ class WeightOptions:
             for option in self._weight_option_names
         }
 
-    def _add_optioned_weight(self, name, shape, prefix=None, initializer=None):
-        """Adds weight `name` with the options `<prefix>_initializer` and so on.
 
-        Weights that share one initializer with a seed would start as copies of each
-        other, so all but the layer's first weight get a seed of their own.
-        """
-        prefix = prefix or name
-        if initializer is None:
-            initializer = reseeded(getattr(self, f"{prefix}_initializer"), len(self.weights))
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=initializer,
-            regularizer=getattr(self, f"{prefix}_regularizer", None),
-            constraint=getattr(self, f"{prefix}_constraint", None),
-        )
+def own_seed(initializer, name):
+    """The same initializer with a seed of its own for the weight or part of this name.
 
-
-def reseeded(initializer, index):
-    """The same initializer with a seed derived from its own and from `index`."""
-    if index == 0 or not isinstance(initializer, keras.initializers.Initializer):
+    An initializer gives the same values whenever it is called. Weights that share one would
+    start as copies of each other, so all but the first of a layer take it with another seed.
+    """
+    if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     config = initializer.get_config()
     seed = config.get("seed")
     if isinstance(seed, int):
-        config["seed"] = (seed + 0x9E3779B1 * index) % 2**31
+        config["seed"] = (seed + zlib.crc32(name.encode())) % 2**31
     elif "seed" not in config or seed is not None:
         return initializer
     return type(initializer).from_config(config)

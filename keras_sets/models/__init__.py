@@ -6,15 +6,15 @@ features)` and `"mask"` bool `(batch, n)`, True for a real entity; with `weighte
 """
 
 from keras_sets.models.chunks import predict_in_chunks
-from keras_sets.models.image_transformer import generate
-from keras_sets.models.image_transformer import swarm_image_transformer
+from keras_sets.models.deep_sets import deep_sets
+from keras_sets.models.image_stream import generate
 from keras_sets.models.pretrained import load_pretrained
 from keras_sets.models.sequence_baselines import bidirectional_lstm
 from keras_sets.models.sequence_baselines import sorted_lstm
+from keras_sets.models.set_transformer import set_transformer
 from keras_sets.models.slot_clustering import slot_clustering
-from keras_sets.models.stacks import deep_sets
-from keras_sets.models.stacks import set_transformer
-from keras_sets.models.stacks import swarm
+from keras_sets.models.swarm import swarm
+from keras_sets.models.swarm_image_transformer import swarm_image_transformer
 
 __all__ = [
     "bidirectional_lstm",

@@ -199,7 +199,10 @@ def _iterable(value):
 
 
 class _NotYetKnown(BaseException):
-    """Ends the computation of a chunk; no Exception, so that nothing on the way catches it or adds to it."""
+    """Ends the computation of a chunk.
+
+    No Exception, so that nothing on the way catches it or adds to it.
+    """
 
 
 class _Pass:
@@ -315,7 +318,7 @@ def _run_model(model, entities, mask, weights):
 def _run_layers(parts, entities, mask, weights):
     x = ops.convert_to_tensor(entities)
     present, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
-    x = set_ops.zero_absent(x, present)
+    x = set_ops.apply_mask(x, present)
     context = {"mask": present, "weights": weights}
     for part in parts:
         if isinstance(part, set_layers.SetLayer):

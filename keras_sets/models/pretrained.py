@@ -5,7 +5,7 @@ import pathlib
 import keras
 
 from keras_sets import validation
-from keras_sets.models import mixture_refinement  # noqa: F401, a file names its layer
+from keras_sets.layers import mixture_refinement  # noqa: F401, a file names its layer
 
 _FOLDER = pathlib.Path(__file__).parent / "weights"
 

@@ -3,7 +3,7 @@
 import keras
 
 from keras_sets import layers
-from keras_sets.models.stacks import set_inputs
+from keras_sets.models.inputs import set_inputs
 
 # One in so many steps is scored in training.
 STRIDE = 4

@@ -6,6 +6,7 @@ layers, losses and models call these functions and hold no reductions of their o
 
 from keras_sets.ops.attention import set_attention
 from keras_sets.ops.entities import accumulation_dtype
+from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import counts_of
 from keras_sets.ops.entities import expand_over_entities
 from keras_sets.ops.entities import fit_mask
@@ -13,19 +14,18 @@ from keras_sets.ops.entities import flatten_entities
 from keras_sets.ops.entities import flatten_set
 from keras_sets.ops.entities import multiplicities
 from keras_sets.ops.entities import safe_ratio
-from keras_sets.ops.entities import zero_absent
+from keras_sets.ops.graph import apply_edge_mask
 from keras_sets.ops.graph import edges_from_nodes
 from keras_sets.ops.graph import node_shares
 from keras_sets.ops.graph import nodes_of_edges
 from keras_sets.ops.graph import reduce_edges
-from keras_sets.ops.graph import zero_absent_edges
 from keras_sets.ops.groups import orbit_linear
 from keras_sets.ops.groups import orbit_sums
-from keras_sets.ops.linear import add_to
+from keras_sets.ops.linear import add_in_place
 from keras_sets.ops.linear import linear
 from keras_sets.ops.linear import lstm_update
-from keras_sets.ops.loops import loop_is_faster
-from keras_sets.ops.loops import recompute_cheaply
+from keras_sets.ops.loops import iterate
+from keras_sets.ops.loops import remat_gates
 from keras_sets.ops.loops import static_loop
 from keras_sets.ops.matching import class_members
 from keras_sets.ops.matching import class_overlap
@@ -33,7 +33,6 @@ from keras_sets.ops.matching import linear_sum_assignment
 from keras_sets.ops.normalization import principal_axes
 from keras_sets.ops.normalization import set_standardize
 from keras_sets.ops.pooling import causal_mean_state
-from keras_sets.ops.pooling import deal_out_maps
 from keras_sets.ops.pooling import finish_causal_mean
 from keras_sets.ops.pooling import finish_logsumexp
 from keras_sets.ops.pooling import finish_max
@@ -48,6 +47,7 @@ from keras_sets.ops.pooling import merge_maxima
 from keras_sets.ops.pooling import merge_means
 from keras_sets.ops.pooling import merge_pooling_maps
 from keras_sets.ops.pooling import merge_sums
+from keras_sets.ops.pooling import mix_by_gates
 from keras_sets.ops.pooling import pooling_maps_state
 from keras_sets.ops.pooling import scan_causal_mean
 from keras_sets.ops.pooling import set_causal_mean
@@ -60,12 +60,13 @@ from keras_sets.ops.pooling import sum_state
 
 __all__ = [
     "accumulation_dtype",
-    "add_to",
+    "add_in_place",
+    "apply_edge_mask",
+    "apply_mask",
     "causal_mean_state",
     "class_members",
     "class_overlap",
     "counts_of",
-    "deal_out_maps",
     "edges_from_nodes",
     "expand_over_entities",
     "finish_causal_mean",
@@ -77,10 +78,10 @@ __all__ = [
     "fit_mask",
     "flatten_entities",
     "flatten_set",
+    "iterate",
     "linear",
     "linear_sum_assignment",
     "logsumexp_state",
-    "loop_is_faster",
     "lstm_update",
     "max_state",
     "mean_state",
@@ -89,6 +90,7 @@ __all__ = [
     "merge_means",
     "merge_pooling_maps",
     "merge_sums",
+    "mix_by_gates",
     "multiplicities",
     "node_shares",
     "nodes_of_edges",
@@ -96,8 +98,8 @@ __all__ = [
     "orbit_sums",
     "pooling_maps_state",
     "principal_axes",
-    "recompute_cheaply",
     "reduce_edges",
+    "remat_gates",
     "safe_ratio",
     "scan_causal_mean",
     "set_attention",
@@ -110,6 +112,4 @@ __all__ = [
     "set_sum",
     "static_loop",
     "sum_state",
-    "zero_absent",
-    "zero_absent_edges",
 ]

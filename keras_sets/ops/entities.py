@@ -62,7 +62,7 @@ def nan_unless_weights(weights):
     return ops.stop_gradient(ops.sqrt(wrong))
 
 
-def zero_absent(x, present):
+def apply_mask(x, present):
     """`x` with exact zeros at absent entities, in value and in gradient.
 
     `present` has the leading axes of `x`: an entity may have more axes than that of its
@@ -121,7 +121,7 @@ def accumulate(x, mask, weights):
     """Widens `x`, zeroes absent entities; returns x, present, weights."""
     dtype = accumulation_dtype(x)
     present, weights = multiplicities(mask, weights, dtype)
-    return zero_absent(ops.cast(x, dtype), present), present, weights
+    return apply_mask(ops.cast(x, dtype), present), present, weights
 
 
 def counts_of(x, present, weights):

@@ -29,7 +29,7 @@ def node_shares(x, mask=None, weights=None):
     return safe_ratio(counts, sum_over_entities(counts, keepdims=True))[..., 0]
 
 
-def zero_absent_edges(x, present):
+def apply_edge_mask(x, present):
     """`x` with exact zeros at the edges from and to absent nodes."""
     if present is None:
         return x
@@ -59,7 +59,7 @@ def reduce_edges(x, mask=None, weights=None):
     """
     x = ops.cast(x, accumulation_dtype(x))
     present, weights = multiplicities(mask, weights, x.dtype)
-    x = zero_absent_edges(x, present)
+    x = apply_edge_mask(x, present)
     batch, n, _, features = ops.shape(x)
     shares = node_shares(x, present, weights)
     diagonal = ops.sum(ops.where(_on_diagonal(x), x, ops.zeros_like(x)), axis=2)

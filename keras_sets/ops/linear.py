@@ -25,7 +25,7 @@ def _entities_may_be_sharded():
     return current is not None and not isinstance(current, distribution.DataParallel)
 
 
-def add_to(total, x):
+def add_in_place(total, x):
     """`total + x` for a fresh `total` of the result's shape, in its memory where that helps.
 
     On torch it does, except in training: there a sum in place of a view is recorded as copies.

@@ -1,5 +1,6 @@
 """A loop over a fixed number of steps that every backend can differentiate, made fast."""
 
+import keras
 from keras import backend
 from keras import ops
 
@@ -23,7 +24,79 @@ def static_loop(count, body, state):
     )[1:]
 
 
-def loop_is_faster(x):
+def iterate(step, state, count, constants=(), unroll=None, remat=False, return_all=False):
+    """The states after 0 to `count` steps `state = step(index, *state, *constants)`.
+
+    Args:
+        step: The function; `index` goes from 1 to `count`.
+        state: A tuple of tensors whose shapes and dtypes stay the same.
+        count: A Python integer.
+        constants: Tensors that all steps share, and Nones.
+        unroll: Whether the steps are written out rather than a loop of the graph. None is what
+            runs fastest.
+        remat: Whether only the states are kept for the backward pass.
+        return_all: If False, the result holds the last state only.
+
+    Returns:
+        A list of states.
+    """
+    if unroll is None:
+        unroll = not prefers_loop(state[0])
+    if remat:
+        step, constants = _rematerialised(step, constants)
+    # TensorFlow's loops cannot scatter into buffers of sets without places.
+    if unroll or count == 0 or 0 in state[0].shape[1:-1]:
+        states = [state]
+        for index in range(1, count + 1):
+            # A tensor: rematerialisation takes tensors only.
+            index = ops.convert_to_tensor(index, "int32") if remat else index
+            states.append(tuple(step(index, *states[-1], *constants)))
+        return states if return_all else states[-1:]
+    if return_all:
+        return [state, *_loop_of_all(step, state, count, constants)]
+    body = lambda index, *state: step(index + 1, *state, *constants)  # noqa: E731
+    return [tuple(static_loop(count, body, state))]
+
+
+def _rematerialised(step, constants):
+    """`keras.remat(step)`, which takes tensors only, and the constants as it takes them."""
+    tensors = [None if t is None else ops.convert_to_tensor(t) for t in constants]
+    dtypes = [None if t is None else backend.standardize_dtype(t.dtype) for t in tensors]
+    # TensorFlow's rematerialisation adds zeros to its arguments: no bool among them.
+    packed = [
+        ops.cast(t, "int32") if dtype == "bool" else t
+        for t, dtype in zip(tensors, dtypes, strict=True)
+        if dtype is not None
+    ]
+
+    def unpacked(index, *arguments):
+        state = arguments[: len(arguments) - len(packed)]
+        rest = iter(arguments[len(state) :])
+        constants = (None if dtype is None else ops.cast(next(rest), dtype) for dtype in dtypes)
+        return step(index, *state, *constants)
+
+    return keras.remat(unpacked), packed
+
+
+def _loop_of_all(step, state, count, constants):
+    """The states after 1 to `count` steps, from one loop that fills a buffer with them."""
+    # `scatter_update` is what TensorFlow differentiates.
+    buffers = [ops.zeros_like(ops.stack([s] * count, axis=0)) for s in state]
+
+    def body(index, *carried):
+        new = step(index + 1, *carried[: len(state)], *constants)
+        place = ops.reshape(ops.cast(index, "int32"), (1, 1))
+        filled = (
+            ops.scatter_update(buffer, place, ops.expand_dims(s, 0))
+            for buffer, s in zip(carried[len(state) :], new, strict=True)
+        )
+        return (*new, *filled)
+
+    buffers = static_loop(count, body, (*state, *buffers))[len(state) :]
+    return [tuple(buffer[i] for buffer in buffers) for i in range(count)]
+
+
+def prefers_loop(x):
     """Whether steps on a tensor like `x` run fastest as one loop of the graph.
 
     In what JAX compiles, a loop uses its memory again in every step, where the same steps
@@ -37,13 +110,13 @@ def loop_is_faster(x):
     return isinstance(x, jax.core.Tracer)
 
 
-def recompute_cheaply(function, x, *arguments):
+def remat_gates(function, x, *arguments):
     """`function(x, *arguments)`, of which a JAX loop keeps the arguments only.
 
     For arithmetic that the backward pass does again in less time than it takes to read its
     intermediate results back.
     """
-    if not loop_is_faster(x):
+    if not prefers_loop(x):
         return function(x, *arguments)
     import jax
 

@@ -9,8 +9,8 @@ from keras import backend
 from keras import ops
 
 from keras_sets.ops.entities import accumulation_dtype
+from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import multiplicities
-from keras_sets.ops.entities import zero_absent
 from keras_sets.ops.loops import static_loop
 
 SUBSET_LIMIT = 12
@@ -215,7 +215,7 @@ def class_members(y_true, num_classes, ignore_class=-1, mask=None, weights=None)
     if weights is not None:
         members = members * ops.expand_dims(weights, -1)
     members = ops.where(ops.expand_dims(unknown, -1), float("nan"), members)
-    return zero_absent(members, present)
+    return apply_mask(members, present)
 
 
 def class_overlap(members, values):
@@ -232,7 +232,7 @@ def class_overlap(members, values):
     dtype = accumulation_dtype(values)
     members = ops.cast(members, dtype)
     counts = ops.sum(members, axis=-1)
-    values = zero_absent(ops.cast(values, dtype), ops.not_equal(counts, 0))
+    values = apply_mask(ops.cast(values, dtype), ops.not_equal(counts, 0))
     # Infinite values of one class are none of the others, whose factor is 0.
     infinite = values == float("inf")
     finite = ops.where(infinite, ops.zeros_like(values), values)

@@ -3,9 +3,9 @@
 from keras import ops
 
 from keras_sets.ops.entities import accumulation_dtype
+from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import multiplicities
 from keras_sets.ops.entities import safe_ratio
-from keras_sets.ops.entities import zero_absent
 from keras_sets.ops.pooling import set_max
 from keras_sets.ops.pooling import set_mean
 
@@ -29,11 +29,11 @@ def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
         of_features = ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
         return set_mean(of_features, present, weights, keepdims=True)
 
-    x = zero_absent(ops.cast(x, dtype), present)
+    x = apply_mask(ops.cast(x, dtype), present)
     # The mean of numbers far from 0 is rounded: what is left over is taken off as well. The
     # result does not depend on the first shift, so no gradient needs to pass through it.
-    deviation = zero_absent(x - ops.stop_gradient(mean(x)), present)
-    deviation = zero_absent(deviation - mean(deviation), present)
+    deviation = apply_mask(x - ops.stop_gradient(mean(x)), present)
+    deviation = apply_mask(deviation - mean(deviation), present)
     variance = mean(ops.square(deviation))
     return deviation / ops.sqrt(variance + epsilon)
 
@@ -51,10 +51,10 @@ def principal_axes(x, mask=None, weights=None):
     """
     dtype = accumulation_dtype(x)
     present, weights = multiplicities(mask, weights, dtype)
-    x = zero_absent(ops.cast(x, dtype), present)
+    x = apply_mask(ops.cast(x, dtype), present)
     # Twice, because the first mean of large numbers is as good as their rounding.
     for _ in range(2):
-        x = zero_absent(x - set_mean(x, present, weights, keepdims=True), present)
+        x = apply_mask(x - set_mean(x, present, weights, keepdims=True), present)
     # To a size whose square is in range, then to the exact one, in which the first cancels.
     largest = set_max(ops.abs(ops.stop_gradient(x)), present, keepdims=True)
     largest = ops.sum(largest, axis=-1, keepdims=True)

@@ -14,6 +14,7 @@ import math
 from keras import ops
 
 from keras_sets.ops.entities import accumulate
+from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import counts_of
 from keras_sets.ops.entities import entity_axes
 from keras_sets.ops.entities import flatten_entities
@@ -26,7 +27,6 @@ from keras_sets.ops.entities import running_sum
 from keras_sets.ops.entities import safe_ratio
 from keras_sets.ops.entities import scale_weights
 from keras_sets.ops.entities import sum_over_entities
-from keras_sets.ops.entities import zero_absent
 
 
 def _scale_free(x, weights):
@@ -209,7 +209,7 @@ def _exponentials(x, present):
     """`(shift, exp(x - shift))`, shift the maximum or the finite number next to it."""
     shift = ops.stop_gradient(set_max(x, present, keepdims=True))
     shift = ops.clip(shift, lowest(x), -lowest(x))
-    terms = ops.exp(zero_absent(x - shift, present))
+    terms = ops.exp(apply_mask(x - shift, present))
     return shift, terms if present is None else terms * counts_of(x, present, None)
 
 
@@ -289,7 +289,7 @@ def scan_causal_mean(state, x, mask=None, weights=None):
         totals = _add_before(state["sum"], totals)
         counts = _add_before(state["count"], counts)
     means = ops.reshape(safe_ratio(totals, counts), shape)
-    return zero_absent(means, present), after
+    return apply_mask(means, present), after
 
 
 def _add_before(pair, running):
@@ -314,14 +314,14 @@ def set_pooling_maps(x, num_maps, mask=None, weights=None):
     """
     x, present, weights = accumulate(x, mask, weights)
     _, totals, summaries = _map_sums(x, num_maps, present, weights)
-    return deal_out_maps(safe_ratio(summaries, totals), x, num_maps, present)
+    return mix_by_gates(safe_ratio(summaries, totals), x, num_maps, present)
 
 
-def deal_out_maps(summaries, x, num_maps, present=None):
+def mix_by_gates(summaries, x, num_maps, present=None):
     """Every entity's mixture `(batch, *entities, values)` of `(batch, num_maps, values)`."""
     shape = ops.shape(x)[:-1] + (summaries.shape[-1],)
     gates = flatten_entities(ops.cast(x[..., -num_maps:], summaries.dtype))
-    return zero_absent(ops.reshape(gates @ summaries, shape), present)
+    return apply_mask(ops.reshape(gates @ summaries, shape), present)
 
 
 def _map_sums(x, num_maps, present, weights):

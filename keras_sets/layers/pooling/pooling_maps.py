@@ -78,7 +78,7 @@ class PoolingMaps(Pooling):
 
     def read(self, finished, inputs, mask=None, weights=None):
         x, present, _ = self._prepare_chunk(inputs, mask, weights)
-        pooled = set_ops.deal_out_maps(finished, x, self.num_maps, present)
+        pooled = set_ops.mix_by_gates(finished, x, self.num_maps, present)
         return ops.cast(pooled, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -79,7 +79,7 @@ class CausalNeighborhoodPooling(Pooling):
                     channel : channel + channels,
                 ]
             )
-        return set_ops.zero_absent(ops.concatenate(parts, axis=-1), mask)
+        return set_ops.apply_mask(ops.concatenate(parts, axis=-1), mask)
 
     def compute_output_shape(self, input_shape):
         neighbors = len(neighbor_offsets(self.radius, self.channels))

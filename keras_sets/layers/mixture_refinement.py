@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from keras_sets import layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets.layers.permutation_equivariant_dense import PermutationEquivariantDense
 
 # The least share of the points, for its logarithm, and the least spread of what a slot got.
 LEAST_SHARE = 1e-5
@@ -47,7 +47,7 @@ class MixtureRefinement(keras.layers.Layer):
     Example:
 
     >>> import numpy as np
-    >>> from keras_sets.models.mixture_refinement import MixtureRefinement
+    >>> from keras_sets.layers.mixture_refinement import MixtureRefinement
     >>> layer = MixtureRefinement(iterations=3, num_heads=2)
     >>> slots, entities, points = np.ones((8, 4, 6)), np.ones((8, 100, 5)), np.ones((8, 100, 2))
     >>> tuple(layer(slots, entities, points, np.ones((8, 100), bool)).shape)
@@ -81,7 +81,7 @@ class MixtureRefinement(keras.layers.Layer):
         self.query.build(slots_shape)
         self.normalization = keras.layers.LayerNormalization(name="normalization", **shared)
         self.normalization.build(slots_shape)
-        self.hidden = layers.PermutationEquivariantDense(
+        self.hidden = PermutationEquivariantDense(
             2 * units, activation="relu", name="hidden", **shared
         )
         width = 2 * units + self.num_heads * (2 * dimensions + 1)
@@ -91,8 +91,8 @@ class MixtureRefinement(keras.layers.Layer):
         self.built = True
 
     def call(self, slots, entities, points, present):
-        entities = set_ops.zero_absent(entities, present)
-        points = set_ops.zero_absent(points, present)
+        entities = set_ops.apply_mask(entities, present)
+        points = set_ops.apply_mask(points, present)
         units, heads, dimensions = slots.shape[-1], self.num_heads, points.shape[-1]
         squares = [points[..., i:] * points[..., i : i + 1] for i in range(dimensions)]
         features = ops.concatenate([entities, points, *squares], axis=-1)

@@ -1,0 +1,66 @@
+"""Stacks of permutation-equivariant dense layers."""
+
+import keras
+
+from keras_sets import layers as set_layers
+from keras_sets import validation
+from keras_sets.models.inputs import set_inputs
+from keras_sets.models.inputs import stack
+
+
+def deep_sets(
+    features,
+    units,
+    hidden_units=128,
+    layers=3,
+    pooling="mean",
+    activation="relu",
+    dropout=0.0,
+    output_pooling=None,
+    weighted=False,
+    name="deep_sets",
+):
+    """Stack of `PermutationEquivariantDense` layers.
+
+    Args:
+        features: Width of the entities.
+        units: Width of the output.
+        hidden_units: Width of the layers before it.
+        layers: Number of equivariant layers.
+        pooling: Pooling inside the layers: a name, or a pooling layer or callable.
+        activation: Between the layers.
+        dropout: Fraction of the hidden features to drop; entities share the mask.
+        output_pooling: None for one output an entity, `(batch, n, units)`. The name of a
+            pooling for one output a set, `(batch, units)`: pooled, then a dense layer.
+        weighted: Whether the model takes weights as a third input.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Symmetry:
+        Equivariant to the order of the entities; invariant with `output_pooling`.
+
+    Example:
+
+    >>> import keras_sets
+    >>> model = keras_sets.models.deep_sets(2, 10, hidden_units=128, layers=3)
+    >>> model.count_params()
+    36106
+
+    Reference:
+        [Zaheer et al., 2017, Deep Sets](https://arxiv.org/abs/1703.06114).
+    """
+    dropout = validation.fraction("dropout", dropout)
+    inputs = set_inputs(features, weighted)
+
+    def make_layer(width, depth):
+        layer = set_layers.PermutationEquivariantDense(
+            width, pooling=pooling, name=f"equivariant_{depth}"
+        )
+        if not dropout or depth == 0:
+            return layer
+        drop = keras.layers.SpatialDropout1D(dropout, name=f"dropout_{depth}")
+        return lambda x, **context: layer(drop(x), **context)
+
+    return stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling)

@@ -1,0 +1,203 @@
+"""Image transformers value by value, and images drawn from them."""
+
+import math
+import weakref
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sets import layers as set_layers
+from keras_sets import ops as set_ops
+from keras_sets import validation
+from keras_sets.layers.image_embedding import ImageEmbedding
+from keras_sets.layers.image_embedding import check_range
+
+
+class _Stream(keras.Model):
+    """An image transformer value by value, and the loop that draws from it.
+
+    A model, so that its `predict_on_batch` compiles the loop once on every backend and gives
+    it the weights as they are at each call.
+    """
+
+    def __init__(self, model, top_k=None):
+        super().__init__(name="stream")
+        self.embedding, *rest = _layers_of(model)
+        self.top_k = top_k
+        self.steps = [
+            layer.streaming_cell() if isinstance(layer, set_layers.Swarm) else layer
+            for layer in rest
+        ]
+        self.cells = [s for s in self.steps if isinstance(s, set_layers.SwarmStreamingCell)]
+        # All weights are there already.
+        for layer in (*self.cells, self):
+            layer.built = True
+
+    def start(self, batch):
+        """The states of the cells before the first place."""
+        return [state for cell in self.cells for state in cell.get_initial_state(batch)]
+
+    def logits(self, x, states):
+        """`(batch, levels)` of one place, and the states after it."""
+        states, after = list(states), []
+        for step in self.steps:
+            # Not `step(...)`: what Keras does around a call takes longer than one place on torch.
+            if step in self.cells:
+                count = len(step.state_size)
+                x, new = step.call(x, states[:count])
+                states, after = states[count:], after + new
+            else:
+                x = step.call(x)
+        return ops.cast(x, self.steps[-1].compute_dtype), after
+
+    def call(self, inputs):
+        """Values `(batch, places)` for `given` of that shape, negative where to draw."""
+        labels = inputs.get("labels")
+        same = 0.0 if labels is None else self.embedding.of_labels(labels)
+        places, uniforms = self.embedding.of_places(), inputs["uniforms"]
+        sources, tables = ops.convert_to_tensor(self.embedding.sources), self.embedding.tables()
+
+        def step(index, values, *states):
+            earlier = self.embedding.of_earlier(values, sources[index], tables)
+            logits, states = self.logits(earlier + places[index] + same, states)
+            drawn = self.draw(logits / inputs["temperature"], uniforms[:, index])
+            given = values[:, index]
+            new = ops.where(given < 0, drawn, given)
+            values = ops.slice_update(values, (0, index), ops.expand_dims(new, 1))
+            return values, *states
+
+        values = self.embedding.flat(inputs["given"])
+        states = self.start(ops.shape(values)[0])
+        return set_ops.static_loop(len(self.embedding.sources), step, (values, *states))[0][:, :-1]
+
+    def draw(self, logits, uniforms):
+        """The first value up to which the probabilities sum to more than a uniform number."""
+        if self.top_k is not None:
+            least = ops.top_k(logits, self.top_k)[0][..., -1:]
+            logits = ops.where(logits < least, -float("inf"), logits)
+        below = ops.cumsum(ops.softmax(logits, axis=-1), axis=-1)
+        threshold = ops.expand_dims(uniforms, -1) * below[..., -1:]
+        return ops.sum(ops.cast(below <= threshold, "int32"), axis=-1)
+
+
+def _layers_of(model):
+    """The embedding and what follows it, in order."""
+    parts = [p for p in getattr(model, "layers", []) if not isinstance(p, keras.layers.InputLayer)]
+    if not parts or not isinstance(parts[0], ImageEmbedding):
+        raise ValueError(
+            "Received an invalid value for `model`, expected one that "
+            f"`keras_sets.models.swarm_image_transformer` has made. Received: model={model!r}"
+        )
+    return parts
+
+
+# Compiled loops of the models that are still in use.
+_STREAMS = weakref.WeakKeyDictionary()
+
+
+def _stream_of(model, top_k):
+    streams = _STREAMS.setdefault(model, {})
+    if top_k not in streams:
+        streams[top_k] = _Stream(model, top_k)
+    return streams[top_k]
+
+
+def generate(model, batch, labels=None, temperature=1.0, top_k=None, seed=None, prefix=None):
+    """Draws images from an image transformer, one cell step for every value.
+
+    The mean over the values so far is a running sum, so the cost of a value and the memory of
+    the cells do not grow with the values before it.
+
+    Args:
+        model: A model that `keras_sets.models.swarm_image_transformer` has made, or that was
+            loaded from a file of one.
+        batch: Positive integer, the number of images.
+        labels: The class of every image, integers `(batch,)`, or one for all. Needed by models
+            with classes.
+        temperature: Positive number that divides the logits: below 1 for likelier images.
+        top_k: Positive integer, to draw every value from the likeliest `top_k` only. None
+            for all of them; 1 for the likeliest value every time.
+        seed: Non-negative integer. One seed gives the same images, on all backends up to
+            rounding. None for other images every time.
+        prefix: The first values of every image, which the others complete: the first rows,
+            `(batch, rows, width, channels)`, or the first n values in row-major order over
+            (height, width, channel), `(batch, n)`.
+
+    Returns:
+        Integers `(batch, height, width, channels)`, uint8 for up to 256 levels.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+
+    >>> import keras_sets
+    >>> model = keras_sets.models.swarm_image_transformer(
+    ...     (4, 4, 1), classes=3, hidden_units=8, iterations=2, levels=16
+    ... )
+    >>> images = keras_sets.models.generate(model, 2, labels=[0, 2], seed=0)
+    >>> images.shape, images.dtype
+    ((2, 4, 4, 1), dtype('uint8'))
+    >>> halves = images[:, :2]
+    >>> completed = keras_sets.models.generate(model, 2, labels=[0, 2], prefix=halves)
+    >>> bool((completed[:, :2] == halves).all())
+    True
+    """
+    embedding = _layers_of(model)[0]
+    batch = validation.positive_integer("batch", batch)
+    temperature = validation.positive_number("temperature", temperature)
+    if top_k is not None:
+        top_k = min(validation.positive_integer("top_k", top_k), embedding.levels)
+    places = math.prod(embedding.image_shape)
+    inputs = {
+        "given": _checked_prefix(prefix, batch, embedding),
+        # Below 1 by more than the sum of probabilities is off.
+        "uniforms": 0.999999 * np.random.default_rng(seed).random((batch, places), "float32"),
+        "temperature": np.full((batch, 1), temperature, "float32"),
+    }
+    labels = _checked_labels(labels, batch, embedding.classes)
+    if labels is not None:
+        inputs["labels"] = labels
+    values = _stream_of(model, top_k).predict_on_batch(inputs)
+    dtype = "uint8" if embedding.levels <= 256 else "int32"
+    return values.reshape(batch, *embedding.image_shape).astype(dtype)
+
+
+def _checked_labels(labels, batch, classes):
+    if (labels is None) != (classes is None):
+        expected = "no `labels`, the model has no classes" if classes is None else "`labels`"
+        raise ValueError(f"Expected {expected}. Received: labels={labels!r}")
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or labels.shape not in ((), (batch,)):
+        raise ValueError(
+            f"Expected `labels` to be one integer or as many as images, {batch}. Received: "
+            f"shape {labels.shape}, dtype {labels.dtype}"
+        )
+    check_range("labels", labels, classes)
+    return np.broadcast_to(labels, (batch,)).astype("int32")
+
+
+def _checked_prefix(prefix, batch, embedding):
+    """The prefix, then -1, as `(batch, places)`."""
+    places = math.prod(embedding.image_shape)
+    given = np.full((batch, places), -1, "int32")
+    if prefix is None:
+        return given
+    prefix = np.asarray(prefix)
+    rows = prefix.ndim == 4 and prefix.shape[2:] == embedding.image_shape[1:]
+    count = math.prod(prefix.shape[1:])
+    if not (rows or prefix.ndim == 2) or len(prefix) != batch or count > places:
+        height, width, channels = embedding.image_shape
+        raise ValueError(
+            f"Expected `prefix` of shape (batch, rows, width, channels), here ({batch}, up to "
+            f"{height}, {width}, {channels}), or (batch, n), here ({batch}, up to {places}). "
+            f"Received: prefix.shape={prefix.shape}"
+        )
+    if prefix.dtype.kind not in "iu":
+        raise ValueError(f"Expected `prefix` to hold integers. Received: dtype {prefix.dtype}")
+    check_range("prefix", prefix, embedding.levels)
+    given[:, :count] = prefix.reshape(batch, count)
+    return given

@@ -1,0 +1,34 @@
+"""What models on sets have in common: their inputs, and stacks of layers."""
+
+import keras
+
+from keras_sets import layers as set_layers
+from keras_sets import validation
+
+
+def set_inputs(features, weighted=False):
+    """The inputs of a model on sets, as a dict of symbolic tensors."""
+    features = validation.positive_integer("features", features)
+    inputs = {
+        "entities": keras.Input((None, features), name="entities"),
+        "mask": keras.Input((None,), dtype="bool", name="mask"),
+    }
+    if weighted:
+        inputs["weights"] = keras.Input((None,), name="weights")
+    return inputs
+
+
+def stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling):
+    """`layers` set layers with activations between them, and what comes after them."""
+    layers = validation.positive_integer("layers", layers)
+    context = {"mask": inputs["mask"], "weights": inputs.get("weights")}
+    x = inputs["entities"]
+    for depth in range(layers):
+        last = depth == layers - 1 and output_pooling is None
+        x = make_layer(units if last else hidden_units, depth)(x, **context)
+        if not last:
+            x = keras.layers.Activation(activation)(x)
+    if output_pooling is not None:
+        x = set_layers.get_pooling(output_pooling, name="output_pooling")(x, **context)
+        x = keras.layers.Dense(units, name="output")(x)
+    return keras.Model(inputs, x, name=name)

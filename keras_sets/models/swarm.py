@@ -1,0 +1,83 @@
+"""Stacks of SWARM layers."""
+
+import keras
+
+from keras_sets import layers as set_layers
+from keras_sets.models.inputs import set_inputs
+from keras_sets.models.inputs import stack
+
+
+def swarm(
+    features,
+    units,
+    hidden_units=128,
+    iterations=10,
+    layers=1,
+    pooling="mean",
+    context="swarm",
+    activation="relu",
+    dropout=0.0,
+    output_pooling=None,
+    weighted=False,
+    unroll=None,
+    remat=False,
+    kernel_initializer="lecun_uniform",
+    bias_initializer=None,
+    name="swarm",
+):
+    """Stack of `Swarm` layers; one is often enough.
+
+    Args:
+        features: Width of the entities.
+        units: Width of the output.
+        hidden_units: Width of the cells, and of the layers before the last.
+        iterations: How often each layer runs its cell.
+        layers: Number of `Swarm` layers.
+        pooling, context, dropout, unroll, remat: As in `keras_sets.layers.Swarm`.
+        activation: Between the layers.
+        output_pooling: None for one output an entity, `(batch, n, units)`. The name of a
+            pooling for one output a set, `(batch, units)`: pooled, then a dense layer.
+        weighted: Whether the model takes weights as a third input.
+        kernel_initializer, bias_initializer: Of the cells. Biases are uniform in [-1, 1] by
+            default (None). Keras' usual `glorot_uniform` and zeros would hardly move the
+            gates when entities have few features, and would centre all gates on the
+            origin; points in the plane then learn slowly.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Symmetry:
+        Equivariant to the order of the entities; invariant with `output_pooling`.
+
+    Example:
+
+    >>> import keras_sets
+    >>> model = keras_sets.models.swarm(2, 10, hidden_units=128, iterations=10)
+    >>> model.count_params()
+    135178
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400).
+    """
+    inputs = set_inputs(features, weighted)
+    if bias_initializer is None:
+        bias_initializer = keras.initializers.RandomUniform(-1.0, 1.0)
+
+    def make_layer(width, depth):
+        return set_layers.Swarm(
+            width,
+            hidden_units=hidden_units,
+            iterations=iterations,
+            pooling=pooling,
+            context=context,
+            dropout=dropout,
+            unroll=unroll,
+            remat=remat,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            name=f"swarm_{depth}",
+        )
+
+    return stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling)

@@ -1,0 +1,144 @@
+"""SWARM as a transformer on images: the probability of every value given those before it."""
+
+import keras
+
+from keras_sets import layers as set_layers
+from keras_sets import validation
+from keras_sets.layers.causal_neighborhood_pooling import CausalNeighborhoodPooling
+from keras_sets.layers.image_embedding import ImageEmbedding
+
+
+def swarm_image_transformer(
+    image_shape,
+    classes=None,
+    layers=1,
+    hidden_units=256,
+    iterations=10,
+    learned_locations=False,
+    neighborhood=0,
+    activation="relu",
+    levels=256,
+    dropout=0.0,
+    embedding_dropout=0.0,
+    unroll=None,
+    remat=False,
+    name="swarm_image_transformer",
+):
+    """Causal `Swarm` layers that predict each value of an image from the values before it.
+
+    Values are taken in row-major order over (height, width, channel). Trained with the cross
+    entropy between its logits and the image itself, the model is a probability distribution
+    over images; `keras_sets.models.generate` draws from it.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        classes: None for images alone; the number of classes for images given their class.
+        layers: Number of `Swarm` layers.
+        hidden_units: Width of the embeddings, of the cells and of the layers before the last;
+            a multiple of 4 unless locations are learned.
+        iterations: How often each layer runs its cell.
+        learned_locations: Whether the vectors of locations are trained. If not, they are
+            sines and cosines.
+        neighborhood: Non-negative integer. Every place is given the values and the states of
+            its earlier neighbors up to so many pixels away, see Neighborhood. 0, as in the
+            reference, for the value before it and the mean of all earlier states alone.
+        activation: Between the layers.
+        levels: Number of values; images hold the integers 0 to `levels - 1`.
+        dropout: Fraction of the features of the hidden states to drop after every iteration, at
+            training, as in `keras_sets.layers.Swarm`.
+        embedding_dropout: Fraction of the features of the embeddings to drop, at training: the
+            same ones at all places of an image, other ones in the next.
+        unroll, remat: As in `keras_sets.layers.Swarm`.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model` of images, integers `(batch, height, width, channels)`; with
+        `classes` of a dict `{"images": images, "labels": labels}` with labels `(batch,)`. Its
+        outputs are float32 logits `(batch, height, width, channels, levels)`.
+
+    Raises:
+        ValueError: For an invalid argument. The model raises one for images of another shape,
+            and for values and labels out of range where it is called outside of a compiled
+            function.
+
+    Symmetry:
+        Causal: no logits depend on the value at their own place or on later ones, with a
+        neighborhood or without.
+
+    Neighborhood:
+        The mean over everything earlier does not know which places are close. With
+        `neighborhood=1` a place also reads the pixels to the left, above on the left, above and
+        above on the right of it, in its own channel, and the earlier channels of its own pixel;
+        with radius r, 2 r (r + 1) pixels: the reach of a masked convolution of size 2 r + 1
+        (Van den Oord et al.). It reads their values, each with embeddings of its own (`levels *
+        hidden_units` more parameters for each), and in every iteration their hidden states,
+        which the pooled input then holds beside the mean (`4 * hidden_units**2` more for each):
+        so that what is near spreads further with every iteration.
+
+    Example:
+
+    >>> import keras, keras_sets
+    >>> model = keras_sets.models.swarm_image_transformer((28, 28, 1), classes=10)
+    >>> model.count_params()
+    986880
+    >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    Reference:
+        [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400). The neighborhood: [Van den Oord et al.,
+        2016, Pixel Recurrent Neural Networks](https://arxiv.org/abs/1601.06759), figure 2.
+    """
+    try:
+        height, width, channels = image_shape
+    except (TypeError, ValueError):
+        raise ValueError(
+            "Received an invalid value for `image_shape`, expected (height, width, channels). "
+            f"Received: image_shape={image_shape!r}"
+        ) from None
+    image_shape = tuple(
+        validation.positive_integer("image_shape", size) for size in (height, width, channels)
+    )
+    if classes is not None:
+        classes = validation.positive_integer("classes", classes)
+    layers = validation.positive_integer("layers", layers)
+    hidden_units = validation.positive_integer("hidden_units", hidden_units)
+    levels = validation.positive_integer("levels", levels)
+    neighborhood = validation.non_negative_integer("neighborhood", neighborhood)
+    embedding_dropout = validation.fraction("embedding_dropout", embedding_dropout)
+    if hidden_units % 4 and not learned_locations:
+        raise ValueError(
+            "Received an invalid value for `hidden_units`, expected a multiple of 4, because "
+            "locations are sines and cosines of two coordinates, or learned_locations=True. "
+            f"Received: hidden_units={hidden_units}"
+        )
+    inputs = images = keras.Input(image_shape, dtype="int32", name="images")
+    labels = None
+    if classes is not None:
+        labels = keras.Input((), dtype="int32", name="labels")
+        inputs = {"images": images, "labels": labels}
+    embedding = ImageEmbedding(
+        hidden_units, levels, classes, learned_locations, neighborhood, name="embedding"
+    )
+    x = embedding(images) if labels is None else embedding(images, labels)
+    if embedding_dropout:
+        x = keras.layers.SpatialDropout3D(embedding_dropout, data_format="channels_last")(x)
+    for depth in range(layers):
+        last = depth == layers - 1
+        x = set_layers.Swarm(
+            levels if last else hidden_units,
+            hidden_units=hidden_units,
+            iterations=iterations,
+            pooling=CausalNeighborhoodPooling(neighborhood, channels)
+            if neighborhood
+            else "causal_mean",
+            dropout=dropout,
+            unroll=unroll,
+            remat=remat,
+            name=f"swarm_{depth}",
+        )(x)
+        if not last:
+            x = keras.layers.Activation(activation, name=f"activation_{depth}")(x)
+    # The softmax needs float32 under every dtype policy.
+    wide = "float64" if embedding.compute_dtype == "float64" else "float32"
+    logits = keras.layers.Activation("linear", dtype=wide, name="logits")(x)
+    return keras.Model(inputs, logits, name=name)

@@ -1,0 +1,218 @@
+"""Outputs and gradients of a layer as arrays: all that differs from backend to backend."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def outputs_and_gradients(
+    layer, inputs, cotangents=None, mask=None, weights=None, training=None, gradients=True
+):
+    """Calls a layer and differentiates it, the same way on every backend.
+
+    Args:
+        layer, inputs, mask, weights, training: As in all checks, see `keras_sets.testing`.
+        cotangents: One array per output: the gradients are those of
+            `sum(outputs * cotangents)`. None is all ones.
+        gradients: If False, only outputs are computed.
+
+    Returns:
+        `(outputs, inputs_gradient, weight_gradients)`: a list with an array per output, an
+        array, and a list with an array per trainable weight, all in float64. Gradients are
+        None and an empty list with `gradients=False`.
+    """
+    function = Function(layer, training, gradients)
+    x = to_numpy(inputs)
+    mask = None if mask is None else to_numpy(mask)
+    weights = None if weights is None else to_numpy(weights)
+    result = function(x, mask, weights, cotangents)
+    if gradients and cotangents is None:
+        ones = [np.ones_like(output) for output in result.outputs]
+        result = function(x, mask, weights, ones)
+    return result.outputs, result.inputs_gradient, result.weight_gradients
+
+
+class Result:
+    """Outputs as a list of arrays, and gradients, None where they were not asked for.
+
+    All arrays are float64; `dtypes` names the dtypes that the outputs had.
+    """
+
+    def __init__(self, outputs, dtypes, inputs_gradient=None, weight_gradients=()):
+        self.outputs = outputs
+        self.dtypes = dtypes
+        self.inputs_gradient = inputs_gradient
+        self.weight_gradients = list(weight_gradients)
+
+    @property
+    def gradient_scale(self):
+        """The largest gradient: what errors of gradients are relative to.
+
+        All gradients of a call are sums of products of the same numbers, and rounding is
+        relative to these. A sum in which they cancel, such as the gradient of a bias before a
+        softmax, is 0 but for their rounding, and its own largest value says nothing.
+        """
+        gradients = [g for g in (self.inputs_gradient, *self.weight_gradients) if g is not None]
+        return max((np.abs(g).max(initial=0.0) for g in gradients), default=0.0)
+
+
+class Function:
+    """A layer as a function of arrays that gives outputs and gradients as arrays.
+
+    Random states and other variables that are not trained have the same values at every call.
+    """
+
+    def __init__(self, layer, training, gradients):
+        self._layer = layer
+        self._gradients = gradients
+        self._training = {} if training is None else {"training": training}
+        self._built = False
+        self._trained = self._states = self._jitted = None
+
+    @property
+    def names(self):
+        return [variable.path for variable in self._trained]
+
+    def __call__(self, x, mask, weights, cotangents):
+        floating = np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16"
+        x = ops.convert_to_tensor(x, keras.config.floatx() if floating else None)
+        mask = None if mask is None else ops.convert_to_tensor(mask, "bool")
+        weights = None if weights is None else ops.convert_to_tensor(weights, keras.config.floatx())
+        if not self._built:
+            self._build(x, mask, weights)
+        saved = [ops.copy(state.value) for state in self._states]
+        differentiate = getattr(self, "_on_" + keras.config.backend())
+        outputs, x_gradient, gradients = differentiate(x, mask, weights, cotangents, floating)
+        for state, value in zip(self._states, saved, strict=True):
+            state.assign(value)
+        dtypes = [keras.backend.standardize_dtype(output.dtype) for output in outputs]
+        if cotangents is not None:
+            shapes = [tuple(variable.shape) for variable in self._trained]
+            gradients = [
+                np.zeros(shape) if g is None else to_numpy(g).astype("float64")
+                for g, shape in zip(gradients, shapes, strict=True)
+            ]
+            if not floating:
+                x_gradient = None
+            elif x_gradient is None:
+                x_gradient = np.zeros(tuple(x.shape))
+            else:
+                x_gradient = to_numpy(x_gradient).astype("float64")
+        else:  # not asked for
+            x_gradient, gradients = None, ()
+        outputs = [to_numpy(output).astype("float64") for output in outputs]
+        return Result(outputs, dtypes, x_gradient, gradients)
+
+    def _build(self, x, mask, weights):
+        """Makes the weights, outside any trace and without the cost of a real call."""
+        layer = self._layer
+        if not getattr(layer, "built", False):
+            if isinstance(layer, keras.Layer):
+                given = [None if t is None else _symbolic(t) for t in (x, mask, weights)]
+                self._call(*given)
+            else:
+                self._call(x, mask, weights)
+        self._trained = list(getattr(layer, "trainable_variables", ()))
+        self._states = list(getattr(layer, "non_trainable_variables", ()))
+        self._built = True
+
+    def _call(self, x, mask, weights):
+        given = {"mask": mask, "weights": weights}
+        given = {name: value for name, value in given.items() if value is not None}
+        return keras.tree.flatten(self._layer(x, **given, **self._training))
+
+    def _on_tensorflow(self, x, mask, weights, cotangents, floating):
+        import tensorflow as tf
+
+        trained = [variable.value for variable in self._trained]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(trained)
+            if floating:
+                tape.watch(x)
+            outputs = self._call(x, mask, weights)
+            pairs = _differentiable(outputs, cotangents)
+            # A sum, so that outputs which depend on nothing do no harm.
+            total = tf.add_n([tf.reduce_sum(o * v) for o, v in pairs]) if pairs else None
+        if total is None:
+            return outputs, None, [None] * len(trained)
+        gradients = tape.gradient(total, [*trained, x])
+        gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        return outputs, gradients[-1], gradients[:-1]
+
+    def _on_torch(self, x, mask, weights, cotangents, floating):
+        import torch
+
+        trained = [variable.value for variable in self._trained]
+        x = x.detach().clone()
+        x.requires_grad_(floating)
+        # Layers without a seed of their own draw from the generator of the process.
+        with torch.enable_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            outputs = self._call(x, mask, weights)
+            pairs = [(o, v) for o, v in _differentiable(outputs, cotangents) if o.requires_grad]
+        sources = [source for source in (*trained, x) if source.requires_grad]
+        if not pairs or not sources:
+            return outputs, None, [None] * len(trained)
+        found = torch.autograd.grad(
+            [o for o, _ in pairs], sources, [v for _, v in pairs], allow_unused=True
+        )
+        found = {id(source): gradient for source, gradient in zip(sources, found, strict=True)}
+        return outputs, found.get(id(x)), [found.get(id(source)) for source in trained]
+
+    def _on_jax(self, x, mask, weights, cotangents, floating):
+        import jax
+
+        variables = [*self._trained, *self._states]
+        values = [variable.value for variable in variables]
+
+        def call(trained, x, states, mask, weights):
+            values = [*trained, *states]
+            with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+                return [ops.convert_to_tensor(o) for o in self._call(x, mask, weights)]
+
+        def differentiate(trained, x, states, mask, weights, cotangents):
+            def total(*sources):
+                trained, x = sources if floating else (*sources, x_given)
+                outputs = call(trained, x, states, mask, weights)
+                pairs = _differentiable(outputs, cotangents)
+                return sum((ops.sum(o * v) for o, v in pairs), 0.0), outputs
+
+            x_given = x
+            sources = (trained, x) if floating else (trained,)
+            gradient = jax.grad(total, argnums=tuple(range(len(sources))), has_aux=True)
+            return gradient(*sources)
+
+        if self._jitted is None:
+            self._jitted = jax.jit(differentiate if self._gradients else call)
+        trained = values[: len(self._trained)]
+        states = values[len(self._trained) :]
+        if not self._gradients:
+            return self._jitted(trained, x, states, mask, weights), None, []
+        if cotangents is None:
+            # One compilation for both uses costs less than two.
+            shapes = jax.eval_shape(call, trained, x, states, mask, weights)
+            cotangents = [np.zeros(output.shape) for output in shapes]
+        cotangents = [np.asarray(v, keras.config.floatx()) for v in cotangents]
+        gradients, outputs = self._jitted(trained, x, states, mask, weights, cotangents)
+        return outputs, gradients[1] if floating else None, gradients[0]
+
+
+def _differentiable(outputs, cotangents):
+    """Pairs of floating outputs and their cotangents, as tensors of the same dtype."""
+    if cotangents is None:
+        return []
+    pairs = []
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
+            # Wide, so that the sum over a half-precision output does not overflow.
+            wide = ops.cast(output, keras.config.floatx())
+            pairs.append((wide, ops.convert_to_tensor(cotangent, keras.config.floatx())))
+    return pairs
+
+
+def _symbolic(tensor):
+    return keras.KerasTensor(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+
+
+def to_numpy(x):
+    return x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))

@@ -1,0 +1,110 @@
+"""What the tests of the laws share: rows of the registry, comparisons, and checks of one law."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sets import testing
+from tests.cases import CASES
+from tests.cases import POOLINGS
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+slow_cases = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.slow], ids=lambda case: case.name
+)
+# Appending entities makes no sense where there are exactly so many places.
+any_size_cases = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.group is None], ids=lambda case: case.name
+)
+MANY = 100_000
+
+
+def outputs_of(case, layer, x, mask=None, weights=None):
+    outputs, _, _ = testing.outputs_and_gradients(
+        case.function(layer), x, mask=mask, weights=weights, gradients=False
+    )
+    return outputs
+
+
+def assert_close(received, expected, tolerance=2e-5):
+    for new, old in zip(received, expected, strict=True):
+        assert new.shape == old.shape
+        assert np.isfinite(new).all()
+        scale = np.abs(old).max(initial=0.0) or 1.0
+        assert np.abs(new - old).max(initial=0.0) / scale <= tolerance
+
+
+def functional(case, layer=None, masked=True, weighted=True):
+    """A model with inputs of any size: x, and a mask and weights."""
+    layer = layer or case.make()
+    sizes = (None,) * len(case.entities)
+    inputs = [keras.Input((*sizes, *case.elements, 3), name="x")]
+    given = {}
+    if masked:
+        inputs.append(keras.Input(sizes, dtype="bool", name="mask"))
+        given["mask"] = inputs[-1]
+    if weighted:
+        inputs.append(keras.Input(sizes, name="weights"))
+        given["weights"] = inputs[-1]
+    return keras.Model(inputs, layer(inputs[0], **given))
+
+
+def padding_of(case):
+    return 2 if case.group is None else 0
+
+
+def assert_empty_is_finite(layer, x, first, zero, **given):
+    outputs, towards_x, towards_weights = testing.outputs_and_gradients(layer, x, **given)
+    for array in (*outputs, towards_x, *towards_weights):
+        assert np.isfinite(array).all(), "not finite for a set without entities"
+    assert not towards_x[first].any()
+    for output in outputs:
+        if zero or output.shape[1:-1] == x.shape[1:-1]:
+            assert not output[first].any(), "not 0 for a set without entities"
+
+
+def assert_any_size(case, layer):
+    """Every size gives what the same entities give as a masked part of a larger set."""
+    x, _, _ = case.inputs(batch=2)
+    reference = None
+    for size in (1, 2):
+        part = (slice(None), *(slice(size) for _ in case.entities))
+        mask = np.zeros((2, *case.entities), bool)
+        mask[part] = True
+        received = outputs_of(case, layer, x[part])
+        reference = outputs_of(case, layer, x, mask)
+        if case.symmetry != "invariant":
+            reference = [output[part] for output in reference]
+        assert_close(received, reference)
+
+
+def rounded_to_bfloat16(x):
+    """To the nearest number with 8 significant bits."""
+    mantissa, exponent = np.frexp(np.asarray(x, "float64"))
+    return np.ldexp(np.round(mantissa * 256) / 256, exponent)
+
+
+def assert_exact_mean(layer, x, **given):
+    outputs, _, _ = testing.outputs_and_gradients(layer, x, gradients=False, **given)
+    expected = rounded_to_bfloat16(x).mean(axis=1)
+    last = outputs[0][:, -1] if outputs[0].ndim == 3 else outputs[0]
+    assert np.abs(last / expected - 1).max() <= 2.0**-8, "rounded in the reduction"
+
+
+def raises_before_building(case, match, *args, **kwargs):
+    layer = case.make()
+    with pytest.raises(ValueError, match=match):
+        layer(*args, **kwargs)
+    assert not layer.built and not layer.weights or case in POOLINGS
+
+
+def assert_config_round_trip(layer):
+    text = json.dumps(keras.saving.serialize_keras_object(layer), sort_keys=True)
+    again = keras.saving.deserialize_keras_object(json.loads(text))
+    assert type(again) is type(layer)
+    assert json.dumps(keras.saving.serialize_keras_object(again), sort_keys=True) == text
+    by_class = type(layer).from_config(json.loads(json.dumps(layer.get_config())))
+    assert by_class.get_config() == layer.get_config()
+    return again

@@ -1,0 +1,76 @@
+"""Bad input: errors that name the argument, before any weight is made."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sets import layers
+from tests.cases import CASES
+from tests.laws import assert_close
+from tests.laws import every_case
+from tests.laws import outputs_of
+from tests.laws import raises_before_building
+
+
+@every_case
+def test_bad_calls(case):
+    x, mask, weights = case.inputs()
+    rank_2 = np.ones((2, 3), "float32")
+    raises_before_building(case, r"`inputs` of shape.*inputs\.shape=\(2, 3\)", rank_2)
+    raises_before_building(case, r"`mask`.*mask\.shape=", x, mask=mask[:, :-1])
+    raises_before_building(case, r"`mask`.*mask\.shape=", x, mask=mask[..., None])
+    raises_before_building(case, r"`weights`.*weights\.shape=", x, weights=weights[:1])
+    for wrong in (-1.0, np.nan, np.inf):
+        bad = weights.copy()
+        bad.reshape(-1)[0] = wrong
+        raises_before_building(case, "finite `weights` >= 0", x, weights=bad)
+    unknown = keras.KerasTensor((*x.shape[:-1], None))
+    raises_before_building(case, "last axis", unknown)
+
+
+def test_wrong_weights_of_masked_entities_do_no_harm():
+    case = CASES[0]
+    x, mask, weights = case.inputs()
+    mask[0, 1] = False
+    expected = outputs_of(case, case.make(), x, mask, weights)
+    weights[0, 1] = np.nan
+    assert_close(outputs_of(case, case.make(), x, mask, weights), expected)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, True, "3", None, float("nan")])
+@pytest.mark.parametrize(
+    ("cls", "argument"),
+    [
+        (layers.PermutationEquivariantDense, "units"),
+        (layers.Swarm, "units"),
+        (layers.Swarm, "hidden_units"),
+        (layers.Swarm, "iterations"),
+        (layers.SwarmCell, "units"),
+        (layers.SwarmCell, "pooled_units"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_bad_sizes(cls, argument, value):
+    if value is None and argument in ("hidden_units", "pooled_units"):
+        pytest.skip("None is the default")
+    with pytest.raises(ValueError, match=f"`{argument}`.*Received: {argument}="):
+        cls(**{"units": 4, argument: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, 1.5, True, "0.5", None, float("nan")])
+def test_bad_dropout(value):
+    with pytest.raises(ValueError, match="`dropout`.*Received: dropout="):
+        layers.Swarm(4, dropout=value)
+
+
+def test_bad_choices():
+    with pytest.raises(ValueError, match="`pooling`.*'mean'.*'causal'.*pooling='median'"):
+        layers.PermutationEquivariantDense(4, pooling="median")
+    with pytest.raises(ValueError, match="`pooling`.*'mean'.*pooling=3"):
+        layers.Swarm(4, pooling=3)
+    with pytest.raises(ValueError, match="`pooling`.*'mean'"):
+        layers.Swarm(4, pooling=layers.MeanPooling)
+    with pytest.raises(ValueError, match="`context`.*'swarm', 'static', 'self'.*'all'"):
+        layers.Swarm(4, context="all")
+    with pytest.raises(ValueError, match="keepdims"):
+        layers.CausalMeanPooling(keepdims=True)

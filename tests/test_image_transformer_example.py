@@ -1,0 +1,268 @@
+"""The example of the image transformer: its data, its scores, its command."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy import special
+from sklearn.datasets import load_digits
+
+from examples.common import optimizers
+from examples.image_transformer import __main__ as command
+from examples.image_transformer import data
+from examples.image_transformer import evaluate
+from examples.image_transformer import model as networks
+from examples.image_transformer.names import SOURCES
+from keras_sets import models
+from tests.image_cases import LEVELS
+from tests.image_cases import SHAPE
+from tests.image_cases import small
+from tests.image_cases import some_images
+from tests.image_cases import with_weights
+
+WEIGHTS = pathlib.Path(models.__file__).parent / "weights"
+FILES = (
+    "completions.png config.json learning_curves.png metrics.csv model.keras samples.png "
+    "scores.json table.txt weight_traces.png"
+).split()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where TensorFlow Datasets keeps the digits."""
+    pytest.importorskip("tensorflow_datasets")
+    path = tmp_path_factory.mktemp("data")
+    data.load("digits", path)
+    return path
+
+
+class TestData:
+    def test_digits(self, folder):
+        loaded = data.load("digits", folder)
+        parts = loaded.training, loaded.validation, loaded.test
+        assert [len(images) for images, _ in parts] == [1294, 143, 360]
+        assert (loaded.shape, loaded.levels, loaded.classes) == ((8, 8, 1), 17, 10)
+        # Every digit once.
+        digits = load_digits()
+        expected = [(*x.ravel(), y) for x, y in zip(digits.images, digits.target, strict=True)]
+        received = [
+            (*x.ravel(), y) for images, labels in parts for x, y in zip(images, labels, strict=True)
+        ]
+        assert sorted(map(tuple, received)) == sorted(map(tuple, expected))
+        assert [len(p[0]) for p in (data.load("digits", folder, 20).training,)] == [18]
+
+    def test_distorted_images(self):
+        images = np.zeros((400, 16, 16, 2), "uint8")
+        images[:, 4:12, 6:10] = [9, 3]
+        changed = data.distorted(np.random.default_rng(0), images, 0.05, 17)
+        assert changed.dtype == images.dtype and changed.max() < 17
+        other = (changed != images).any(axis=(1, 2, 3))
+        assert 0.4 < other.mean() < 0.6
+        # Moved by 0.05 * 16 / 4 pixels, and as much of it there as before.
+        place = np.arange(16)[:, None, None]
+        rows = ((changed * place).sum(axis=(1, 2)) / changed.sum(axis=(1, 2)))[other, 0]
+        assert abs(rows.mean() - 7.5) < 0.1 and 0.1 < rows.std() < 0.35
+        mass = changed[other].sum(axis=(1, 2)) / images[other].sum(axis=(1, 2))
+        assert np.abs(mass.mean(axis=0) - 1).max() < 0.05 < mass.std()
+        none = data.distorted(np.random.default_rng(0), images, 0.0, 17)
+        np.testing.assert_array_equal(none, images)
+
+    @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
+    def test_the_others(self, name, tmp_path, monkeypatch):
+        tfds = pytest.importorskip("tensorflow_datasets")
+        monkeypatch.setattr(data, "reachable", lambda address: True)
+        source = SOURCES[name]
+        shape = (28, 28, 1) if "mnist" in name else (32, 32, 3)
+        rng = np.random.default_rng(0)
+        examples = [
+            {"image": rng.integers(0, 256, shape, dtype="uint8"), "label": i % 10}
+            for i in range(12)
+        ]
+        with tfds.testing.mock_data(as_data_source_fn=lambda *args, **kwargs: examples):
+            loaded = data.load(name, tmp_path)
+        original = np.stack([example["image"] for example in examples])
+        expected = {
+            None: original,
+            "mean": np.rint(original.mean(axis=3, keepdims=True)),
+            "center": original[:, 8:24, 8:24],
+        }[source.change]
+        np.testing.assert_array_equal(loaded.test[0], expected)
+        assert loaded.levels == 256 and loaded.test[0].dtype == np.uint8
+        assert loaded.classes == (100 if name == "cifar100" else 10)
+
+    def test_no_network(self, tmp_path, monkeypatch):
+        pytest.importorskip("tensorflow_datasets")
+        monkeypatch.setattr(data, "reachable", lambda address: False)
+        with pytest.raises(data.DataError) as error:
+            data.load("mnist", tmp_path)
+        assert "--data-dir" in str(error.value) and "--data-set digits" in str(error.value)
+
+    def test_reachable(self):
+        assert not data.reachable("http://127.0.0.1:9")
+
+    def test_bad_values(self):
+        images, labels = some_images(), np.array([0, 1, 2])
+        data.check(images, labels, LEVELS, 3)
+        with pytest.raises(data.DataError, match="images with values from 0 to 5"):
+            data.check(images, labels, LEVELS - 1, 3)
+        with pytest.raises(data.DataError, match="labels with values from 0 to 1"):
+            data.check(images, labels, LEVELS, 2)
+        with pytest.raises(data.DataError, match="images as integers"):
+            data.check(images / 255.0, labels, LEVELS, 3)
+
+
+class TestEvaluate:
+    def test_bits_of_a_network(self):
+        model = with_weights(small(classes=3))
+        images, labels = some_images(5), np.array([0, 1, 2, 0, 1])
+        bits = evaluate.network_bits(model, images, labels, True, batch_size=2)
+        logits = model.predict_on_batch({"images": images, "labels": labels}).astype("float64")
+        log_p = special.log_softmax(logits, axis=-1).reshape(5, -1, LEVELS)
+        for b, image in enumerate(images):
+            expected = -np.mean([log_p[b, t, v] for t, v in enumerate(image.ravel())]) / np.log(2)
+            np.testing.assert_allclose(bits[b], expected, rtol=1e-5)
+        metric = networks.bits_per_dimension(images, ops.convert_to_tensor(logits))
+        np.testing.assert_allclose(float(metric), bits.mean(), rtol=1e-5)
+
+    def test_a_network_that_knows_nothing(self):
+        model = small()
+        model.set_weights([0 * w for w in model.get_weights()])
+        bits = evaluate.network_bits(model, some_images(), np.zeros(3, int), False)
+        np.testing.assert_allclose(bits, np.log2(LEVELS), rtol=1e-6)
+
+    @pytest.mark.parametrize("classes", [None, 2])
+    def test_histogram(self, classes):
+        seen, labels = some_images(6), np.array([0, 1, 0, 1, 1, 1])
+        image, label = some_images(1, seed=9), np.array([1])
+        bits = evaluate.histogram_bits((seen, labels), image, label, LEVELS, classes, 0.5)
+        rows = seen if classes is None else seen[labels == 1]
+        expected = [
+            -np.log2(((rows[:, i, j, c] == image[0, i, j, c]).sum() + 0.5) / (len(rows) + 3.5))
+            for i, j, c in np.ndindex(SHAPE)
+        ]
+        np.testing.assert_allclose(bits, [np.mean(expected)])
+
+    def test_the_reference_is_causal_and_of_the_size(self, folder):
+        loaded = data.load("digits", folder, 20)
+        options = command.parse(["--conditional", "--hidden", "16"])
+        size = networks.build(options, loaded).count_params()
+        network = networks.build_convolution(options, loaded, size)
+        assert 0.8 * size < network.count_params() <= size
+        images, labels = (array[:1] for array in loaded.test)
+        inputs = data.inputs_of(images, labels, True)
+        before = network.predict_on_batch(inputs).reshape(64, 17)
+        other = images.copy()
+        other[0, 4, 4, 0] = (other[0, 4, 4, 0] + 1) % 17
+        after = network.predict_on_batch(data.inputs_of(other, labels, True)).reshape(64, 17)
+        changed = np.abs(after - before).max(axis=1)
+        assert (changed[:37] == 0).all() and changed[37] > 0 and changed[63] > 0
+
+
+def test_the_network_that_is_shipped(folder):
+    loaded = data.load("digits", folder)
+    network = models.load_pretrained("digits")
+    bits = evaluate.network_bits(network, *loaded.test, True)
+    assert bits.mean() == pytest.approx(1.673, abs=0.001)
+    # Below what every pixel and class has on its own, image by image.
+    gain = evaluate.histogram(loaded, True) - bits
+    assert gain.mean() > 4 * gain.std() / np.sqrt(len(gain))
+    labels = np.repeat(np.arange(10), 20)
+    drawn = models.generate(network, len(labels), labels=labels, seed=0), labels
+    others = drawn[0], (labels + 1) % 10
+    rates = evaluate.recognised(loaded, {"drawn": drawn, "others": others, "real": loaded.test})
+    assert rates["drawn"] >= 0.8 and rates["real"] > 0.95 and rates["others"] < 0.2
+
+
+def call(*arguments):
+    command.main([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weight_decay(optimizer):
+    options = ["--optimizer", optimizer, "--learning-rate", "0.1", "--weight-decay", "0.5"]
+    weight = keras.Variable(np.ones((3, 4)), dtype="float32")
+    optimizers.make_optimizer(command.parse(options)).apply([ops.zeros((3, 4))], [weight])
+    np.testing.assert_allclose(ops.convert_to_numpy(weight), 0.95, rtol=1e-6)
+
+
+class TestCommand:
+    def test_conditional_and_then_samples(self, folder, tmp_path, capsys):
+        output = tmp_path / "run"
+        options = ["--conditional", "--dropout", "0.1", "--accumulate", 2, "--data-dir", folder]
+        options += ["--embedding-dropout", "0.1", "--distortion", "0.05"]
+        options += ["--neighborhood", 1]
+        # Draws after every epoch, in the middle of the training.
+        call("--smoke", *options, "--output", output, "--plot-interval", 1e-6)
+        assert set(FILES) <= {path.name for path in output.iterdir()}
+        report = json.loads((output / "scores.json").read_text())
+        assert report["kind"] == "conditional"
+        assert [score["bits"] > 0 for score in report["scores"]] == [True] * 4
+        own, *_, uniform = report["scores"]
+        assert uniform["bits"] == pytest.approx(np.log2(17)) and uniform["error"] < 1e-6
+        assert uniform["excess"] == pytest.approx(uniform["bits"] - own["bits"])
+        # Against a constant the differences vary as the bits themselves.
+        assert uniform["excess_error"] == pytest.approx(own["error"])
+        assert 0 <= report["recognised"]["samples"] <= 1
+        printed = capsys.readouterr().out
+        for line in ("digits, conditional", "causal convolution", "histogram", "uniform"):
+            assert line in printed
+        # In a process that has not loaded the layers for anything else.
+        arguments = ["--columns", "2", "--output", tmp_path / "drawn", "--seed", "5"]
+        module = [sys.executable, "-m", "examples.image_transformer"]
+        subprocess.run([*module, "--sample", output / "model.keras", *arguments], check=True)
+        with np.load(tmp_path / "drawn" / "samples.npz") as arrays:
+            assert arrays["images"].shape == (20, 8, 8, 1)
+            assert arrays["rows"].tolist() == np.repeat(np.arange(10), 2).tolist()
+        assert (tmp_path / "drawn" / "samples.png").stat().st_size > 0
+
+    def test_unconditional_goes_on_where_it_stopped(self, folder, tmp_path, capsys):
+        options = ["--smoke", "--data-dir", folder, "--schedule", "constant", "--output"]
+        call(*options, tmp_path / "whole")
+        call(*options, tmp_path / "parts", "--epochs", 1)
+        call(*options, tmp_path / "parts", "--resume", "--epochs", 2)
+        scores = [
+            json.loads((tmp_path / name / "scores.json").read_text()) for name in ("whole", "parts")
+        ]
+        assert scores[0] == scores[1] and scores[0]["kind"] == "unconditional"
+        assert "digits, unconditional" in capsys.readouterr().out
+
+    def test_name(self, folder, capsys):
+        name = "digits-12x2-3-conditional-learned-neighborhood2"
+        call("--dry-run", "--name", name, "--data-dir", folder)
+        assert f"{name}: " in capsys.readouterr().out
+        options = command.parse(["--name", name])
+        assert command.run_name(options) == name
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            (["--data-set", "imagenet"], "choose from"),
+            (["--hidden", "6"], "multiple of 4"),
+            (["--accumulate", "5"], "not a multiple of 5"),
+            (["--name", "imagenet-8x1-2"], "one of digits, mnist"),
+            (["--neighborhood", "-1"], "expected a non-negative integer"),
+            (["--temperature", "0"], "expected a positive number"),
+            (["--sample", "none.keras"], "none.keras cannot be used"),
+            (["--sample", WEIGHTS / "clustering_2d.keras"], "holds no image transformer"),
+        ],
+    )
+    def test_bad_input(self, folder, tmp_path, capsys, arguments, message):
+        with pytest.raises(SystemExit) as error:
+            call("--smoke", "--data-dir", folder, "--output", tmp_path / "run", *arguments)
+        assert error.value.code == 2 and message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+    def test_no_network(self, tmp_path, capsys, monkeypatch):
+        pytest.importorskip("tensorflow_datasets")
+        monkeypatch.setattr(data, "reachable", lambda address: False)
+        with pytest.raises(SystemExit) as error:
+            call("--smoke", "--data-set", "mnist", "--data-dir", tmp_path)
+        assert error.value.code == 2
+        message = capsys.readouterr().err
+        assert "--data-dir" in message and "--data-set digits" in message
+        assert list(pathlib.Path(tmp_path).iterdir()) == []

@@ -1,0 +1,47 @@
+"""Order: permutations of the entities, and what comes after an entity."""
+
+import numpy as np
+
+from keras_sets import layers
+from keras_sets import testing
+from tests.cases import CASES
+from tests.laws import every_case
+
+ORDER = {
+    "group": testing.assert_permutation_equivariant,
+    "equivariant": testing.assert_permutation_equivariant,
+    "invariant": testing.assert_permutation_invariant,
+    "causal": testing.assert_causal,
+}
+
+
+def test_every_layer_is_in_the_registry():
+    """Those on sets; cells and layers on single elements have tests of their own."""
+    others = {"Pooling", "SetLayer", "get_pooling", "SwarmCell", "SwarmStreamingCell"}
+    others |= {"CircularConv1D", "CircularConv2D", "CircularConv3D"}
+    tested = {type(case.make()).__name__ for case in CASES if case.slow}
+    assert set(layers.__all__) - tested == others
+
+
+@every_case
+def test_order(case):
+    assert case.make().symmetry == case.symmetry
+    x, mask, weights = case.inputs()
+    check = ORDER[case.symmetry]
+    layer = case.function()
+    options = {"training": case.training, "num_entity_axes": len(case.entities)}
+    if case.group is not None:
+        options["group"] = case.group
+    if case.slow and case.bare:
+        check(layer, x, **options)
+    check(layer, x, mask=mask, weights=weights, **options)
+
+
+def test_dropout_drops_at_training_only():
+    x = np.random.default_rng(0).normal(size=(2, 5, 3))
+    layer = layers.Swarm(4, dropout=0.5, seed=1)
+    one, two = (
+        testing.outputs_and_gradients(layer, x, training=training, gradients=False)[0][0]
+        for training in (True, False)
+    )
+    assert np.abs(one - two).max() > 1e-3

@@ -1,0 +1,66 @@
+"""Padding: masked entities change nothing, whatever they hold, also in training."""
+
+import keras
+import numpy as np
+
+from keras_sets import layers
+from keras_sets import testing
+from tests.laws import assert_close
+from tests.laws import every_case
+from tests.laws import padding_of
+from tests.laws import slow_cases
+
+
+@every_case
+def test_padding(case):
+    x, mask, weights = case.inputs()
+    layer = case.function()
+    options = {"training": case.training, "num_entity_axes": len(case.entities)}
+    options["padding"] = padding_of(case)
+    if case.slow and case.bare:
+        testing.assert_padding_invariant(layer, x, **options)
+    testing.assert_padding_invariant(layer, x, mask=mask, weights=weights, **options)
+
+
+@slow_cases
+def test_padding_in_fit(case):
+    """Training steps with NaN in the padding are those without padding."""
+    x, mask, weights = case.inputs(batch=4)
+
+    def trained(x, mask, weights):
+        keras.utils.set_random_seed(1)
+        sizes = mask.shape[1:]
+        inputs = keras.Input(x.shape[1:])
+        given = {
+            "mask": keras.Input(sizes, dtype="bool"),
+            "weights": keras.Input(sizes),
+        }
+        layer = case.make()
+        layer.build((None, *inputs.shape[1:]))
+        y = inputs
+        if not layer.trainable_variables:
+            # Something to train before a pooling.
+            y = layers.PermutationEquivariantDense(3, activation="tanh")(y, **given)
+        y = layer(y, **given)
+        if case.symmetry != "invariant":
+            if case.elements:
+                y = keras.layers.Reshape((*sizes, -1))(y)
+            # Not the sum itself, which is 0 for a layer that centres its outputs.
+            y = layers.SumPooling()(keras.layers.Activation("softsign")(y), **given)
+        model = keras.Model([inputs, *given.values()], y)
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        target = np.zeros((4, *y.shape[1:]), "float32")
+        history = model.fit([x, mask, weights], target, epochs=2, batch_size=4, verbose=0)
+        return model.get_weights(), history.history["loss"]
+
+    padding = [(0, 0), *((0, padding_of(case)) for _ in case.entities)]
+    padded_mask = inside = np.pad(mask, padding)
+    features = x.ndim - mask.ndim
+    padded_x = np.pad(x, [*padding, *[(0, 0)] * features])
+    fill = np.resize(np.array([np.nan, np.inf, -np.inf, 1e30], "float32"), padded_x.shape)
+    inside = np.reshape(inside, (*inside.shape, *[1] * features))
+    padded_x = np.where(inside, padded_x, fill)
+    expected, expected_loss = trained(x, mask, weights)
+    received, loss = trained(padded_x, padded_mask, np.pad(weights, padding))
+    assert_close(received, expected, 1e-4)
+    assert np.allclose(loss, expected_loss, rtol=1e-4)
