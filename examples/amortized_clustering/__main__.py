@@ -72,7 +72,7 @@ def parse(arguments=None):
     )
     model.add_argument(
         "--pooling",
-        choices=["mean", "sum", "max", "logsumexp", "pooling_maps"],
+        choices=["mean", "sum", "max", "logsumexp", "pooling_maps", "slots"],
         default="mean",
         help="of swarm",
     )

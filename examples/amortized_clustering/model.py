@@ -14,8 +14,8 @@ PROBED = ("slots", "swarm", "deep-sets-mean")
 def build(options, weighted=False, steps=False):
     """The network of `options.model`, from points to ten logits for every point.
 
-    With `steps` a network of slots answers after each of its steps, for training; the weights
-    are those of the network without.
+    With `steps` a network of slots or a swarm answers after several of its steps, for training;
+    the weights are those of the network without.
     """
     if options.model == "slots":
         return models.slot_clustering(
@@ -25,6 +25,8 @@ def build(options, weighted=False, steps=False):
             iterations=options.iterations,
             em_steps=options.em_steps,
             num_starts=1 if steps else options.starts,
+            # The clusters of the broad prior have many shapes.
+            criterion="icl" if options.prior == "broad" else "evidence",
             weighted=weighted,
             return_iterations=steps,
         )
@@ -49,6 +51,8 @@ def build(options, weighted=False, steps=False):
             pooling=options.pooling,
             context=options.context,
             remat=options.remat,
+            principal_axes=True,
+            return_iterations=steps,
         )
     return models.deep_sets(**shared, pooling=options.model.removeprefix("deep-sets-"))
 
@@ -66,8 +70,8 @@ def compiled(options):
 
 
 def for_use(model, options):
-    """The trained network; one of slots with the answer of its last step only, from all starts."""
-    if options.model != "slots":
+    """The trained network, with the answer of its last step only; one of slots from all starts."""
+    if options.model not in ("slots", "swarm"):
         return model
     network = build(options)
     network.set_weights(model.get_weights())

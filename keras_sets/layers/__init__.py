@@ -18,6 +18,7 @@ from keras_sets.layers.pooling import MaxPooling
 from keras_sets.layers.pooling import MeanPooling
 from keras_sets.layers.pooling import Pooling
 from keras_sets.layers.pooling import PoolingMaps
+from keras_sets.layers.pooling import SlotPooling
 from keras_sets.layers.pooling import SumPooling
 from keras_sets.layers.pooling import get_pooling
 from keras_sets.layers.pooling_by_multihead_attention import PoolingByMultiheadAttention
@@ -55,6 +56,7 @@ __all__ = [
     "SetLayer",
     "SetNormalization",
     "SlotRefinement",
+    "SlotPooling",
     "SumPooling",
     "Swarm",
     "SwarmCell",

@@ -5,6 +5,9 @@ import keras
 from keras_sets import layers as set_layers
 from keras_sets import validation
 
+# One in so many iterations is scored in training, where a model returns several.
+STRIDE = 4
+
 
 def set_inputs(features, weighted=False):
     """The inputs of a model on sets, as a dict of symbolic tensors."""
@@ -18,11 +21,15 @@ def set_inputs(features, weighted=False):
     return inputs
 
 
-def stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling):
-    """`layers` set layers with activations between them, and what comes after them."""
+def stack(
+    name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling, first=None
+):
+    """`layers` set layers with activations between them, and what comes `first` and after them."""
     layers = validation.positive_integer("layers", layers)
     context = {"mask": inputs["mask"], "weights": inputs.get("weights")}
     x = inputs["entities"]
+    if first is not None:
+        x = first(x, **context)
     for depth in range(layers):
         last = depth == layers - 1 and output_pooling is None
         x = make_layer(units if last else hidden_units, depth)(x, **context)

@@ -3,10 +3,8 @@
 import keras
 
 from keras_sets import layers
+from keras_sets.models.inputs import STRIDE
 from keras_sets.models.inputs import set_inputs
-
-# One in so many steps is scored in training.
-STRIDE = 4
 
 
 def slot_clustering(
@@ -16,6 +14,7 @@ def slot_clustering(
     iterations=8,
     em_steps=3,
     num_starts=1,
+    criterion="evidence",
     weighted=False,
     return_iterations=False,
     name="slot_clustering",
@@ -32,7 +31,7 @@ def slot_clustering(
         features: Number of coordinates of an entity.
         units: Number of slots, the largest number of clusters.
         hidden_units: Width of the state of a slot.
-        iterations, em_steps, num_starts: As in `keras_sets.layers.SlotRefinement`.
+        iterations, em_steps, num_starts, criterion: As in `keras_sets.layers.SlotRefinement`.
         weighted: Whether the model takes weights as a third input.
         return_iterations: Whether the output is that of several steps: of every fourth one, the
             last included. The first steps are left out, since nobody could do well in them.
@@ -66,6 +65,7 @@ def slot_clustering(
         iterations,
         em_steps,
         num_starts=num_starts,
+        criterion=criterion,
         return_iterations=return_iterations,
         name="slots",
     )(x, **context)

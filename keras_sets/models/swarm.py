@@ -3,6 +3,7 @@
 import keras
 
 from keras_sets import layers as set_layers
+from keras_sets.models.inputs import STRIDE
 from keras_sets.models.inputs import set_inputs
 from keras_sets.models.inputs import stack
 
@@ -23,6 +24,8 @@ def swarm(
     remat=False,
     kernel_initializer="lecun_uniform",
     bias_initializer=None,
+    principal_axes=False,
+    return_iterations=False,
     name="swarm",
 ):
     """Stack of `Swarm` layers; one is often enough.
@@ -42,6 +45,12 @@ def swarm(
             default (None). Keras' usual `glorot_uniform` and zeros would hardly move the
             gates when entities have few features, and would centre all gates on the
             origin; points in the plane then learn slowly.
+        principal_axes: Whether the first layer is a `keras_sets.layers.PrincipalAxes`: then
+            location, unit and rotation of a set make no difference.
+        return_iterations: Whether the output is that of several iterations of the last layer,
+            `(batch, steps, n, units)`: of every fourth one, the last included. Train with it and
+            `keras_sets.losses.MatchedCrossentropy`, and use the same weights without. It needs
+            `output_pooling=None`.
         name: Name of the model.
 
     Returns:
@@ -65,19 +74,41 @@ def swarm(
     if bias_initializer is None:
         bias_initializer = keras.initializers.RandomUniform(-1.0, 1.0)
 
+    if return_iterations and output_pooling is not None:
+        raise ValueError(
+            "`return_iterations` is for models with one output an entity. "
+            f"Received: return_iterations=True, output_pooling={output_pooling!r}"
+        )
+
     def make_layer(width, depth):
-        return set_layers.Swarm(
+        layer = set_layers.Swarm(
             width,
             hidden_units=hidden_units,
             iterations=iterations,
             pooling=pooling,
             context=context,
             dropout=dropout,
+            return_iterations=return_iterations and depth == layers - 1,
             unroll=unroll,
             remat=remat,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             name=f"swarm_{depth}",
         )
+        return _every_output(layer) if layer.return_iterations else layer
 
-    return stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling)
+    first = set_layers.PrincipalAxes(name="principal_axes") if principal_axes else None
+    return stack(
+        name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling, first
+    )
+
+
+def _every_output(layer):
+    """Calls a `Swarm` that returns its states for the outputs after every fourth iteration."""
+
+    def call(x, **context):
+        _, h, c = layer(x, **context)
+        chosen = slice((layer.iterations - 1) % STRIDE, None, STRIDE)
+        return layer.projection(keras.ops.concatenate([h[:, chosen], c[:, chosen]], axis=-1))
+
+    return call

@@ -179,6 +179,28 @@ def log_evidence(share, mean, covariance, basis, counts):
     return likelihood - 0.5 * parameters * ops.sum(ops.log(ops.maximum(mass, 1.0)), axis=-1)
 
 
+def classification_likelihood(share, mean, covariance, counts):
+    """The integrated classification likelihood of entities that are assigned, `(batch,)`.
+
+    The log-likelihood of the entities and of their assignments, up to a constant, less half the
+    logarithm of the number of entities for each parameter of a Gaussian that has any. It is the
+    Bayesian information criterion of the mixture less the entropy of the assignments.
+
+    Args:
+        share, mean, covariance: `(batch, k, ...)`, as `of_moments` returns for assignments
+            of 0 or 1.
+        counts: `(batch, 1, n)`, how often each entity counts.
+    """
+    d = mean.shape[-1]
+    total = ops.sum(counts, axis=-1)
+    mass = share * total
+    size = 0.5 * log_determinant(cholesky(covariance, d))
+    likelihood = ops.sum(mass * (ops.log(share) - size), axis=-1)
+    number = ops.sum(ops.cast(mass >= 1.0, mass.dtype), axis=-1)
+    cost = 0.5 * monomial_count(d) * ops.log(ops.maximum(total[:, 0], 1.0))
+    return likelihood - cost * number
+
+
 def best_start(logits, evidence, starts):
     """Of the answers from several starts the one of the largest evidence.
 

@@ -9,6 +9,7 @@ from keras_sets.layers.pooling.mean_pooling import MeanPooling
 from keras_sets.layers.pooling.names import get_pooling
 from keras_sets.layers.pooling.names import serialize_pooling
 from keras_sets.layers.pooling.pooling_maps import PoolingMaps
+from keras_sets.layers.pooling.slot_pooling import SlotPooling
 from keras_sets.layers.pooling.sum_pooling import SumPooling
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MeanPooling",
     "Pooling",
     "PoolingMaps",
+    "SlotPooling",
     "SumPooling",
     "get_pooling",
     "serialize_pooling",

@@ -47,6 +47,14 @@ class Pooling(SetLayer):
         super().__init__(**kwargs)
         self.keepdims = bool(keepdims)
 
+    def refuse_keepdims(self):
+        """For poolings that answer every entity."""
+        if self.keepdims:
+            raise ValueError(
+                f"{type(self).__name__} keeps the entity axes as they are: `keepdims` does not "
+                f"apply. Received: keepdims={self.keepdims}"
+            )
+
     def pool(self, x, mask, weights, keepdims):
         raise NotImplementedError
 

@@ -44,11 +44,7 @@ class CausalMeanPooling(Pooling):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        if self.keepdims:
-            raise ValueError(
-                "CausalMeanPooling keeps the entity axes as they are: `keepdims` does not "
-                f"apply. Received: keepdims={self.keepdims}"
-            )
+        self.refuse_keepdims()
 
     def pool(self, x, mask, weights, keepdims):
         return set_ops.set_causal_mean(x, mask, weights)

@@ -8,6 +8,7 @@ from keras_sets.layers.pooling.logsumexp_pooling import LogSumExpPooling
 from keras_sets.layers.pooling.max_pooling import MaxPooling
 from keras_sets.layers.pooling.mean_pooling import MeanPooling
 from keras_sets.layers.pooling.pooling_maps import PoolingMaps
+from keras_sets.layers.pooling.slot_pooling import SlotPooling
 from keras_sets.layers.pooling.sum_pooling import SumPooling
 
 POOLINGS = {
@@ -18,6 +19,7 @@ POOLINGS = {
     "causal_mean": CausalMeanPooling,
     "causal": CausalMeanPooling,
     "pooling_maps": PoolingMaps,
+    "slots": SlotPooling,
 }
 
 

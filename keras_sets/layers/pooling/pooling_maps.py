@@ -53,11 +53,7 @@ class PoolingMaps(Pooling):
     def __init__(self, num_maps=4, **kwargs):
         num_maps = validation.positive_integer("num_maps", num_maps)
         super().__init__(**kwargs)
-        if self.keepdims:
-            raise ValueError(
-                "PoolingMaps keeps the entity axes as they are: `keepdims` does not apply. "
-                f"Received: keepdims={self.keepdims}"
-            )
+        self.refuse_keepdims()
         self.num_maps = num_maps
 
     def build(self, input_shape):

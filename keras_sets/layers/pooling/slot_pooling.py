@@ -1,0 +1,135 @@
+import keras
+from keras import ops
+
+from keras_sets import ops as set_ops
+from keras_sets import validation
+from keras_sets.layers.part_options import PartOptions
+from keras_sets.layers.pooling.base import Pooling
+from keras_sets.layers.slot_refinement import SlotRefinement
+
+# Log probabilities are cut here, and scaled to [-1, 1].
+LEAST_LOG_PROBABILITY = -12.0
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class SlotPooling(PartOptions, Pooling):
+    """Pools a set into slots, and tells every entity how well it fits each of them.
+
+    The features are projected to a few coordinates, and a `SlotRefinement` finds clusters of
+    the entities there:
+
+    ```
+    p = softmax(slots(projection(x)))
+    y = concatenate([p, 1 + 2 * max(log p, -12) / 12])
+    ```
+
+    With it the entities of a `Swarm` agree on clusters: its cells choose coordinates in which
+    the clusters come apart, and learn where each of them belongs, at a cost linear in the
+    number of entities.
+
+    Args:
+        num_slots: Positive integer, the largest number of clusters.
+        coordinates: Positive integer, number of coordinates. The cost grows with its square.
+        units: Positive integer, width of the state of a slot.
+        iterations, em_steps, gradient_damping: As in `keras_sets.layers.SlotRefinement`.
+
+    Call arguments:
+        inputs: `(batch, *entities, features)`.
+        mask: Optional bool `(batch, *entities)`, True for a real entity.
+        weights: Optional float `(batch, *entities)`, at least 0: multiplicities.
+
+    Output shape:
+        `(batch, *entities, 2 * num_slots)`.
+
+    Masking:
+        Masked entities do not count and get 0. The mask is passed on.
+
+    Symmetry:
+        Equivariant to permutations of the entities. Covariances have a prior of fixed mass, so
+        that a common factor of the weights does matter, less the larger the set.
+
+    Precision:
+        The slots compute in float32 or wider.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> points = np.random.default_rng(0).normal(size=(8, 100, 2))
+    >>> tuple(keras_sets.layers.SlotPooling(num_slots=4)(points).shape)
+    (8, 100, 8)
+
+    Reference:
+        [Locatello et al., 2020, Object-Centric Learning with Slot
+        Attention](https://arxiv.org/abs/2006.15055), algorithm 1, for the softmax over
+        slots; [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
+        Mappings](https://arxiv.org/abs/1906.09400), for poolings that answer every entity.
+    """
+
+    symmetry = "equivariant"
+
+    def __init__(
+        self,
+        num_slots=10,
+        coordinates=2,
+        units=32,
+        iterations=8,
+        em_steps=2,
+        gradient_damping=0.3,
+        **kwargs,
+    ):
+        coordinates = validation.positive_integer("coordinates", coordinates)
+        super().__init__(**kwargs)
+        self.refuse_keepdims()
+        self.coordinates = coordinates
+        self.slots = SlotRefinement(
+            num_slots,
+            units,
+            iterations,
+            em_steps,
+            gradient_damping,
+            name="slots",
+            trainable=self.trainable,
+            # Half precision is too little for differences of squares.
+            dtype=self.dtype_policy if self.compute_dtype == "float64" else "float32",
+        )
+        self.projection = None  # its initializer depends on the number of features
+
+    @property
+    def _parts(self):
+        return [self.slots] + ([] if self.projection is None else [self.projection])
+
+    def build(self, input_shape):
+        # Hidden states are well below 1, and the slots expect about one unit.
+        self.projection = keras.layers.Dense(
+            self.coordinates,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=2 / input_shape[-1] ** 0.5),
+            name="projection",
+            **self._part_arguments(),
+        )
+        self.projection.build(input_shape)
+        self.slots.build((*input_shape[:-1], self.coordinates))
+        self._restore_parts()
+        super().build(input_shape)
+
+    def pool(self, x, mask, weights, keepdims):
+        logits = self.slots(self.projection(x), mask=mask, weights=weights)
+        log_p = ops.log_softmax(logits, axis=-1)
+        fit = 1 - 2 * ops.maximum(log_p, LEAST_LOG_PROBABILITY) / LEAST_LOG_PROBABILITY
+        return set_ops.apply_mask(ops.concatenate([ops.exp(log_p), fit], axis=-1), mask)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2 * self.slots.num_slots)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["keepdims"]
+        slots = self.slots
+        return {
+            **config,
+            "num_slots": slots.num_slots,
+            "coordinates": self.coordinates,
+            "units": slots.units,
+            "iterations": slots.iterations,
+            "em_steps": slots.em_steps,
+            "gradient_damping": slots.gradient_damping,
+        }
