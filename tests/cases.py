@@ -148,6 +148,10 @@ def _slots(name, **options):
     return Case(name, make, "equivariant", scale_invariant=False, empty="finite", **case)
 
 
+def _slot_pooling(dtype=None):
+    return layers.SlotPooling(4, units=3, iterations=2, em_steps=1, scatter=3.0, dtype=dtype)
+
+
 def _around(make_inner, **options):
     return lambda dtype=None: layers.DSS(make_inner(dtype=dtype), dtype=dtype, **options)
 
@@ -273,6 +277,14 @@ CASES = [
     Case("set_normalization", _factory(layers.SetNormalization), "equivariant"),
     Case("principal_axes", _factory(layers.PrincipalAxes), "equivariant", entities=(12,)),
     _slots("slot_refinement", entities=(12,)),
+    Case("slot_pooling", _slot_pooling, "equivariant", entities=(12,), scale_invariant=False),
+    _swarm(
+        "swarm_slots",
+        hidden_units=3,
+        pooling=layers.SlotPooling(2, units=3, iterations=1, em_steps=0, scatter=3.0),
+        scale_invariant=False,
+        slow=False,
+    ),
     _slots("slot_refinement_starts", entities=(12,), num_starts=3, slow=False),
     _slots("slot_refinement_2d", entities=(4, 3), slow=False),
     _with_bias("sab", layers.SetAttentionBlock, 4, 2, feed_forward_layers=1),

@@ -71,6 +71,11 @@ ROWS = {
         SET,
         (2, 5, 4),
     ),
+    "SlotPooling": (
+        _layer(layers.SlotPooling, 4, units=3, iterations=2, em_steps=1),
+        SET,
+        (2, 5, 8),
+    ),
     "PermutationGroupDense": (
         _layer(layers.PermutationGroupDense, 4, groups.cyclic(5)),
         SET,

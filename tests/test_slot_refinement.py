@@ -114,6 +114,57 @@ def test_the_best_start_is_the_one_of_the_largest_evidence():
     np.testing.assert_allclose(to_numpy(several(x)), expected, rtol=1e-3, atol=1e-2)
 
 
+def test_the_best_start_is_the_one_of_the_largest_classification_likelihood():
+    rng = np.random.default_rng(0)
+    x = (rng.uniform(size=(6, 40, 2)) + rng.integers(0, 3, (6, 40, 1)) * [1, 2]).astype("float32")
+    one = layers.SlotRefinement(3, units=4, iterations=2)
+    one.build(x.shape)
+    scales = [3.0 if w.shape == (3, 6) else 0.1 for w in one.get_weights()]
+    one.set_weights(
+        [k * rng.normal(size=w.shape) for k, w in zip(scales, one.get_weights(), strict=True)]
+    )
+    several = layers.SlotRefinement(3, units=4, iterations=2, num_starts=4, criterion="icl")
+    several.build(x.shape)
+    several.set_weights(one.get_weights())
+    turns = gaussians.isometries(4, 2)
+    answers = [to_numpy(one((x @ turn).astype("float32"))) for turn in turns]
+    scatter, strength = np.exp(to_numpy(one.prior)).astype("float64")
+    scores = np.zeros((4, 6))
+    for (start, task), _ in np.ndenumerate(scores):
+        labels = answers[start][task].argmax(axis=1)
+        for label in np.unique(labels):
+            points = x[task, labels == label].astype("float64")
+            m = len(points)
+            centred = points - points.mean(axis=0)
+            covariance = (centred.T @ centred + scatter * np.eye(2)) / (m + strength)
+            fit = np.log(m / 40) - 0.5 * np.linalg.slogdet(covariance)[1]
+            scores[start, task] += m * fit - 3 * np.log(40)
+    best = scores.argmax(axis=0)
+    assert len(set(best)) > 1
+    expected = [answers[start][task] for task, start in enumerate(best)]
+    np.testing.assert_allclose(to_numpy(several(x)), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_a_square_cut_in_two_is_no_better_than_the_square():
+    x = np.random.default_rng(0).uniform(size=(1, 20_000, 2)).astype("float32")
+    counts = keras.ops.ones((1, 1, 20_000))
+    basis = gaussians.monomials(keras.ops.convert_to_tensor(x))
+    values = {}
+    for name, cut in {"square": np.zeros(20_000), "halves": x[0, :, 0] > 0.5}.items():
+        shares = keras.ops.convert_to_tensor(np.eye(2, dtype="float32")[cut.astype(int)].T[None])
+        mass, mean, covariance = gaussians.of_moments(shares @ basis, 1e-9, 1e-9)
+        share = mass / 20_000 + 1e-9
+        values[name] = [
+            float(to_numpy(value)[0]) / 20_000
+            for value in (
+                gaussians.classification_likelihood(share, mean, covariance, counts),
+                gaussians.log_evidence(share, mean, covariance, basis, counts),
+            )
+        ]
+    likelihood, evidence = np.subtract(values["halves"], values["square"])
+    assert abs(likelihood) < 0.01 and evidence > 0.05
+
+
 @pytest.mark.parametrize("features", [1, 2, 3])
 def test_principal_axes(features):
     rng = np.random.default_rng(0)
@@ -184,6 +235,7 @@ def test_the_shipped_network_knows_no_unit_order_or_direction():
         ({"gradient_damping": 1.0}, "`gradient_damping`"),
         ({"num_starts": 0}, "`num_starts`"),
         ({"scatter": 0.0}, "`scatter`"),
+        ({"criterion": "bic"}, "`criterion`"),
     ],
 )
 def test_bad_input(options, message):

@@ -31,7 +31,8 @@ class SlotPooling(PartOptions, Pooling):
         num_slots: Positive integer, the largest number of clusters.
         coordinates: Positive integer, number of coordinates. The cost grows with its square.
         units: Positive integer, width of the state of a slot.
-        iterations, em_steps, gradient_damping: As in `keras_sets.layers.SlotRefinement`.
+        iterations, em_steps, gradient_damping, scatter: As in
+            `keras_sets.layers.SlotRefinement`.
 
     Call arguments:
         inputs: `(batch, *entities, features)`.
@@ -75,6 +76,7 @@ class SlotPooling(PartOptions, Pooling):
         iterations=8,
         em_steps=2,
         gradient_damping=0.3,
+        scatter=0.03,
         **kwargs,
     ):
         coordinates = validation.positive_integer("coordinates", coordinates)
@@ -87,6 +89,7 @@ class SlotPooling(PartOptions, Pooling):
             iterations,
             em_steps,
             gradient_damping,
+            scatter=scatter,
             name="slots",
             trainable=self.trainable,
             # Half precision is too little for differences of squares.
@@ -132,4 +135,5 @@ class SlotPooling(PartOptions, Pooling):
             "iterations": slots.iterations,
             "em_steps": slots.em_steps,
             "gradient_damping": slots.gradient_damping,
+            "scatter": slots.scatter,
         }
