@@ -48,7 +48,8 @@ def swarm(
         principal_axes: Whether the first layer is a `keras_sets.layers.PrincipalAxes`: then
             location, unit and rotation of a set make no difference.
         return_iterations: Whether the output is that of several iterations of the last layer,
-            `(batch, steps, n, units)`: of every fourth one, the last included. Train with it and
+            `(batch, steps, n, units)`: of every fourth one, the last included; of all but the
+            first where there are at most four. Train with it and
             `keras_sets.losses.MatchedCrossentropy`, and use the same weights without. It needs
             `output_pooling=None`.
         name: Name of the model.
@@ -104,11 +105,13 @@ def swarm(
 
 
 def _every_output(layer):
-    """Calls a `Swarm` that returns its states for the outputs after every fourth iteration."""
+    """Calls a `Swarm` that returns its states for the outputs after some of its iterations."""
 
     def call(x, **context):
         _, h, c = layer(x, **context)
-        chosen = slice((layer.iterations - 1) % STRIDE, None, STRIDE)
+        # The first iteration has no pooled state.
+        stride = STRIDE if layer.iterations > STRIDE else 1
+        chosen = slice((layer.iterations - 1) % stride or stride, None, stride)
         return layer.projection(keras.ops.concatenate([h[:, chosen], c[:, chosen]], axis=-1))
 
     return call

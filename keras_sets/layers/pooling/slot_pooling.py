@@ -5,6 +5,7 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.pooling.base import Pooling
+from keras_sets.layers.principal_axes import PrincipalAxes
 from keras_sets.layers.slot_refinement import SlotRefinement
 
 # Log probabilities are cut here, and scaled to [-1, 1].
@@ -16,10 +17,10 @@ class SlotPooling(PartOptions, Pooling):
     """Pools a set into slots, and tells every entity how well it fits each of them.
 
     The features are projected to a few coordinates, and a `SlotRefinement` finds clusters of
-    the entities there:
+    the entities there, seen along their principal axes:
 
     ```
-    p = softmax(slots(projection(x)))
+    p = softmax(slots(principal_axes(projection(x))))
     y = concatenate([p, 1 + 2 * max(log p, -12) / 12])
     ```
 
@@ -73,8 +74,8 @@ class SlotPooling(PartOptions, Pooling):
         num_slots=10,
         coordinates=2,
         units=32,
-        iterations=8,
-        em_steps=2,
+        iterations=4,
+        em_steps=1,
         gradient_damping=0.3,
         scatter=0.03,
         **kwargs,
@@ -95,27 +96,25 @@ class SlotPooling(PartOptions, Pooling):
             # Half precision is too little for differences of squares.
             dtype=self.dtype_policy if self.compute_dtype == "float64" else "float32",
         )
-        self.projection = None  # its initializer depends on the number of features
+        # The slots expect about one unit around 0; hidden states are anywhere.
+        self.axes = PrincipalAxes(name="axes", dtype=self.slots.dtype_policy)
+        self.projection = keras.layers.Dense(
+            coordinates, use_bias=False, name="projection", **self._part_arguments()
+        )
 
     @property
     def _parts(self):
-        return [self.slots] + ([] if self.projection is None else [self.projection])
+        return self.projection, self.axes, self.slots
 
     def build(self, input_shape):
-        # Hidden states are well below 1, and the slots expect about one unit.
-        self.projection = keras.layers.Dense(
-            self.coordinates,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=2 / input_shape[-1] ** 0.5),
-            name="projection",
-            **self._part_arguments(),
-        )
         self.projection.build(input_shape)
+        self.axes.build((*input_shape[:-1], self.coordinates))
         self.slots.build((*input_shape[:-1], self.coordinates))
-        self._restore_parts()
         super().build(input_shape)
 
     def pool(self, x, mask, weights, keepdims):
-        logits = self.slots(self.projection(x), mask=mask, weights=weights)
+        context = {"mask": mask, "weights": weights}
+        logits = self.slots(self.axes(self.projection(x), **context), **context)
         log_p = ops.log_softmax(logits, axis=-1)
         fit = 1 - 2 * ops.maximum(log_p, LEAST_LOG_PROBABILITY) / LEAST_LOG_PROBABILITY
         return set_ops.apply_mask(ops.concatenate([ops.exp(log_p), fit], axis=-1), mask)
