@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets.ops import matching as matching_ops
 
 
 def check_labels(y_true, y_pred, name, ignore_class=-1):
@@ -115,7 +116,7 @@ class LabelledSets:
             if len(sample_weight.shape) == 2:
                 weights, sample_weight = sample_weight, None
         y_pred, present = self._ignore_masked(y_pred, ops.ones_like(y_true, dtype="bool"))
-        members = set_ops.class_members(
+        members = matching_ops.class_members(
             y_true, y_pred.shape[-1], self.ignore_class, present, weights
         )
         return members, y_pred if steps is None else steps, sample_weight

@@ -9,6 +9,8 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.labels import LabelledSets
 from keras_sets.labels import check_sample_weight
+from keras_sets.ops import entities as entity_ops
+from keras_sets.ops import matching as matching_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -97,7 +99,7 @@ class MatchedCrossentropy(keras.losses.Loss):
         columns = ops.reshape(
             ops.transpose(log_p, (0, 2, 1, 3)), (shape[0], shape[2], steps * shape[3])
         )
-        overlap, counts = set_ops.class_overlap(y_true, -columns)
+        overlap, counts = matching_ops.class_overlap(y_true, -columns)
         overlap = ops.reshape(overlap, (shape[0], shape[3], steps, shape[3]))
         matching = set_ops.linear_sum_assignment(overlap[:, :, -1])
         matching = ops.expand_dims(ops.repeat(ops.expand_dims(matching, -1), steps, axis=-1), -1)
@@ -105,7 +107,7 @@ class MatchedCrossentropy(keras.losses.Loss):
         loss = matched[:, -1]
         if steps > 1:
             loss = 0.5 * (loss + ops.mean(matched[:, :-1], axis=1))
-        return set_ops.safe_ratio(loss, counts)
+        return entity_ops.safe_ratio(loss, counts)
 
     def get_config(self):
         return {

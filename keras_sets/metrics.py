@@ -6,6 +6,8 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.labels import LabelledSets
+from keras_sets.ops import entities as entity_ops
+from keras_sets.ops import matching as matching_ops
 
 
 class _ClusteringMetric(keras.metrics.Mean):
@@ -45,7 +47,7 @@ class _ClusteringMetric(keras.metrics.Mean):
             y_pred = y_pred[:, -1]
         classes = y_pred.shape[-1]
         chosen = ops.one_hot(ops.argmax(y_pred, axis=-1), classes, dtype="float32")
-        table, counts = set_ops.class_overlap(members, chosen)
+        table, counts = matching_ops.class_overlap(members, chosen)
         counted = 1 - ops.cast(counts <= 0, "float32")
         if sample_weight is not None:
             counted = counted * ops.cast(sample_weight, "float32")
@@ -83,7 +85,7 @@ class MatchedAccuracy(_ClusteringMetric):
     def score(self, table, counts):
         matching = set_ops.linear_sum_assignment(-table)
         hits = ops.take_along_axis(table, ops.expand_dims(matching, -1), axis=-1)
-        return set_ops.safe_ratio(ops.sum(hits, axis=(1, 2)), counts)
+        return entity_ops.safe_ratio(ops.sum(hits, axis=(1, 2)), counts)
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")

@@ -6,8 +6,8 @@ from keras import ops
 from keras_sets import validation
 from keras_sets.ops import accumulation_dtype
 from keras_sets.ops import apply_mask
-from keras_sets.ops import fit_mask
 from keras_sets.ops import multiplicities
+from keras_sets.ops.entities import fit_mask
 
 
 class SetLayer(keras.layers.Layer):

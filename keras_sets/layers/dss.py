@@ -15,6 +15,7 @@ from keras_sets.layers.pooling import Pooling
 from keras_sets.layers.pooling import get_pooling
 from keras_sets.layers.pooling import serialize_pooling
 from keras_sets.layers.weight_options import reseeded_config
+from keras_sets.ops import entities as entity_ops
 
 # What takes the place of `layer(x_i) + pooled_layer(pool_j x_j)`.
 VARIANTS = ("centered", "concat_max")
@@ -152,7 +153,7 @@ class DSS(SetLayer):
         return ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
 
     def fit_mask(self, mask, inputs):
-        return set_ops.fit_mask(mask, ops.shape(inputs)[:2])
+        return entity_ops.fit_mask(mask, ops.shape(inputs)[:2])
 
     def compute_mask(self, inputs, previous_mask=None):
         """The mask of all places of the output elements, which is what Keras' losses take."""

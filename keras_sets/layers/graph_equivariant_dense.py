@@ -6,6 +6,8 @@ from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.layers.weight_options import own_seed
+from keras_sets.ops import graph as graph_ops
+from keras_sets.ops import linear as linear_ops
 
 ORDERS = (0, 1, 2)
 
@@ -201,7 +203,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
             mask = self._nodes_of(mask)
             self.check_arguments(inputs, mask, weights)
         mask, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
-        zero = (lambda x, _: x, set_ops.apply_mask, set_ops.apply_edge_mask)[self.input_order]
+        zero = (lambda x, _: x, set_ops.apply_mask, graph_ops.apply_edge_mask)[self.input_order]
         return zero(x, mask), mask, weights
 
     def compute(self, x, mask, weights, training):
@@ -219,7 +221,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         return None, [x], [mean], x
 
     def _read_edges(self, x, present, weights):
-        nodes, totals = set_ops.reduce_edges(x, present, weights)
+        nodes, totals = graph_ops.reduce_edges(x, present, weights)
         nodes, totals = ([ops.cast(t, x.dtype) for t in ts] for ts in (nodes, totals))
         return x, nodes, totals, x
 
@@ -238,7 +240,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
             ops.transpose(kernel, (1, 0, 2)), (count * features, targets * self.units)
         )
         both = ops.concatenate(parts, axis=-1) if count > 1 else parts[0]
-        y = set_ops.linear(both, kernel)
+        y = linear_ops.linear(both, kernel)
         return ops.split(y, targets, axis=-1) if targets > 1 else [y]
 
     def _add_bias(self, y):
@@ -277,11 +279,11 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
             diagonal, columns = self._per_node(on_diagonal, like), ops.zeros_like(rows)
         else:
             rows, diagonal = rows + everywhere, diagonal + on_diagonal
-        y = set_ops.edges_from_nodes(diagonal, rows, columns)
+        y = graph_ops.edges_from_nodes(diagonal, rows, columns)
         if edges is not None:
             straight, transposed = self._project([edges], 2, 0)
             y = y + straight + ops.transpose(transposed, (0, 2, 1, 3))
-        return set_ops.apply_edge_mask(self.activation(y), present)
+        return graph_ops.apply_edge_mask(self.activation(y), present)
 
     @staticmethod
     def _per_node(y, like):
@@ -293,7 +295,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
 
     def _nodes_of(self, mask):
         """A mask of edges as one of their nodes; masks of nodes stay."""
-        return set_ops.nodes_of_edges(mask) if self._is_of_edges(mask) else mask
+        return graph_ops.nodes_of_edges(mask) if self._is_of_edges(mask) else mask
 
     def compute_mask(self, inputs, previous_mask=None):
         if previous_mask is None or self.output_order == 0:

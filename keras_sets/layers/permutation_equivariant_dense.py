@@ -6,6 +6,7 @@ from keras_sets.layers.base import SetLayer
 from keras_sets.layers.pooled_context import PooledContext
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.layers.weight_options import own_seed
+from keras_sets.ops import linear as linear_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -124,8 +125,8 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
 
     def compute(self, x, mask, weights, training):
         pooled = self._pool(x, mask, weights)
-        y = set_ops.linear(x, self.in_compute_dtype(self.kernel))
-        y = y + set_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
+        y = linear_ops.linear(x, self.in_compute_dtype(self.kernel))
+        y = y + linear_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
         if self.bias is not None:
             y = y + self.in_compute_dtype(self.bias)
         return set_ops.apply_mask(self.activation(y), mask)

@@ -8,6 +8,8 @@ from keras_sets.groups import PermutationGroup
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.layers.weight_options import own_seed
+from keras_sets.ops import groups as group_ops
+from keras_sets.ops import linear as linear_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -156,11 +158,11 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         orbits = self.group.pair_orbits
         kernel = self.in_compute_dtype(self.kernel)
         if self._sums_first:
-            sums = ops.cast(set_ops.orbit_sums(x, orbits), self.compute_dtype)
+            sums = ops.cast(group_ops.orbit_sums(x, orbits), self.compute_dtype)
             sums = ops.reshape(sums, (*ops.shape(sums)[:2], sums.shape[2] * sums.shape[3]))
-            y = set_ops.linear(sums, ops.reshape(kernel, (-1, self.units)))
+            y = linear_ops.linear(sums, ops.reshape(kernel, (-1, self.units)))
         else:
-            y = set_ops.orbit_linear(x, kernel, orbits)
+            y = group_ops.orbit_linear(x, kernel, orbits)
             y = ops.cast(y, self.compute_dtype)
         if self.bias is not None:
             bias = self.in_compute_dtype(self.bias)

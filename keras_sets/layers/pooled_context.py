@@ -3,12 +3,12 @@
 import keras
 from keras import ops
 
-from keras_sets import ops as set_ops
 from keras_sets.layers.part_options import freeze_with
 from keras_sets.layers.pooling.chunked_pooling_scope import ChunkedPoolingScope
 from keras_sets.layers.pooling.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.layers.pooling.names import get_pooling
 from keras_sets.layers.pooling.names import serialize_pooling
+from keras_sets.ops import entities as entity_ops
 
 
 class PooledContext:
@@ -49,7 +49,7 @@ class PooledContext:
         else:
             pooled = scope.pool(self.pooling, x, mask, weights)
         if len(pooled.shape) == 2:
-            pooled = set_ops.expand_over_entities(pooled, len(x.shape))
+            pooled = entity_ops.expand_over_entities(pooled, len(x.shape))
         return pooled if pooled.dtype == x.dtype else ops.cast(pooled, x.dtype)
 
     def _pool_alone(self, x):

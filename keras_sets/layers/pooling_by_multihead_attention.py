@@ -1,8 +1,8 @@
 import keras
 
-from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.set_attention import SetAttention
+from keras_sets.ops import entities as entity_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -93,7 +93,7 @@ class PoolingByMultiheadAttention(SetAttention):
         self.built = True
 
     def compute(self, x, mask, weights, training):
-        x, mask, weights = set_ops.flatten_set(x, mask, weights)
+        x, mask, weights = entity_ops.flatten_set(x, mask, weights)
         for layer in self.input_feed_forward:
             x = layer(x)
         seeds = self._points(self.seeds, x)

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets.layers.base import SetLayer
+from keras_sets.ops import entities as entity_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -58,7 +59,7 @@ class PrincipalAxes(SetLayer):
 
     def compute(self, x, mask, weights, training):
         shape = ops.shape(x)
-        x, mask, weights = set_ops.flatten_set(x, mask, weights)
+        x, mask, weights = entity_ops.flatten_set(x, mask, weights)
         y = set_ops.principal_axes(x, mask, weights)
         return ops.cast(ops.reshape(y, shape), self.compute_dtype)
 

@@ -9,6 +9,7 @@ from keras_sets.layers.attention_block import AttentionBlock
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.weight_options import own_seed
+from keras_sets.ops import entities as entity_ops
 
 NORMALIZATIONS = ("layer", "set", None)
 RESIDUALS = ("post", "clean", "projected")
@@ -252,7 +253,7 @@ class SetAttentionBlock(SetAttention):
 
     def compute(self, x, mask, weights, training):
         shape = (*ops.shape(x)[:-1], self.units)
-        x, mask, weights = set_ops.flatten_set(x, mask, weights)
+        x, mask, weights = entity_ops.flatten_set(x, mask, weights)
         x = self._project_inputs(x, mask)
         y = self.block(x, x, mask, weights, mask, weights, training=training)
         y = set_ops.apply_mask(y, mask)
@@ -329,7 +330,7 @@ class InducedSetAttentionBlock(SetAttention):
 
     def compute(self, x, mask, weights, training):
         shape = (*ops.shape(x)[:-1], self.units)
-        x, mask, weights = set_ops.flatten_set(x, mask, weights)
+        x, mask, weights = entity_ops.flatten_set(x, mask, weights)
         x = self._project_inputs(x, mask)
         points = self._points(self.inducing_points, x)
         h = self.inducing_block(points, x, None, None, mask, weights, training=training)

@@ -8,6 +8,7 @@ from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.swarm_cell import SwarmCell
+from keras_sets.ops import entities as entity_ops
 from keras_sets.ops import gaussians
 
 # Scales of what the readout says: the largest is that of the existence, a log odds.
@@ -197,8 +198,8 @@ class SlotRefinement(PartOptions, SetLayer):
 
     def compute(self, x, mask, weights, training):
         shape = (*ops.shape(x)[:-1], self.num_slots)
-        x = set_ops.flatten_entities(ops.cast(x, set_ops.accumulation_dtype(x)))
-        counts = set_ops.flatten_entities(set_ops.counts_of(x, mask, weights))
+        x = entity_ops.flatten_entities(ops.cast(x, set_ops.accumulation_dtype(x)))
+        counts = entity_ops.flatten_entities(entity_ops.counts_of(x, mask, weights))
         counts = ops.transpose(counts, (0, 2, 1))
         if self.num_starts == 1:
             steps = self._refine(gaussians.monomials(x), counts)
@@ -266,7 +267,7 @@ class SlotRefinement(PartOptions, SetLayer):
         moments = (1 - damping) * moments + damping * ops.stop_gradient(moments)
         prior = ops.exp(ops.cast(ops.convert_to_tensor(self.prior), basis.dtype))
         mass, mean, covariance = gaussians.of_moments(moments, prior[0], prior[1])
-        share = set_ops.safe_ratio(mass, ops.sum(counts, axis=-1))
+        share = entity_ops.safe_ratio(mass, ops.sum(counts, axis=-1))
         return share + LEAST_SHARE, mean, covariance
 
     @staticmethod

@@ -10,6 +10,8 @@ from keras_sets.layers.pooling.chunked_pooling_scope import in_chunked_pooling_s
 from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm_cell import SwarmCell
 from keras_sets.layers.weight_options import own_seed
+from keras_sets.ops import linear as linear_ops
+from keras_sets.ops import loops as loop_ops
 
 CONTEXTS = ("swarm", "static", "self")
 
@@ -201,7 +203,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         gates, h, c = self.first_step(x, pooled_kernel, pool, drop)
         # Every iteration has to meet its own pooling when those are computed in chunks.
         in_chunks = in_chunked_pooling_scope()
-        states = set_ops.iterate(
+        states = loop_ops.iterate(
             step,
             (h, c),
             self.iterations - 1,
@@ -232,15 +234,15 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         h, c = self.cell.update(gates)
         h = drop(h)
         if self.context == "static" and self.iterations > 1:
-            gates = gates + set_ops.linear(pool(h), pooled_kernel)
+            gates = gates + linear_ops.linear(pool(h), pooled_kernel)
         return gates, h, c
 
     def step(self, h, c, gates, recurrent_kernel, pooled_kernel, pool):
         """`h, c = cell(x, [h, c], pooled=pool(h))`, an iteration after the first."""
-        gates = set_ops.add_in_place(set_ops.linear(h, recurrent_kernel), gates)
+        gates = linear_ops.add_in_place(linear_ops.linear(h, recurrent_kernel), gates)
         if self.context != "static":
-            gates = set_ops.add_in_place(gates, set_ops.linear(pool(h), pooled_kernel))
-        return set_ops.remat_gates(self.cell.update, gates, c)
+            gates = linear_ops.add_in_place(gates, linear_ops.linear(pool(h), pooled_kernel))
+        return loop_ops.remat_gates(self.cell.update, gates, c)
 
     def project(self, h, c):
         """`projection(concatenate([h, c]))`."""
@@ -315,7 +317,7 @@ class _Projection(keras.layers.Dense):
     in_compute_dtype = SetLayer.in_compute_dtype
 
     def call(self, inputs, training=None):
-        y = set_ops.linear(inputs, self.in_compute_dtype(self.kernel))
+        y = linear_ops.linear(inputs, self.in_compute_dtype(self.kernel))
         if self.bias is not None:
             y = y + self.in_compute_dtype(self.bias)
         return y if self.activation is None else self.activation(y)

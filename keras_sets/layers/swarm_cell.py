@@ -1,11 +1,11 @@
 import keras
 from keras import ops
 
-from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.layers.weight_options import own_seed
+from keras_sets.ops import linear as linear_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -165,12 +165,12 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
     def project_inputs(self, inputs):
         """`inputs @ kernel + bias`: the part of the gates that iterations share."""
         inputs = ops.cast(inputs, self.compute_dtype)
-        gates = set_ops.linear(inputs, self.in_compute_dtype(self.kernel))
+        gates = linear_ops.linear(inputs, self.in_compute_dtype(self.kernel))
         return gates if self.bias is None else gates + self.in_compute_dtype(self.bias)
 
     def update(self, gates, cell_state=None):
         """`(h, c)` from the four pre-activations and the cell state (None is zero)."""
-        return set_ops.lstm_update(gates, cell_state, self.activation, self.recurrent_activation)
+        return linear_ops.lstm_update(gates, cell_state, self.activation, self.recurrent_activation)
 
     # Not a layer on sets, but with weights like theirs.
     in_compute_dtype = SetLayer.in_compute_dtype
@@ -178,9 +178,9 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
     def call(self, inputs, states, pooled=None, training=False):
         h, c = states
         gates = self.project_inputs(inputs)
-        gates = gates + set_ops.linear(h, self.in_compute_dtype(self.recurrent_kernel))
+        gates = gates + linear_ops.linear(h, self.in_compute_dtype(self.recurrent_kernel))
         if pooled is not None:
-            gates = gates + set_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
+            gates = gates + linear_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
         h, c = self.update(gates, c)
         return h, [h, c]
 

@@ -8,10 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_sets import layers as set_layers
-from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.image_embedding import ImageEmbedding
 from keras_sets.layers.image_embedding import check_range
+from keras_sets.ops import loops as loop_ops
 
 
 class _Stream(keras.Model):
@@ -69,7 +69,7 @@ class _Stream(keras.Model):
 
         values = self.embedding.flat(inputs["given"])
         states = self.start(ops.shape(values)[0])
-        return set_ops.static_loop(len(self.embedding.sources), step, (values, *states))[0][:, :-1]
+        return loop_ops.static_loop(len(self.embedding.sources), step, (values, *states))[0][:, :-1]
 
     def draw(self, logits, uniforms):
         """The first value up to which the probabilities sum to more than a uniform number."""

@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
-from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.pooling.chunked_pooling_scope import get_chunked_pooling_scope
+from keras_sets.ops import entities as entity_ops
 
 
 class Pooling(SetLayer):
@@ -100,7 +100,9 @@ class Pooling(SetLayer):
     def read(self, finished, inputs, mask=None, weights=None):
         """The output of the call at the places of `inputs`, a part of a finished set."""
         return (
-            set_ops.expand_over_entities(finished, len(inputs.shape)) if self.keepdims else finished
+            entity_ops.expand_over_entities(finished, len(inputs.shape))
+            if self.keepdims
+            else finished
         )
 
     def _check_state(self, state, added):

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets.layers.pooling.base import Pooling
+from keras_sets.ops import pooling as pooling_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -50,19 +51,19 @@ class CausalMeanPooling(Pooling):
         return set_ops.set_causal_mean(x, mask, weights)
 
     def chunk_state(self, x, mask, weights):
-        return set_ops.causal_mean_state(x, mask, weights)
+        return pooling_ops.causal_mean_state(x, mask, weights)
 
     def merge(self, a, b):
-        return set_ops.merge_sums(a, b)
+        return pooling_ops.merge_sums(a, b)
 
     def finish(self, state):
-        return ops.cast(set_ops.finish_causal_mean(state), self.compute_dtype)
+        return ops.cast(pooling_ops.finish_causal_mean(state), self.compute_dtype)
 
     def scan(self, state, inputs, mask=None, weights=None):
         """`(outputs, state)`: the running means of the next chunk, and the state after it."""
         x, present, weights = self._prepare_chunk(inputs, mask, weights)
         self._check_state(state, self.chunk_state(x[:, :0], None, None))
-        means, state = set_ops.scan_causal_mean(state, x, present, weights)
+        means, state = pooling_ops.scan_causal_mean(state, x, present, weights)
         return ops.cast(means, self.compute_dtype), state
 
     def compute_output_shape(self, input_shape):

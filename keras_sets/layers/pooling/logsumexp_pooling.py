@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets.layers.pooling.base import Pooling
+from keras_sets.ops import pooling as pooling_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -35,10 +36,10 @@ class LogSumExpPooling(Pooling):
         return set_ops.set_logsumexp(x, mask, weights, keepdims)
 
     def chunk_state(self, x, mask, weights):
-        return set_ops.logsumexp_state(x, mask, weights)
+        return pooling_ops.logsumexp_state(x, mask, weights)
 
     def merge(self, a, b):
-        return set_ops.merge_logsumexps(a, b)
+        return pooling_ops.merge_logsumexps(a, b)
 
     def finish(self, state):
-        return ops.cast(set_ops.finish_logsumexp(state), self.compute_dtype)
+        return ops.cast(pooling_ops.finish_logsumexp(state), self.compute_dtype)

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets.layers.pooling.base import Pooling
+from keras_sets.ops import pooling as pooling_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -35,10 +36,10 @@ class MaxPooling(Pooling):
         return set_ops.set_max(x, mask, weights, keepdims)
 
     def chunk_state(self, x, mask, weights):
-        return set_ops.max_state(x, mask, weights)
+        return pooling_ops.max_state(x, mask, weights)
 
     def merge(self, a, b):
-        return set_ops.merge_maxima(a, b)
+        return pooling_ops.merge_maxima(a, b)
 
     def finish(self, state):
-        return ops.cast(set_ops.finish_max(state), self.compute_dtype)
+        return ops.cast(pooling_ops.finish_max(state), self.compute_dtype)

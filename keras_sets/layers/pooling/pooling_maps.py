@@ -4,6 +4,7 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.pooling.base import Pooling
+from keras_sets.ops import pooling as pooling_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -64,17 +65,17 @@ class PoolingMaps(Pooling):
         return set_ops.set_pooling_maps(x, self.num_maps, mask, weights)
 
     def chunk_state(self, x, mask, weights):
-        return set_ops.pooling_maps_state(x, self.num_maps, mask, weights)
+        return pooling_ops.pooling_maps_state(x, self.num_maps, mask, weights)
 
     def merge(self, a, b):
-        return set_ops.merge_pooling_maps(a, b)
+        return pooling_ops.merge_pooling_maps(a, b)
 
     def finish(self, state):
-        return set_ops.finish_pooling_maps(state)
+        return pooling_ops.finish_pooling_maps(state)
 
     def read(self, finished, inputs, mask=None, weights=None):
         x, present, _ = self._prepare_chunk(inputs, mask, weights)
-        pooled = set_ops.mix_by_gates(finished, x, self.num_maps, present)
+        pooled = pooling_ops.mix_by_gates(finished, x, self.num_maps, present)
         return ops.cast(pooled, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets.layers.pooling.base import Pooling
+from keras_sets.ops import pooling as pooling_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -35,10 +36,10 @@ class SumPooling(Pooling):
         return set_ops.set_sum(x, mask, weights, keepdims)
 
     def chunk_state(self, x, mask, weights):
-        return set_ops.sum_state(x, mask, weights)
+        return pooling_ops.sum_state(x, mask, weights)
 
     def merge(self, a, b):
-        return set_ops.merge_sums(a, b)
+        return pooling_ops.merge_sums(a, b)
 
     def finish(self, state):
-        return ops.cast(set_ops.finish_sum(state), self.compute_dtype)
+        return ops.cast(pooling_ops.finish_sum(state), self.compute_dtype)
