@@ -205,13 +205,13 @@ class DSS(SetLayer):
             y = layer(elements)
         return ops.cast(y, self.compute_dtype)  # the layer has a dtype policy of its own
 
-    def _pool(self, x, present, weights):
+    def _pool(self, x, mask, weights):
         """`(batch, features)` in the dtype of `x`."""
         if isinstance(self.pooling, Pooling):
             # Not `self.pooling(x)`, which asks for a known number of features.
-            pooled = self.pooling.pool(x, present, weights, False)
+            pooled = self.pooling.pool(x, mask, weights, False)
         else:
-            pooled = self.pooling(x, mask=present, weights=weights)
+            pooled = self.pooling(x, mask=mask, weights=weights)
         return ops.cast(pooled, x.dtype)
 
     def compute_output_shape(self, input_shape):

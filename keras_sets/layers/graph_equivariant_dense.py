@@ -213,15 +213,15 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
 
     # Reading: what the input gives to single edges, to nodes and to the whole graph.
 
-    def _read_graph(self, x, present, weights):
-        return None, None, [x], present if present is not None else weights
+    def _read_graph(self, x, mask, weights):
+        return None, None, [x], mask if mask is not None else weights
 
-    def _read_nodes(self, x, present, weights):
-        mean = ops.cast(set_ops.set_mean(x, present, weights), x.dtype)
+    def _read_nodes(self, x, mask, weights):
+        mean = ops.cast(set_ops.set_mean(x, mask, weights), x.dtype)
         return None, [x], [mean], x
 
-    def _read_edges(self, x, present, weights):
-        nodes, totals = graph_ops.reduce_edges(x, present, weights)
+    def _read_edges(self, x, mask, weights):
+        nodes, totals = graph_ops.reduce_edges(x, mask, weights)
         nodes, totals = ([ops.cast(t, x.dtype) for t in ts] for ts in (nodes, totals))
         return x, nodes, totals, x
 
@@ -246,19 +246,19 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
     def _add_bias(self, y):
         return y if self.bias is None else y + self.in_compute_dtype(self.bias)
 
-    def _write_graph(self, edges, nodes, totals, like, present):
+    def _write_graph(self, edges, nodes, totals, like, mask):
         return self.activation(self._add_bias(self._project(totals, 1, 0)[0]))
 
-    def _write_nodes(self, edges, nodes, totals, like, present):
+    def _write_nodes(self, edges, nodes, totals, like, mask):
         first = 0 if nodes is None else len(nodes)
         y = ops.expand_dims(self._project(totals, 1, first)[0], 1)
         if nodes is None:
             y = self._per_node(y, like)
         else:
             y = y + self._project(nodes, 1, 0)[0]
-        return set_ops.apply_mask(self.activation(self._add_bias(y)), present)
+        return set_ops.apply_mask(self.activation(self._add_bias(y)), mask)
 
-    def _write_edges(self, edges, nodes, totals, like, present):
+    def _write_edges(self, edges, nodes, totals, like, mask):
         place = 0 if edges is None else 2
         if nodes is None:
             diagonal = rows = columns = None
@@ -283,7 +283,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         if edges is not None:
             straight, transposed = self._project([edges], 2, 0)
             y = y + straight + ops.transpose(transposed, (0, 2, 1, 3))
-        return graph_ops.apply_edge_mask(self.activation(y), present)
+        return graph_ops.apply_edge_mask(self.activation(y), mask)
 
     @staticmethod
     def _per_node(y, like):

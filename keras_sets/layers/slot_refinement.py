@@ -17,8 +17,6 @@ SIZE_SCALE = 2.0
 EXISTENCE_SCALE = 8.0
 # A slot without entities has this share, for its logarithm.
 LEAST_SHARE = 1e-4
-# A logit that leaves the other slots nothing.
-SURE = 100.0
 CRITERIA = ("evidence", "icl")
 
 
@@ -223,7 +221,7 @@ class SlotRefinement(PartOptions, SetLayer):
         steps = self._refine(basis, counts)
         logits = steps[-1]
         if self.criterion == "icl":
-            logits = ops.one_hot(ops.argmax(logits, axis=1), self.num_slots, axis=1) * SURE
+            logits = gaussians.assign(logits)
         share, mean, covariance = self._receive(logits, basis, counts)
         if self.criterion == "icl":
             evidence = gaussians.classification_likelihood(share, mean, covariance, counts)

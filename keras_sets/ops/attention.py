@@ -28,7 +28,7 @@ def set_attention(query, key, value, mask=None, weights=None):
         nothing is 0.
     """
     dtype = accumulation_dtype(query)
-    present, weights = multiplicities(mask, weights, dtype)
+    mask, weights = multiplicities(mask, weights, dtype)
     if 0 in (query.shape[1], key.shape[1]):
         shape = ops.shape(query)[:3] + (value.shape[-1],)
         return ops.zeros(shape, dtype=dtype)
@@ -39,13 +39,13 @@ def set_attention(query, key, value, mask=None, weights=None):
     # `(batch, n)` to `(batch, heads, queries, n)`.
     if weights is not None:
         scores = scores + log_weights(weights)[:, None, None, :]
-    if present is not None:
-        there = present[:, None, None, :]
+    if mask is not None:
+        there = mask[:, None, None, :]
         scores = ops.where(there, scores, ops.full_like(scores, lowest(scores)))
     terms = ops.exp(scores - ops.stop_gradient(largest_over(scores, -1, keepdims=True)))
     # The softmax is normalised after the product with the values.
     total = ops.sum(terms, axis=-1, keepdims=True)
-    if present is not None:
+    if mask is not None:
         occupied = ops.any(there, axis=-1, keepdims=True)
         total = ops.where(occupied, total, ops.zeros_like(total))
     return ops.transpose(safe_ratio(terms @ value, total), (0, 2, 1, 3))

@@ -26,9 +26,9 @@ def entity_axes(x):
 
 
 def multiplicities(mask=None, weights=None, dtype="float32"):
-    """Reduces a mask and weights to `(present, weights)`.
+    """Reduces a mask and weights to `(mask, weights)`.
 
-    `present` is bool `(batch, *entities)`, or None when every entity is there.
+    `mask` is bool `(batch, *entities)`, or None when every entity is there.
     `weights` is float, 0 at absent entities whatever they held before (NaN
     included), or None when every present entity counts once. A weight of a present entity
     that is negative or NaN becomes NaN, and so does what is pooled with it: inside compiled
@@ -47,10 +47,9 @@ def multiplicities(mask=None, weights=None, dtype="float32"):
             weights = doubt + (ops.cast(mask, dtype) if weights is None else weights)
     if weights is None:
         return mask, None
-    present = ops.logical_not(weights <= 0)
-    if mask is not None:
-        present = ops.logical_and(present, mask)
-    return present, ops.where(present, weights, ops.zeros_like(weights))
+    counted = ops.logical_not(weights <= 0)
+    mask = counted if mask is None else ops.logical_and(counted, mask)
+    return mask, ops.where(mask, weights, ops.zeros_like(weights))
 
 
 def nan_unless_weights(weights):
@@ -62,16 +61,16 @@ def nan_unless_weights(weights):
     return ops.stop_gradient(ops.sqrt(wrong))
 
 
-def apply_mask(x, present):
+def apply_mask(x, mask):
     """`x` with exact zeros at absent entities, in value and in gradient.
 
-    `present` has the leading axes of `x`: an entity may have more axes than that of its
+    `mask` has the leading axes of `x`: an entity may have more axes than that of its
     features.
     """
-    if present is None:
+    if mask is None:
         return x
-    present = ops.expand_dims(present, tuple(range(len(present.shape), len(x.shape))))
-    return ops.where(present, x, ops.zeros_like(x))
+    mask = ops.expand_dims(mask, tuple(range(len(mask.shape), len(x.shape))))
+    return ops.where(mask, x, ops.zeros_like(x))
 
 
 def fit_mask(mask, shape):
@@ -118,18 +117,18 @@ def expand_over_entities(pooled, rank):
 
 
 def accumulate(x, mask, weights):
-    """Widens `x`, zeroes absent entities; returns x, present, weights."""
+    """Widens `x`, zeroes absent entities; returns x, mask, weights."""
     dtype = accumulation_dtype(x)
-    present, weights = multiplicities(mask, weights, dtype)
-    return apply_mask(ops.cast(x, dtype), present), present, weights
+    mask, weights = multiplicities(mask, weights, dtype)
+    return apply_mask(ops.cast(x, dtype), mask), mask, weights
 
 
-def counts_of(x, present, weights):
+def counts_of(x, mask, weights):
     """The multiplicity of every entity, `(batch, *entities, 1)`, in x's dtype."""
     if weights is not None:
         return ops.expand_dims(weights, -1)
-    if present is not None:
-        return ops.expand_dims(ops.cast(present, x.dtype), -1)
+    if mask is not None:
+        return ops.expand_dims(ops.cast(mask, x.dtype), -1)
     return ops.ones_like(x[..., :1])
 
 

@@ -11,6 +11,8 @@ from keras import ops
 
 # Below this a variance is rounding error.
 LEAST_VARIANCE = 1e-12
+# A logit that leaves others nothing.
+CERTAIN = 100.0
 
 
 def monomials(x):
@@ -177,6 +179,12 @@ def log_evidence(share, mean, covariance, basis, counts):
     mass = share * ops.sum(counts, axis=-1)
     parameters = monomial_count(mean.shape[-1])
     return likelihood - 0.5 * parameters * ops.sum(ops.log(ops.maximum(mass, 1.0)), axis=-1)
+
+
+def assign(logits):
+    """Logits of the largest `(batch, k, n)` alone: an entity belongs to one Gaussian."""
+    largest = ops.argmax(logits, axis=1)
+    return CERTAIN * ops.one_hot(largest, logits.shape[1], axis=1, dtype=logits.dtype)
 
 
 def classification_likelihood(share, mean, covariance, counts):

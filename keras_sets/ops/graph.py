@@ -21,19 +21,19 @@ def node_shares(x, mask=None, weights=None):
     `x` is any tensor `(batch, n, ...)` of these nodes, for its shape and dtype.
     """
     dtype = accumulation_dtype(x)
-    present, weights = multiplicities(mask, weights, dtype)
+    mask, weights = multiplicities(mask, weights, dtype)
     if weights is not None:
         weights, _ = scale_weights(weights)
     one_per_node = ops.ones((*ops.shape(x)[:2], 1), dtype=dtype)
-    counts = counts_of(one_per_node, present, weights)
+    counts = counts_of(one_per_node, mask, weights)
     return safe_ratio(counts, sum_over_entities(counts, keepdims=True))[..., 0]
 
 
-def apply_edge_mask(x, present):
+def apply_edge_mask(x, mask):
     """`x` with exact zeros at the edges from and to absent nodes."""
-    if present is None:
+    if mask is None:
         return x
-    there = ops.logical_and(present[:, :, None], present[:, None, :])
+    there = ops.logical_and(mask[:, :, None], mask[:, None, :])
     return ops.where(ops.expand_dims(there, -1), x, ops.zeros_like(x))
 
 
@@ -58,15 +58,15 @@ def reduce_edges(x, mask=None, weights=None):
         edges.
     """
     x = ops.cast(x, accumulation_dtype(x))
-    present, weights = multiplicities(mask, weights, x.dtype)
-    x = apply_edge_mask(x, present)
+    mask, weights = multiplicities(mask, weights, x.dtype)
+    x = apply_edge_mask(x, mask)
     batch, n, _, features = ops.shape(x)
-    shares = node_shares(x, present, weights)
+    shares = node_shares(x, mask, weights)
     diagonal = ops.sum(ops.where(_on_diagonal(x), x, ops.zeros_like(x)), axis=2)
     rows = ops.reshape(shares[:, None, None, :] @ x, (batch, n, features))
     columns = shares[:, None, :] @ ops.reshape(x, (batch, n, n * features))
     columns = ops.reshape(columns, (batch, n, features))
-    totals = [set_mean(nodes, present, weights) for nodes in (diagonal, rows)]
+    totals = [set_mean(nodes, mask, weights) for nodes in (diagonal, rows)]
     return [diagonal, rows, columns], totals
 
 

@@ -208,14 +208,14 @@ def class_members(y_true, num_classes, ignore_class=-1, mask=None, weights=None)
         ignored = ops.convert_to_tensor(ignore_class, y_true.dtype)
         labelled = ops.not_equal(y_true, ignored)
         mask = labelled if mask is None else ops.logical_and(mask, labelled)
-    present, weights = multiplicities(mask, weights)
+    mask, weights = multiplicities(mask, weights)
     classes = ops.cast(ops.arange(num_classes, dtype="int32"), y_true.dtype)
     members = ops.cast(ops.equal(ops.expand_dims(y_true, -1), classes), "float32")
     unknown = ops.sum(members, axis=-1) == 0
     if weights is not None:
         members = members * ops.expand_dims(weights, -1)
     members = ops.where(ops.expand_dims(unknown, -1), float("nan"), members)
-    return apply_mask(members, present)
+    return apply_mask(members, mask)
 
 
 def class_overlap(members, values):

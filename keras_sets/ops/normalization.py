@@ -22,18 +22,18 @@ def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
     features together, every entity counted `weights` times. Absent entities get 0.
     """
     dtype = accumulation_dtype(x)
-    present, weights = multiplicities(mask, weights, dtype)
+    mask, weights = multiplicities(mask, weights, dtype)
 
     def mean(x):
         # `ops.mean` rounds float64 on torch.
         of_features = ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
-        return set_mean(of_features, present, weights, keepdims=True)
+        return set_mean(of_features, mask, weights, keepdims=True)
 
-    x = apply_mask(ops.cast(x, dtype), present)
+    x = apply_mask(ops.cast(x, dtype), mask)
     # The mean of numbers far from 0 is rounded: what is left over is taken off as well. The
     # result does not depend on the first shift, so no gradient needs to pass through it.
-    deviation = apply_mask(x - ops.stop_gradient(mean(x)), present)
-    deviation = apply_mask(deviation - mean(deviation), present)
+    deviation = apply_mask(x - ops.stop_gradient(mean(x)), mask)
+    deviation = apply_mask(deviation - mean(deviation), mask)
     variance = mean(ops.square(deviation))
     return deviation / ops.sqrt(variance + epsilon)
 
@@ -50,24 +50,24 @@ def principal_axes(x, mask=None, weights=None):
         get 0, and so do all entities of a set without extent.
     """
     dtype = accumulation_dtype(x)
-    present, weights = multiplicities(mask, weights, dtype)
-    x = apply_mask(ops.cast(x, dtype), present)
+    mask, weights = multiplicities(mask, weights, dtype)
+    x = apply_mask(ops.cast(x, dtype), mask)
     # Twice, because the first mean of large numbers is as good as their rounding.
     for _ in range(2):
-        x = apply_mask(x - set_mean(x, present, weights, keepdims=True), present)
+        x = apply_mask(x - set_mean(x, mask, weights, keepdims=True), mask)
     # To a size whose square is in range, then to the exact one, in which the first cancels.
-    largest = set_max(ops.abs(ops.stop_gradient(x)), present, keepdims=True)
+    largest = set_max(ops.abs(ops.stop_gradient(x)), mask, keepdims=True)
     largest = ops.sum(largest, axis=-1, keepdims=True)
     x = safe_ratio(x, ops.broadcast_to(largest, ops.shape(x)))
     square = ops.mean(ops.square(x), axis=-1, keepdims=True)
-    size = ops.sqrt(set_mean(square, present, weights, keepdims=True) + TINY)
+    size = ops.sqrt(set_mean(square, mask, weights, keepdims=True) + TINY)
     x = x / size
     d = x.shape[-1]
     products = ops.expand_dims(x, -1) * ops.expand_dims(x, -2)
     flat = ops.reshape(products, (*ops.shape(x)[:-1], d * d))
-    covariance = ops.reshape(set_mean(flat, present, weights), (ops.shape(x)[0], d, d))
+    covariance = ops.reshape(set_mean(flat, mask, weights), (ops.shape(x)[0], d, d))
     x = x @ _eigenvectors(ops.stop_gradient(covariance))
-    skewness = ops.stop_gradient(set_mean(x**3, present, weights, keepdims=True))
+    skewness = ops.stop_gradient(set_mean(x**3, mask, weights, keepdims=True))
     # What two points have along their axis is rounding error.
     turned = skewness < -SYMMETRIC
     return x * ops.where(turned, -ops.ones_like(skewness), ops.ones_like(skewness))

@@ -98,23 +98,23 @@ def finish_sum(state):
 
 def set_mean(x, mask=None, weights=None, keepdims=False):
     """Weighted mean over the entities. The mean of nothing is 0."""
-    x, present, weights = accumulate(x, mask, weights)
+    x, mask, weights = accumulate(x, mask, weights)
     if weights is not None:
         x, weights, _ = _scale_free(x, weights)
     total = sum_over_entities(x, keepdims)
     size = x.shape[1:-1]
-    if present is None and None not in size and 0 not in size:
+    if mask is None and None not in size and 0 not in size:
         return total / math.prod(size)
-    count = sum_over_entities(counts_of(x, present, weights), keepdims)
+    count = sum_over_entities(counts_of(x, mask, weights), keepdims)
     return safe_ratio(total, count)
 
 
 def mean_state(x, mask=None, weights=None):
     """What a chunk adds to the mean: its sum and count in units of its largest weight."""
-    x, present, weights = accumulate(x, mask, weights)
+    x, mask, weights = accumulate(x, mask, weights)
     if weights is not None:
         x, weights, scale = _scale_free(x, weights)
-    count = sum_over_entities(counts_of(x, present, weights))
+    count = sum_over_entities(counts_of(x, mask, weights))
     if weights is None:
         scale = ops.cast(count > 0, x.dtype)
     return {
@@ -141,11 +141,11 @@ def finish_mean(state):
 
 def set_max(x, mask=None, weights=None, keepdims=False):
     """Largest value of every feature over the present entities; 0 for none."""
-    x, present, weights = accumulate(x, mask, weights)
+    x, mask, weights = accumulate(x, mask, weights)
     size = x.shape[1:-1]
-    if present is None and None not in size and 0 not in size:
+    if mask is None and None not in size and 0 not in size:
         return largest_over(x, entity_axes(x), keepdims)
-    return finish_max(_max_state(x, present, weights, keepdims))
+    return finish_max(_max_state(x, mask, weights, keepdims))
 
 
 def max_state(x, mask=None, weights=None):
@@ -153,24 +153,24 @@ def max_state(x, mask=None, weights=None):
     return _max_state(*accumulate(x, mask, weights))
 
 
-def _max_state(x, present, weights=None, keepdims=False):
+def _max_state(x, mask, weights=None, keepdims=False):
     if 0 in x.shape[1:-1]:
         largest = ops.full_like(sum_over_entities(x, keepdims), lowest(x))
-    elif present is None:
+    elif mask is None:
         largest = largest_over(x, entity_axes(x), keepdims)
     else:
         fill = ops.full_like(x, lowest(x))
-        there = ops.where(ops.expand_dims(present, -1), x, fill)
+        there = ops.where(ops.expand_dims(mask, -1), x, fill)
         largest = largest_over(there, entity_axes(x), keepdims)
     if weights is not None:
         doubt = ops.expand_dims(nan_unless_weights(weights), -1)
         largest = largest + ops.sum(doubt, axis=entity_axes(x), keepdims=keepdims)
-    return {"largest": largest, "occupied": _occupied(x, present, keepdims)}
+    return {"largest": largest, "occupied": _occupied(x, mask, keepdims)}
 
 
-def _occupied(x, present, keepdims=False):
+def _occupied(x, mask, keepdims=False):
     """Which sets have an entity, `(batch, 1)`, whether their size is known or not."""
-    there = counts_of(x, present, None) > 0
+    there = counts_of(x, mask, None) > 0
     return ops.any(there, axis=entity_axes(x), keepdims=keepdims)
 
 
@@ -205,12 +205,12 @@ def _add_log_weights(x, weights):
     return x if weights is None else x + ops.expand_dims(log_weights(weights), -1)
 
 
-def _exponentials(x, present):
+def _exponentials(x, mask):
     """`(shift, exp(x - shift))`, shift the maximum or the finite number next to it."""
-    shift = ops.stop_gradient(set_max(x, present, keepdims=True))
+    shift = ops.stop_gradient(set_max(x, mask, keepdims=True))
     shift = ops.clip(shift, lowest(x), -lowest(x))
-    terms = ops.exp(apply_mask(x - shift, present))
-    return shift, terms if present is None else terms * counts_of(x, present, None)
+    terms = ops.exp(apply_mask(x - shift, mask))
+    return shift, terms if mask is None else terms * counts_of(x, mask, None)
 
 
 def logsumexp_state(x, mask=None, weights=None):
@@ -218,12 +218,12 @@ def logsumexp_state(x, mask=None, weights=None):
     return _logsumexp_state(*accumulate(x, mask, weights))
 
 
-def _logsumexp_state(x, present, weights, keepdims=False):
-    shift, terms = _exponentials(_add_log_weights(x, weights), present)
+def _logsumexp_state(x, mask, weights, keepdims=False):
+    shift, terms = _exponentials(_add_log_weights(x, weights), mask)
     return {
         "shift": shift if keepdims else ops.squeeze(shift, axis=entity_axes(x)),
         "sum": _exact(sum_over_entities(terms, keepdims)),
-        "occupied": _occupied(x, present, keepdims),
+        "occupied": _occupied(x, mask, keepdims),
     }
 
 
@@ -264,8 +264,8 @@ def causal_mean_state(x, mask=None, weights=None):
     They have the unit of the weights, because a unit that is found in a chunk would let
     later entities act on earlier ones.
     """
-    x, present, weights = accumulate(x, mask, weights)
-    counts = counts_of(x, present, weights)
+    x, mask, weights = accumulate(x, mask, weights)
+    counts = counts_of(x, mask, weights)
     x = x if weights is None else x * counts
     return {"sum": _exact(sum_over_entities(x)), "count": _exact(sum_over_entities(counts))}
 
@@ -277,19 +277,19 @@ def scan_causal_mean(state, x, mask=None, weights=None):
     """
     shape = ops.shape(x)
     after = None if state is None else merge_sums(state, causal_mean_state(x, mask, weights))
-    x, present, weights = accumulate(x, mask, weights)
+    x, mask, weights = accumulate(x, mask, weights)
     if weights is not None:
         x = x * ops.expand_dims(weights, -1)
     totals = running_sum(flatten_entities(x))
-    if state is None and present is None and totals.shape[1] is not None:
+    if state is None and mask is None and totals.shape[1] is not None:
         counts = ops.expand_dims(ops.arange(1, totals.shape[1] + 1, dtype=x.dtype), -1)
         return ops.reshape(totals / counts, shape), None
-    counts = running_sum(flatten_entities(counts_of(x, present, weights)))
+    counts = running_sum(flatten_entities(counts_of(x, mask, weights)))
     if state is not None:
         totals = _add_before(state["sum"], totals)
         counts = _add_before(state["count"], counts)
     means = ops.reshape(safe_ratio(totals, counts), shape)
-    return apply_mask(means, present), after
+    return apply_mask(means, mask), after
 
 
 def _add_before(pair, running):
@@ -312,19 +312,19 @@ def set_pooling_maps(x, num_maps, mask=None, weights=None):
     number of entities. The shape is `(batch, *entities, features - 2 * num_maps)`, absent
     entities get 0.
     """
-    x, present, weights = accumulate(x, mask, weights)
-    _, totals, summaries = _map_sums(x, num_maps, present, weights)
-    return mix_by_gates(safe_ratio(summaries, totals), x, num_maps, present)
+    x, mask, weights = accumulate(x, mask, weights)
+    _, totals, summaries = _map_sums(x, num_maps, mask, weights)
+    return mix_by_gates(safe_ratio(summaries, totals), x, num_maps, mask)
 
 
-def mix_by_gates(summaries, x, num_maps, present=None):
+def mix_by_gates(summaries, x, num_maps, mask=None):
     """Every entity's mixture `(batch, *entities, values)` of `(batch, num_maps, values)`."""
     shape = ops.shape(x)[:-1] + (summaries.shape[-1],)
     gates = flatten_entities(ops.cast(x[..., -num_maps:], summaries.dtype))
-    return apply_mask(ops.reshape(gates @ summaries, shape), present)
+    return apply_mask(ops.reshape(gates @ summaries, shape), mask)
 
 
-def _map_sums(x, num_maps, present, weights):
+def _map_sums(x, num_maps, mask, weights):
     """`(shift, totals, summaries)`: softmax sums before they are normalised.
 
     `totals` `(batch, num_maps, 1)` and `summaries` `(batch, num_maps, values)` are in units
@@ -332,7 +332,7 @@ def _map_sums(x, num_maps, present, weights):
     """
     values = x.shape[-1] - 2 * num_maps
     keys = _add_log_weights(x[..., values : values + num_maps], weights)
-    shift, maps = _exponentials(keys, present)
+    shift, maps = _exponentials(keys, mask)
     totals = ops.expand_dims(sum_over_entities(maps), -1)
     # One product with the values for all maps; the softmax is normalised after it.
     summaries = ops.swapaxes(flatten_entities(maps), 1, 2) @ flatten_entities(x[..., :values])
@@ -341,8 +341,8 @@ def _map_sums(x, num_maps, present, weights):
 
 def pooling_maps_state(x, num_maps, mask=None, weights=None):
     """What a chunk adds to the summaries under learned maps."""
-    x, present, weights = accumulate(x, mask, weights)
-    shift, totals, summaries = _map_sums(x, num_maps, present, weights)
+    x, mask, weights = accumulate(x, mask, weights)
+    shift, totals, summaries = _map_sums(x, num_maps, mask, weights)
     return {
         "shift": ops.reshape(shift, (-1, num_maps, 1)),
         "count": _exact(totals),

@@ -61,9 +61,9 @@ class CausalMeanPooling(Pooling):
 
     def scan(self, state, inputs, mask=None, weights=None):
         """`(outputs, state)`: the running means of the next chunk, and the state after it."""
-        x, present, weights = self._prepare_chunk(inputs, mask, weights)
+        x, mask, weights = self._prepare_chunk(inputs, mask, weights)
         self._check_state(state, self.chunk_state(x[:, :0], None, None))
-        means, state = pooling_ops.scan_causal_mean(state, x, present, weights)
+        means, state = pooling_ops.scan_causal_mean(state, x, mask, weights)
         return ops.cast(means, self.compute_dtype), state
 
     def compute_output_shape(self, input_shape):

@@ -74,8 +74,8 @@ class PoolingMaps(Pooling):
         return pooling_ops.finish_pooling_maps(state)
 
     def read(self, finished, inputs, mask=None, weights=None):
-        x, present, _ = self._prepare_chunk(inputs, mask, weights)
-        pooled = pooling_ops.mix_by_gates(finished, x, self.num_maps, present)
+        x, mask, _ = self._prepare_chunk(inputs, mask, weights)
+        pooled = pooling_ops.mix_by_gates(finished, x, self.num_maps, mask)
         return ops.cast(pooled, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
