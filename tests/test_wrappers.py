@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from keras_sets.wrappers import AmortizedClustering
 from keras_sets.wrappers import amortized_clustering
+from tests import clustering_sets
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -306,3 +307,12 @@ class TestInput:
     def test_bad_arguments(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             AmortizedClustering(**{"model": network(), **arguments}).fit(three_clusters()[0])
+
+
+@pytest.mark.parametrize("refine, least", [("merge", 0.88), (None, 0.72)])
+def test_sets_drawn_by_other_rules(refine, least):
+    """k-means and a mixture that are told the number have 0.762 and 0.854, see the README."""
+    scores = clustering_sets.adjusted_rand_indices(
+        lambda points, _: AmortizedClustering(refine=refine, max_points=400).fit_predict(points)
+    )
+    assert np.mean(list(scores.values())) > least
