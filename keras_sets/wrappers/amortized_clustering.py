@@ -9,6 +9,7 @@ import numpy as np
 from keras_sets import layers
 from keras_sets import models
 from keras_sets import validation
+from keras_sets.models.inputs import set_inputs
 from keras_sets.wrappers import mixture
 
 try:
@@ -207,20 +208,14 @@ def _validate_data(estimator, X, **options):
 def _pretrained(name):
     """A pretrained network; one of slots with weights as a further input."""
     network = models.load_pretrained(name)
-    slots = next((x for x in network.layers if isinstance(x, layers.SlotRefinement)), None)
-    if slots is None:
+    if not any(isinstance(layer, layers.SlotRefinement) for layer in network.layers):
         return network
-    weighted = models.slot_clustering(
-        _inputs(network)["entities"].shape[-1],
-        slots.num_slots,
-        hidden_units=slots.units,
-        iterations=slots.iterations,
-        em_steps=slots.em_steps,
-        num_starts=slots.num_starts,
-        weighted=True,
-    )
-    weighted.set_weights(network.get_weights())
-    return weighted
+    inputs = set_inputs(_inputs(network)["entities"].shape[-1], weighted=True)
+    x = inputs["entities"]
+    for layer in network.layers:
+        if isinstance(layer, layers.SetLayer):
+            x = layer(x, mask=inputs["mask"], weights=inputs["weights"])
+    return keras.Model(inputs, x, name=network.name)
 
 
 def _network(model):
