@@ -7,6 +7,9 @@ import numpy as np
 from examples.amortized_clustering.data import PADDING
 from examples.amortized_clustering.evaluate import match
 
+# Bins with a smaller share of the points are left out of the upper picture.
+LEAST_SHARE = 1e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
@@ -62,11 +65,13 @@ def draw(curves, path):
     above.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
     for name, curve in curves.items():
         label = f"{name}, error {curve.calibration_error:.3f}"
+        # A handful of points says nothing about how often a bin is right.
+        many = curve.share > LEAST_SHARE
+        above.plot(curve.confidence[many], curve.accuracy[many], marker="o", label=label)
         seen = curve.share > 0
-        above.plot(curve.confidence[seen], curve.accuracy[seen], marker="o", label=label)
         below.plot(curve.confidence[seen], curve.share[seen], marker="o")
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    above.legend(loc="upper left", frameon=False)
+    above.legend(loc="lower right", frameon=False)
     below.set(xlabel="confidence", ylabel="share of points", yscale="log")
     figure.savefig(path, dpi=150)
     plt.close(figure)
