@@ -12,6 +12,7 @@ DEFAULTS = {
     "schedule": "cosine",
 }
 SMOKE = {
+    "models": ["dss-sum", "siamese", "deep-sets"],
     "sizes": [8],
     "epochs": 2,
     "steps": 2,
