@@ -38,7 +38,7 @@ MODELS = {
     "bidirectional_lstm": lambda: models.bidirectional_lstm(2, 3, **SMALL),
     "sorted_lstm": lambda: models.sorted_lstm(2, 3, **SMALL),
     "swarm_image_transformer": lambda: models.swarm_image_transformer(
-        (3, 4, 1), classes=5, iterations=2, levels=5, neighborhood=1, **SMALL
+        (3, 4, 1), num_classes=5, iterations=2, num_levels=5, neighborhood=1, **SMALL
     ),
     "clustering_2d": lambda: models.load_pretrained("clustering_2d"),
     "mixture_of_gaussians": lambda: models.load_pretrained("mixture_of_gaussians"),

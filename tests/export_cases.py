@@ -35,7 +35,7 @@ def power_spectrum():
 
 def image():
     return keras_sets.models.swarm_image_transformer(
-        (3, 4, 1), classes=5, hidden_units=8, iterations=2, levels=5
+        (3, 4, 1), num_classes=5, hidden_units=8, iterations=2, num_levels=5
     )
 
 
@@ -46,7 +46,7 @@ def attention():
 
 
 def maximum():
-    return keras_sets.models.deep_sets(2, 3, hidden_units=8, layers=2, pooling="max")
+    return keras_sets.models.deep_sets(2, 3, hidden_units=8, num_layers=2, pooling="max")
 
 
 MODELS = {"clustering": clustering, "power_spectrum": power_spectrum, "image": image}

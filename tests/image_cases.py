@@ -9,7 +9,7 @@ LEVELS = 7
 
 
 def small(**arguments):
-    arguments = {"hidden_units": 8, "iterations": 2, "levels": LEVELS, **arguments}
+    arguments = {"hidden_units": 8, "iterations": 2, "num_levels": LEVELS, **arguments}
     return models.swarm_image_transformer(SHAPE, **arguments)
 
 

@@ -68,7 +68,7 @@ def _case(name, function, outputs=(None, 4), weighted=True, **options):
     if weighted:
         options["weighted"] = True
     if function not in (models.bidirectional_lstm, models.sorted_lstm):
-        options.setdefault("layers", 1)
+        options.setdefault("num_layers", 1)
     make = lambda: function(3, 4, hidden_units=6, **options)  # noqa: E731
     return ModelCase(name, make, outputs, weighted)
 
@@ -83,7 +83,7 @@ def _pretrained(name, outputs, **options):
 
 
 MODELS = [
-    _case("deep_sets", models.deep_sets, layers=2),
+    _case("deep_sets", models.deep_sets, num_layers=2),
     _case("deep_sets_pooled", models.deep_sets, (4,), output_pooling="max"),
     _case("swarm", models.swarm, iterations=2),
     _case("swarm_pooled", models.swarm, (4,), iterations=2, output_pooling="mean"),

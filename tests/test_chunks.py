@@ -235,7 +235,7 @@ SWARMS = [(pooling, {}) for pooling in POOLINGS] + [
     ("mean", {"context": "self"}),
     ("causal", {"context": "static"}),
     ("causal", {"context": "self"}),
-    ("mean", {"layers": 2}),
+    ("mean", {"num_layers": 2}),
     ("pooling_maps", {"output_pooling": "max"}),
     ("causal", {"output_pooling": "logsumexp"}),
     ("sum", {"unroll": False, "remat": True, "weighted": False}),
@@ -252,7 +252,7 @@ def test_swarm(pooling, options):
 
 @pytest.mark.parametrize("cuts", [(0, 15), (0, 0, 15), (0, 5, 10, 15, 15)])
 def test_any_chunks(cuts):
-    model = models.swarm(FEATURES, 4, 10, iterations=2, layers=2, weighted=True)
+    model = models.swarm(FEATURES, 4, 10, iterations=2, num_layers=2, weighted=True)
     whole, chunks = whole_and_chunks(model, cuts=cuts)
     assert_close(chunks, whole, 1e-5)
 
@@ -414,7 +414,7 @@ def test_chunks_that_can_be_read_once():
 def test_bad_chunks():
     x = np.ones((2, 4, 3), "float32")
     layer = layers.PermutationEquivariantDense(4)
-    model = models.deep_sets(3, 2, hidden_units=4, layers=1)
+    model = models.deep_sets(3, 2, hidden_units=4, num_layers=1)
     counts = iter([3, 2])
     cases = [
         (layer, [], "at least one chunk"),

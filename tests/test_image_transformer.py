@@ -88,7 +88,7 @@ class TestModel:
     @pytest.mark.parametrize("neighborhood", [0, 2])
     @pytest.mark.parametrize("layers", [1, 2])
     def test_logits_depend_on_what_came_before_only(self, layers, neighborhood):
-        model = small(layers=layers, neighborhood=neighborhood)
+        model = small(num_layers=layers, neighborhood=neighborhood)
         images = some_images(1)
         before = model.predict_on_batch(images).reshape(-1, LEVELS)
         for t in (0, 9, 22):
@@ -117,7 +117,7 @@ class TestModel:
     def test_half_precision_has_logits_in_float32(self):
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
-            model = small(classes=2)
+            model = small(num_classes=2)
         finally:
             keras.config.set_dtype_policy("float32")
         logits = model({"images": some_images(), "labels": np.array([0, 1, 1])})
@@ -130,9 +130,9 @@ class TestModel:
             ({"image_shape": (28, 28)}, "expected \\(height, width, channels\\)"),
             ({"image_shape": (28, 0, 1)}, "`image_shape`, expected a positive integer"),
             ({"hidden_units": 6}, "`hidden_units`, expected a multiple of 4"),
-            ({"classes": 0}, "`classes`, expected a positive integer"),
-            ({"layers": 1.5}, "`layers`, expected a positive integer"),
-            ({"levels": -1}, "`levels`, expected a positive integer"),
+            ({"num_classes": 0}, "`num_classes`, expected a positive integer"),
+            ({"num_layers": 1.5}, "`num_layers`, expected a positive integer"),
+            ({"num_levels": -1}, "`num_levels`, expected a positive integer"),
             ({"neighborhood": -1}, "`neighborhood`, expected a non-negative integer"),
             ({"neighborhood": 0.5}, "`neighborhood`, expected a non-negative integer"),
         ],
@@ -142,7 +142,7 @@ class TestModel:
             models.swarm_image_transformer(**{"image_shape": SHAPE, **arguments})
 
     def test_bad_inputs(self):
-        model = small(classes=3)
+        model = small(num_classes=3)
         with pytest.raises(ValueError, match="`images` to be integers from 0 to 6"):
             model({"images": some_images() + 1, "labels": np.array([0, 1, 2])})
         with pytest.raises(ValueError, match="`labels` to be integers from 0 to 2"):
@@ -215,24 +215,24 @@ class TestGenerate:
         "options",
         [
             {},
-            {"layers": 2, "classes": 3},
+            {"num_layers": 2, "num_classes": 3},
             {"learned_locations": True, "activation": "elu"},
             {"neighborhood": 1},
             {"neighborhood": 1, "iterations": 1},
-            {"neighborhood": 2, "layers": 2, "classes": 3, "embedding_dropout": 0.5},
+            {"neighborhood": 2, "num_layers": 2, "num_classes": 3, "embedding_dropout": 0.5},
         ],
     )
     def test_streaming_equals_the_whole(self, options):
         model = with_weights(small(**{"iterations": 3, **options}))
         images = some_images()
-        labels = np.array([2, 0, 1]) if "classes" in options else None
+        labels = np.array([2, 0, 1]) if "num_classes" in options else None
         inputs = images if labels is None else {"images": images, "labels": labels}
         whole = model.predict_on_batch(inputs).reshape(3, -1, LEVELS)
         assert np.abs(teacher_forced(model, images, labels) - whole).max() < 1e-5
 
     @pytest.mark.parametrize("layers", [1, 2])
     def test_the_seed_decides_on_every_backend(self, layers, tmp_path):
-        model = with_weights(small(layers=layers))
+        model = with_weights(small(num_layers=layers))
         images = models.generate(model, 2, seed=3)
         assert images.shape == (2, *SHAPE) and images.dtype == np.uint8
         # Written down once: weights and uniform numbers come from NumPy.
@@ -286,7 +286,7 @@ class TestGenerate:
     @pytest.mark.parametrize("neighborhood", [0, 2])
     def test_the_likeliest_values(self, neighborhood):
         # What the loop draws is what all places at once find likeliest.
-        model = with_weights(small(classes=2, neighborhood=neighborhood), scale=0.3)
+        model = with_weights(small(num_classes=2, neighborhood=neighborhood), scale=0.3)
         images = models.generate(model, 3, labels=[0, 1, 1], top_k=1)
         logits = model.predict_on_batch({"images": images, "labels": np.array([0, 1, 1])})
         np.testing.assert_array_equal(logits.argmax(axis=-1), images)
@@ -310,7 +310,9 @@ class TestGenerate:
     def test_memory_does_not_grow_with_the_image(self):
         sizes = []
         for shape in ((2, 2, 1), (28, 28, 3)):
-            model = models.swarm_image_transformer(shape, hidden_units=8, iterations=3, layers=2)
+            model = models.swarm_image_transformer(
+                shape, hidden_units=8, iterations=3, num_layers=2
+            )
             stream = image_stream._Stream(model)
             sizes.append([tuple(state.shape) for state in stream.start(5)])
         assert sizes[0] == sizes[1]
@@ -318,7 +320,7 @@ class TestGenerate:
     @pytest.mark.parametrize(
         "arguments, message",
         [
-            ({"batch": 0}, "`batch`, expected a positive integer"),
+            ({"num_images": 0}, "`num_images`, expected a positive integer"),
             ({"labels": None}, "Expected `labels`"),
             ({"labels": [0, 1, 2]}, "one integer or as many as images, 2"),
             ({"labels": [0.0, 1.0]}, "one integer or as many as images, 2"),
@@ -334,7 +336,7 @@ class TestGenerate:
     )
     def test_bad_arguments(self, arguments, message):
         with pytest.raises(ValueError) as error:
-            models.generate(small(classes=3), **{"batch": 2, "labels": 1, **arguments})
+            models.generate(small(num_classes=3), **{"num_images": 2, "labels": 1, **arguments})
         assert message in str(error.value)
 
     def test_other_models(self):

@@ -118,7 +118,7 @@ class TestData:
 
 class TestEvaluate:
     def test_bits_of_a_network(self):
-        model = with_weights(small(classes=3))
+        model = with_weights(small(num_classes=3))
         images, labels = some_images(5), np.array([0, 1, 2, 0, 1])
         bits = evaluate.network_bits(model, images, labels, True, batch_size=2)
         logits = model.predict_on_batch({"images": images, "labels": labels}).astype("float64")

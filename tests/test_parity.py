@@ -156,8 +156,8 @@ def test_image_transformer(name):
     depths = [depth for depth in (0, 2) if f"w:cells.{depth}.ffwd.bias" in arrays]
     model = models.swarm_image_transformer(
         images.shape[1:],
-        classes=len(arrays["w:cond_embedding.weight"]),
-        layers=len(depths),
+        num_classes=len(arrays["w:cond_embedding.weight"]),
+        num_layers=len(depths),
         hidden_units=arrays["w:cells.0.cell.Whh.weight"].shape[1],
         iterations=int(arrays["iterations"]),
     )

@@ -34,7 +34,7 @@ def build(options, weighted=False, steps=False):
         "features": options.dimensions,
         "units": MAX_CLUSTERS,
         "hidden_units": options.hidden,
-        "layers": options.layers,
+        "num_layers": options.layers,
         "dropout": options.dropout,
     }
     if options.model in ("lstm", "sorted-lstm"):

@@ -19,14 +19,14 @@ def build(options, data):
     """The image transformer of the options for a data set."""
     return models.swarm_image_transformer(
         data.shape,
-        classes=data.classes if options.conditional else None,
-        layers=options.layers,
+        num_classes=data.classes if options.conditional else None,
+        num_layers=options.layers,
         hidden_units=options.hidden,
         iterations=options.iterations,
         learned_locations=options.learned_locations,
         neighborhood=options.neighborhood,
         activation=options.activation,
-        levels=data.levels,
+        num_levels=data.levels,
         dropout=options.dropout,
         embedding_dropout=options.embedding_dropout,
         remat=options.remat,

@@ -45,7 +45,7 @@ def _set_transformer(x, mask):
         features=1,
         units=1,
         hidden_units=UNITS,
-        layers=2,
+        num_layers=2,
         num_heads=HEADS,
         num_inducing_points=None,
         output_pooling="attention",

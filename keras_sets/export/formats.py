@@ -106,7 +106,7 @@ def export_model(model, output, format="tf_saved_model", batch_size=None, set_si
     Example:
 
     >>> import keras, keras_sets, pathlib, tempfile
-    >>> model = keras_sets.models.deep_sets(2, 3, layers=1)
+    >>> model = keras_sets.models.deep_sets(2, 3, num_layers=1)
     >>> form = "torch" if keras.config.backend() == "torch" else "tf_saved_model"
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> path = keras_sets.export.export_model(model, folder / "served", format=form)

@@ -12,7 +12,7 @@ def deep_sets(
     features,
     units,
     hidden_units=128,
-    layers=3,
+    num_layers=3,
     pooling="mean",
     activation="relu",
     dropout=0.0,
@@ -26,7 +26,7 @@ def deep_sets(
         features: Width of the entities.
         units: Width of the output.
         hidden_units: Width of the layers before it.
-        layers: Number of equivariant layers.
+        num_layers: Number of equivariant layers.
         pooling: Pooling inside the layers: a name, or a pooling layer or callable.
         activation: Between the layers.
         dropout: Fraction of the hidden features to drop; entities share the mask.
@@ -44,7 +44,7 @@ def deep_sets(
     Example:
 
     >>> import keras_sets
-    >>> model = keras_sets.models.deep_sets(2, 10, hidden_units=128, layers=3)
+    >>> model = keras_sets.models.deep_sets(2, 10, hidden_units=128, num_layers=3)
     >>> model.count_params()
     36106
 
@@ -63,4 +63,6 @@ def deep_sets(
         drop = keras.layers.SpatialDropout1D(dropout, name=f"dropout_{depth}")
         return lambda x, **context: layer(drop(x), **context)
 
-    return stack(name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling)
+    return stack(
+        name, inputs, make_layer, units, hidden_units, num_layers, activation, output_pooling
+    )

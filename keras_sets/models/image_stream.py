@@ -103,7 +103,7 @@ def _stream_of(model, top_k):
     return streams[top_k]
 
 
-def generate(model, batch, labels=None, temperature=1.0, top_k=None, seed=None, prefix=None):
+def generate(model, num_images, labels=None, temperature=1.0, top_k=None, seed=None, prefix=None):
     """Draws images from an image transformer, one cell step for every value.
 
     The mean over the values so far is a running sum, so the cost of a value and the memory of
@@ -112,7 +112,7 @@ def generate(model, batch, labels=None, temperature=1.0, top_k=None, seed=None, 
     Args:
         model: A model that `keras_sets.models.swarm_image_transformer` has made, or that was
             loaded from a file of one.
-        batch: Positive integer, the number of images.
+        num_images: Positive integer, the number of images.
         labels: The class of every image, integers `(batch,)`, or one for all. Needed by models
             with classes.
         temperature: Positive number that divides the logits: below 1 for likelier images.
@@ -134,7 +134,7 @@ def generate(model, batch, labels=None, temperature=1.0, top_k=None, seed=None, 
 
     >>> import keras_sets
     >>> model = keras_sets.models.swarm_image_transformer(
-    ...     (4, 4, 1), classes=3, hidden_units=8, iterations=2, levels=16
+    ...     (4, 4, 1), num_classes=3, hidden_units=8, iterations=2, num_levels=16
     ... )
     >>> images = keras_sets.models.generate(model, 2, labels=[0, 2], seed=0)
     >>> images.shape, images.dtype
@@ -145,23 +145,23 @@ def generate(model, batch, labels=None, temperature=1.0, top_k=None, seed=None, 
     True
     """
     embedding = _layers_of(model)[0]
-    batch = validation.positive_integer("batch", batch)
+    num_images = validation.positive_integer("num_images", num_images)
     temperature = validation.positive_number("temperature", temperature)
     if top_k is not None:
         top_k = min(validation.positive_integer("top_k", top_k), embedding.levels)
     places = math.prod(embedding.image_shape)
     inputs = {
-        "given": _checked_prefix(prefix, batch, embedding),
+        "given": _checked_prefix(prefix, num_images, embedding),
         # Below 1 by more than the sum of probabilities is off.
-        "uniforms": 0.999999 * np.random.default_rng(seed).random((batch, places), "float32"),
-        "temperature": np.full((batch, 1), temperature, "float32"),
+        "uniforms": 0.999999 * np.random.default_rng(seed).random((num_images, places), "float32"),
+        "temperature": np.full((num_images, 1), temperature, "float32"),
     }
-    labels = _checked_labels(labels, batch, embedding.classes)
+    labels = _checked_labels(labels, num_images, embedding.classes)
     if labels is not None:
         inputs["labels"] = labels
     values = _stream_of(model, top_k).predict_on_batch(inputs)
     dtype = "uint8" if embedding.levels <= 256 else "int32"
-    return values.reshape(batch, *embedding.image_shape).astype(dtype)
+    return values.reshape(num_images, *embedding.image_shape).astype(dtype)
 
 
 def _checked_labels(labels, batch, classes):

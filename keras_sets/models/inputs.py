@@ -22,16 +22,24 @@ def set_inputs(features, weighted=False):
 
 
 def stack(
-    name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling, first=None
+    name,
+    inputs,
+    make_layer,
+    units,
+    hidden_units,
+    num_layers,
+    activation,
+    output_pooling,
+    first=None,
 ):
-    """`layers` set layers with activations between them, and what comes `first` and after them."""
-    layers = validation.positive_integer("layers", layers)
+    """Set layers with activations between them, and what comes `first` and after them."""
+    num_layers = validation.positive_integer("num_layers", num_layers)
     context = {"mask": inputs["mask"], "weights": inputs.get("weights")}
     x = inputs["entities"]
     if first is not None:
         x = first(x, **context)
-    for depth in range(layers):
-        last = depth == layers - 1 and output_pooling is None
+    for depth in range(num_layers):
+        last = depth == num_layers - 1 and output_pooling is None
         x = make_layer(units if last else hidden_units, depth)(x, **context)
         if not last:
             x = keras.layers.Activation(activation)(x)

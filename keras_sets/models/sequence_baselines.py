@@ -13,7 +13,7 @@ def bidirectional_lstm(
     features,
     units,
     hidden_units=128,
-    layers=1,
+    num_layers=1,
     dropout=0.0,
     sort=False,
     name="bidirectional_lstm",
@@ -26,7 +26,7 @@ def bidirectional_lstm(
         features: Width of the entities.
         units: Width of the output.
         hidden_units: Width of each direction.
-        layers: Number of bidirectional layers.
+        num_layers: Number of bidirectional layers.
         dropout: Fraction of the features to drop between the layers.
         sort: Whether to read the entities in the order of their first feature.
         name: Name of the model.
@@ -35,7 +35,7 @@ def bidirectional_lstm(
         A functional `keras.Model` with outputs `(batch, n, units)`.
     """
     hidden_units = validation.positive_integer("hidden_units", hidden_units)
-    layers = validation.positive_integer("layers", layers)
+    num_layers = validation.positive_integer("num_layers", num_layers)
     dropout = validation.fraction("dropout", dropout)
     inputs = set_inputs(features)
     mask = inputs["mask"]
@@ -43,10 +43,10 @@ def bidirectional_lstm(
     ranks = None
     if sort:
         x, mask, ranks = SortEntities(name="sort")(x, mask)
-    for depth in range(layers):
+    for depth in range(num_layers):
         lstm = keras.layers.LSTM(hidden_units, return_sequences=True)
         x = keras.layers.Bidirectional(lstm, name=f"lstm_{depth}")(x, mask=mask)
-        if dropout and depth < layers - 1:
+        if dropout and depth < num_layers - 1:
             x = keras.layers.SpatialDropout1D(dropout)(x)
     x = keras.layers.Dense(units, name="output")(x)
     if sort:
@@ -55,7 +55,7 @@ def bidirectional_lstm(
     return keras.Model(inputs, x, name=name)
 
 
-def sorted_lstm(features, units, hidden_units=128, layers=1, dropout=0.0, name="sorted_lstm"):
+def sorted_lstm(features, units, hidden_units=128, num_layers=1, dropout=0.0, name="sorted_lstm"):
     """`bidirectional_lstm` on entities sorted by their first feature, un-sorted after.
 
     Up to ties it does not depend on the order, but a small change of the points can change
@@ -67,4 +67,6 @@ def sorted_lstm(features, units, hidden_units=128, layers=1, dropout=0.0, name="
     >>> keras_sets.models.sorted_lstm(2, 10, hidden_units=8).output_shape
     (None, None, 10)
     """
-    return bidirectional_lstm(features, units, hidden_units, layers, dropout, sort=True, name=name)
+    return bidirectional_lstm(
+        features, units, hidden_units, num_layers, dropout, sort=True, name=name
+    )

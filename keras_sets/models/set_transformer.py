@@ -12,7 +12,7 @@ def set_transformer(
     features,
     units,
     hidden_units=128,
-    layers=1,
+    num_layers=1,
     num_heads=4,
     num_inducing_points=10,
     num_seeds=None,
@@ -28,7 +28,7 @@ def set_transformer(
         features: Width of the entities.
         units: Width of the output.
         hidden_units: Width of the blocks.
-        layers: Number of blocks.
+        num_layers: Number of blocks.
         num_heads: Number of attention heads.
         num_inducing_points: Number of inducing points in each block. None lets all
             entities attend to each other (`SetAttentionBlock`), at quadratic cost.
@@ -52,7 +52,7 @@ def set_transformer(
     Example:
 
     >>> import keras_sets
-    >>> model = keras_sets.models.set_transformer(2, 10, hidden_units=128, layers=1)
+    >>> model = keras_sets.models.set_transformer(2, 10, hidden_units=128, num_layers=1)
     >>> model.count_params()
     268170
     >>> keras_sets.models.set_transformer(2, 10, output_pooling="attention").output_shape
@@ -61,7 +61,7 @@ def set_transformer(
     Reference:
         [Lee et al., 2019, Set Transformer](https://arxiv.org/abs/1810.00825), section 3.
     """
-    layers = validation.positive_integer("layers", layers)
+    num_layers = validation.positive_integer("num_layers", num_layers)
     if num_seeds is not None:
         num_seeds = validation.positive_integer("num_seeds", num_seeds)
         if output_pooling not in (None, "attention"):
@@ -78,7 +78,7 @@ def set_transformer(
     if block_arguments.get("residual") != "projected":  # which projects the entities itself
         x = ZeroAbsent(name="present")(x, **context)
         x = keras.layers.Dense(hidden_units, name="embedding")(x)
-    for depth in range(layers):
+    for depth in range(num_layers):
         if num_inducing_points is None:
             block = set_layers.SetAttentionBlock(
                 hidden_units, num_heads, name=f"block_{depth}", **block_arguments

@@ -13,7 +13,7 @@ def swarm(
     units,
     hidden_units=128,
     iterations=10,
-    layers=1,
+    num_layers=1,
     pooling="mean",
     context="swarm",
     activation="relu",
@@ -35,7 +35,7 @@ def swarm(
         units: Width of the output.
         hidden_units: Width of the cells, and of the layers before the last.
         iterations: How often each layer runs its cell.
-        layers: Number of `Swarm` layers.
+        num_layers: Number of `Swarm` layers.
         pooling, context, dropout, unroll, remat: As in `keras_sets.layers.Swarm`.
         activation: Between the layers.
         output_pooling: None for one output an entity, `(batch, n, units)`. The name of a
@@ -89,7 +89,7 @@ def swarm(
             pooling=pooling,
             context=context,
             dropout=dropout,
-            return_iterations=return_iterations and depth == layers - 1,
+            return_iterations=return_iterations and depth == num_layers - 1,
             unroll=unroll,
             remat=remat,
             kernel_initializer=kernel_initializer,
@@ -100,7 +100,7 @@ def swarm(
 
     first = set_layers.PrincipalAxes(name="principal_axes") if principal_axes else None
     return stack(
-        name, inputs, make_layer, units, hidden_units, layers, activation, output_pooling, first
+        name, inputs, make_layer, units, hidden_units, num_layers, activation, output_pooling, first
     )
 
 

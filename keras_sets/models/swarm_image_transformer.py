@@ -10,14 +10,14 @@ from keras_sets.layers.image_embedding import ImageEmbedding
 
 def swarm_image_transformer(
     image_shape,
-    classes=None,
-    layers=1,
+    num_classes=None,
+    num_layers=1,
     hidden_units=256,
     iterations=10,
     learned_locations=False,
     neighborhood=0,
     activation="relu",
-    levels=256,
+    num_levels=256,
     dropout=0.0,
     embedding_dropout=0.0,
     unroll=None,
@@ -32,8 +32,8 @@ def swarm_image_transformer(
 
     Args:
         image_shape: `(height, width, channels)`.
-        classes: None for images alone; the number of classes for images given their class.
-        layers: Number of `Swarm` layers.
+        num_classes: None for images alone; the number of classes for images given their class.
+        num_layers: Number of `Swarm` layers.
         hidden_units: Width of the embeddings, of the cells and of the layers before the last;
             a multiple of 4 unless locations are learned.
         iterations: How often each layer runs its cell.
@@ -43,7 +43,7 @@ def swarm_image_transformer(
             its earlier neighbors up to so many pixels away, see Neighborhood. 0, as in the
             reference, for the value before it and the mean of all earlier states alone.
         activation: Between the layers.
-        levels: Number of values; images hold the integers 0 to `levels - 1`.
+        num_levels: Number of values; images hold the integers 0 to `num_levels - 1`.
         dropout: Fraction of the features of the hidden states to drop after every iteration, at
             training, as in `keras_sets.layers.Swarm`.
         embedding_dropout: Fraction of the features of the embeddings to drop, at training: the
@@ -53,8 +53,8 @@ def swarm_image_transformer(
 
     Returns:
         A functional `keras.Model` of images, integers `(batch, height, width, channels)`; with
-        `classes` of a dict `{"images": images, "labels": labels}` with labels `(batch,)`. Its
-        outputs are float32 logits `(batch, height, width, channels, levels)`.
+        `num_classes` of a dict `{"images": images, "labels": labels}` with labels `(batch,)`. Its
+        outputs are float32 logits `(batch, height, width, channels, num_levels)`.
 
     Raises:
         ValueError: For an invalid argument. The model raises one for images of another shape,
@@ -70,7 +70,7 @@ def swarm_image_transformer(
         `neighborhood=1` a place also reads the pixels to the left, above on the left, above and
         above on the right of it, in its own channel, and the earlier channels of its own pixel;
         with radius r, 2 r (r + 1) pixels: the reach of a masked convolution of size 2 r + 1
-        (Van den Oord et al.). It reads their values, each with embeddings of its own (`levels *
+        (Van den Oord et al.). It reads their values, each with embeddings of its own (`num_levels *
         hidden_units` more parameters for each), and in every iteration their hidden states,
         which the pooled input then holds beside the mean (`4 * hidden_units**2` more for each):
         so that what is near spreads further with every iteration.
@@ -78,7 +78,7 @@ def swarm_image_transformer(
     Example:
 
     >>> import keras, keras_sets
-    >>> model = keras_sets.models.swarm_image_transformer((28, 28, 1), classes=10)
+    >>> model = keras_sets.models.swarm_image_transformer((28, 28, 1), num_classes=10)
     >>> model.count_params()
     986880
     >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -98,11 +98,11 @@ def swarm_image_transformer(
     image_shape = tuple(
         validation.positive_integer("image_shape", size) for size in (height, width, channels)
     )
-    if classes is not None:
-        classes = validation.positive_integer("classes", classes)
-    layers = validation.positive_integer("layers", layers)
+    if num_classes is not None:
+        num_classes = validation.positive_integer("num_classes", num_classes)
+    num_layers = validation.positive_integer("num_layers", num_layers)
     hidden_units = validation.positive_integer("hidden_units", hidden_units)
-    levels = validation.positive_integer("levels", levels)
+    num_levels = validation.positive_integer("num_levels", num_levels)
     neighborhood = validation.non_negative_integer("neighborhood", neighborhood)
     embedding_dropout = validation.fraction("embedding_dropout", embedding_dropout)
     if hidden_units % 4 and not learned_locations:
@@ -113,19 +113,19 @@ def swarm_image_transformer(
         )
     inputs = images = keras.Input(image_shape, dtype="int32", name="images")
     labels = None
-    if classes is not None:
+    if num_classes is not None:
         labels = keras.Input((), dtype="int32", name="labels")
         inputs = {"images": images, "labels": labels}
     embedding = ImageEmbedding(
-        hidden_units, levels, classes, learned_locations, neighborhood, name="embedding"
+        hidden_units, num_levels, num_classes, learned_locations, neighborhood, name="embedding"
     )
     x = embedding(images) if labels is None else embedding(images, labels)
     if embedding_dropout:
         x = keras.layers.SpatialDropout3D(embedding_dropout, data_format="channels_last")(x)
-    for depth in range(layers):
-        last = depth == layers - 1
+    for depth in range(num_layers):
+        last = depth == num_layers - 1
         x = set_layers.Swarm(
-            levels if last else hidden_units,
+            num_levels if last else hidden_units,
             hidden_units=hidden_units,
             iterations=iterations,
             pooling=CausalNeighborhoodPooling(neighborhood, channels)
