@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_sets import layers
 from keras_sets import models
 from keras_sets import testing
 from tests.model_cases import MODELS
@@ -60,3 +61,40 @@ def test_first_biases_of_swarm():
         biases = keras.ops.convert_to_numpy(model.get_layer("swarm_0").cell.bias)
         drawn = np.abs(biases[:50])  # those of the forget gates are 1
         assert drawn.max() <= largest and drawn.mean() >= 0.4 * largest
+
+
+@pytest.mark.parametrize("iterations, steps", [(3, [2, 3]), (5, [5]), (6, [2, 6])])
+def test_a_swarm_that_answers_after_several_iterations(iterations, steps, tmp_path):
+    """Each answer is that of the same weights with so many iterations; files keep it."""
+
+    def swarm(iterations, **options):
+        return models.swarm(2, 3, hidden_units=4, iterations=iterations, num_layers=2, **options)
+
+    model = swarm(iterations, return_iterations=True, principal_axes=True)
+    rng = np.random.default_rng(0)
+    mask = np.arange(6) < [[6], [4]]
+    inputs = {"entities": rng.normal(size=(2, 6, 2)).astype("float32"), "mask": mask}
+    answers = model.predict_on_batch(inputs)
+    assert (
+        answers.shape
+        == (2, len(steps), 6, 3)
+        == model.compute_output_shape({"entities": (2, 6, 2), "mask": (2, 6)})
+    )
+    assert (answers[~np.broadcast_to(mask[:, None], answers.shape[:3])] == 0).all()
+    one = swarm(iterations, principal_axes=True)
+    one.set_weights(model.get_weights())
+    np.testing.assert_allclose(one.predict_on_batch(inputs), answers[:, -1], atol=1e-5)
+    # The last layer with fewer iterations, behind the same layers.
+    first = keras.Model(one.input, one.get_layer("swarm_0").output)
+    hidden = keras.activations.relu(first.predict_on_batch(inputs))
+    for step, answer in zip(steps, np.moveaxis(answers, 1, 0), strict=True):
+        last = layers.Swarm(3, hidden_units=4, iterations=step)
+        last.build(hidden.shape)
+        last.set_weights(one.get_layer("swarm_1").get_weights())
+        expected = keras.ops.convert_to_numpy(last(hidden, mask=mask))
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict_on_batch(inputs), answers, atol=1e-6)
+    with pytest.raises(ValueError, match="`return_iterations` is for models"):
+        swarm(3, return_iterations=True, output_pooling="mean")

@@ -48,7 +48,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         dropout: Fraction of the features of h to drop after every iteration, at training.
             The entities of a set share one mask, so that order does not matter.
         return_iterations: If True, return `(y, h, c)` with the states after every
-            iteration.
+            iteration. `"outputs"`: return the outputs after every iteration.
         unroll: If True, the iterations are written out in the graph. If False, they are a
             loop, which compiles in a time that does not grow with `iterations`. None is what
             runs fastest: a loop where JAX compiles, written out elsewhere.
@@ -67,7 +67,8 @@ class Swarm(PartOptions, PooledContext, SetLayer):
 
     Output shape:
         `(batch, *entities, units)`. With `return_iterations=True` also h and c,
-        `(batch, iterations, *entities, hidden_units)`.
+        `(batch, iterations, *entities, hidden_units)`. With `return_iterations="outputs"`
+        `(batch, iterations, *entities, units)`.
 
     Masking:
         Masked entities change no output but their own, which is 0. The mask is passed on.
@@ -139,7 +140,9 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         self.iterations = iterations
         self.context = context
         self.dropout = dropout
-        self.return_iterations = bool(return_iterations)
+        self.return_iterations = validation.one_of(
+            "return_iterations", return_iterations, (False, True, "outputs")
+        )
         self.unroll = None if unroll is None else bool(unroll)
         self.remat = bool(remat)
         self.seed = seed
@@ -210,8 +213,11 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             constants=(gates, recurrent_kernel, pooled_kernel, mask, weights, keep),
             unroll=True if in_chunks else self.unroll,
             remat=self.remat and not in_chunks,
-            return_all=self.return_iterations,
+            return_all=bool(self.return_iterations),
         )
+        if self.return_iterations == "outputs":
+            every = [set_ops.apply_mask(self.project(*state), mask) for state in states]
+            return ops.stack(every, axis=1)
         outputs = set_ops.apply_mask(self.project(*states[-1]), mask)
         if not self.return_iterations:
             return outputs
@@ -282,11 +288,15 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         outputs = (*input_shape[:-1], self.units)
         if not self.return_iterations:
             return outputs
+        if self.return_iterations == "outputs":
+            return (input_shape[0], self.iterations, *input_shape[1:-1], self.units)
         states = (input_shape[0], self.iterations, *input_shape[1:-1], self.hidden_units)
         return outputs, states, states
 
     def compute_mask(self, inputs, previous_mask=None):
         mask = super().compute_mask(inputs, previous_mask)
+        if self.return_iterations == "outputs":
+            return None
         return (mask, None, None) if self.return_iterations else mask
 
     def get_config(self):

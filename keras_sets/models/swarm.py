@@ -89,14 +89,14 @@ def swarm(
             pooling=pooling,
             context=context,
             dropout=dropout,
-            return_iterations=return_iterations and depth == num_layers - 1,
+            return_iterations="outputs" if return_iterations and depth == num_layers - 1 else False,
             unroll=unroll,
             remat=remat,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             name=f"swarm_{depth}",
         )
-        return _every_output(layer) if layer.return_iterations else layer
+        return _some_outputs(layer) if layer.return_iterations else layer
 
     first = set_layers.PrincipalAxes(name="principal_axes") if principal_axes else None
     return stack(
@@ -104,14 +104,12 @@ def swarm(
     )
 
 
-def _every_output(layer):
-    """Calls a `Swarm` that returns its states for the outputs after some of its iterations."""
+def _some_outputs(layer):
+    """Calls a `Swarm` that returns the outputs of every iteration, of which some are scored."""
 
     def call(x, **context):
-        _, h, c = layer(x, **context)
         # The first iteration has no pooled state.
         stride = STRIDE if layer.iterations > STRIDE else 1
-        chosen = slice((layer.iterations - 1) % stride or stride, None, stride)
-        return layer.projection(keras.ops.concatenate([h[:, chosen], c[:, chosen]], axis=-1))
+        return layer(x, **context)[:, (layer.iterations - 1) % stride or stride :: stride]
 
     return call
