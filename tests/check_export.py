@@ -46,7 +46,7 @@ MODELS = {
 LSTMS = {"bidirectional_lstm", "sorted_lstm"}
 TRACED = {"swarm", "swarm_causal", "swarm_maps", "swarm_image_transformer", "clustering_2d"}
 REFUSED = {
-    ("torch", "torch"): LSTMS | {"clustering_2d"},
+    ("torch", "torch"): LSTMS,
     ("onnx", "torch"): LSTMS | {"clustering_2d", "deep_sets_max"},  # the last one for no entities
     ("openvino", "tensorflow"): LSTMS,
     ("openvino", "torch"): LSTMS | TRACED,

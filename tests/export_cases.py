@@ -49,6 +49,10 @@ def maximum():
     return keras_sets.models.deep_sets(2, 3, hidden_units=8, num_layers=2, pooling="max")
 
 
+def slots():
+    return keras_sets.models.slot_clustering(2, 4, 8, iterations=1, em_steps=0, num_starts=2)
+
+
 MODELS = {"clustering": clustering, "power_spectrum": power_spectrum, "image": image}
 BY_CONVERTERS = {**MODELS, "attention": attention, "maximum": maximum}
 

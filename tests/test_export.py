@@ -23,6 +23,7 @@ from tests.export_cases import clustering
 from tests.export_cases import only_from
 from tests.export_cases import power_spectrum
 from tests.export_cases import questions
+from tests.export_cases import slots
 
 SERVE = """
 import sys
@@ -102,11 +103,11 @@ def test_onnx(name, rng, tmp_path):
 
 
 @only_from("torch")
-@pytest.mark.parametrize("name", ["clustering", "image", "maximum"])
+@pytest.mark.parametrize("name", ["clustering", "image", "maximum", "slots"])
 def test_torch(name, rng, tmp_path):
     import torch
 
-    model = BY_CONVERTERS[name]()
+    model = slots() if name == "slots" else BY_CONVERTERS[name]()
     path = export_model(model, tmp_path / "served", format="torch")
     module = torch.export.load(path).module()
     batches = questions(rng, model)
