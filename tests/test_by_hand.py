@@ -142,24 +142,14 @@ ROWS = {
             },
         ),
     ],
-    # As above with z = x / 2, 100 times: log p is -log(1 + exp(+-8 z)), cut at -12.
+    # Three entities at one place and one at another: each place is a slot, and log p of the other
+    # one is far below -12.
     "SlotPooling": [
         (
             lambda: layers.SlotPooling(2, coordinates=1, units=1, iterations=1, em_steps=0),
-            [[[-6], [-2], [2], [6]]],
-            [
-                value
-                for z in (-3, -1, 1, 3)
-                for value in [
-                    *(1 / (1 + math.exp(sign * 8 * z)) for sign in (1, -1)),
-                    *(1 - max(-12, -math.log1p(math.exp(sign * 8 * z))) / -6 for sign in (1, -1)),
-                ]
-            ],
-            {
-                "projection/kernel": 0.5,
-                "slots/initial_scores": [[0, -50, 0], [0, 50, 0]],
-                "slots/readout/bias": [math.log(2), 0, 0, 0],
-            },
+            [[[-1], [-1], [-1], [3]]],
+            [*(3 * [1, 0, 1, -1]), 0, 1, -1, 1],
+            {"projection/kernel": 1, "slots/initial_scores": [[0, -50, 0], [0, 50, 0]]},
             {"weights": [[100, 100, 100, 100]]},
         ),
     ],

@@ -84,6 +84,14 @@ class SlotPooling(PartOptions, Pooling):
         super().__init__(**kwargs)
         self.refuse_keepdims()
         self.coordinates = coordinates
+        # Half precision is too little for differences of squares.
+        dtype = self.dtype_policy if self.compute_dtype == "float64" else "float32"
+        parts = {"dtype": dtype, "trainable": self.trainable}
+        self.projection = keras.layers.Dense(
+            coordinates, use_bias=False, name="projection", **parts
+        )
+        # The slots expect about one unit around 0; hidden states are anywhere.
+        self.axes = PrincipalAxes(name="axes", **parts)
         self.slots = SlotRefinement(
             num_slots,
             units,
@@ -92,14 +100,7 @@ class SlotPooling(PartOptions, Pooling):
             gradient_damping,
             scatter=scatter,
             name="slots",
-            trainable=self.trainable,
-            # Half precision is too little for differences of squares.
-            dtype=self.dtype_policy if self.compute_dtype == "float64" else "float32",
-        )
-        # The slots expect about one unit around 0; hidden states are anywhere.
-        self.axes = PrincipalAxes(name="axes", dtype=self.slots.dtype_policy)
-        self.projection = keras.layers.Dense(
-            coordinates, use_bias=False, name="projection", **self._part_arguments()
+            **parts,
         )
 
     @property
