@@ -99,14 +99,14 @@ def task_points(tasks):
     return [tasks.points[a:b] for a, b in zip(tasks.offsets, tasks.offsets[1:], strict=False)]
 
 
-def network_predictions(model, tasks, batch_size=20):
-    """Log probabilities of the network for every task, padded and batched by size."""
+def network_predictions(model, tasks, batch_size=20, step=250):
+    """Log probabilities of the network for every task, batched by size, padded to steps of it."""
     predictions = [None] * len(tasks)
     order = np.argsort(tasks.sizes, kind="stable")
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         # Few shapes, so that a compiling backend compiles a few times only.
-        size = int(-(-tasks.sizes[chosen].max() // 250) * 250)
+        size = int(-(-tasks.sizes[chosen].max() // step) * step)
         filled = np.resize(chosen, batch_size)
         points, mask, _ = tasks.padded(filled, size)
         logits = model.predict_on_batch({"entities": points, "mask": mask})
