@@ -152,6 +152,12 @@ def _slot_pooling(dtype=None):
     return layers.SlotPooling(4, units=3, iterations=2, em_steps=1, scatter=3.0, dtype=dtype)
 
 
+def _swarm_with_slots(dtype=None):
+    pooling = layers.SlotPooling(2, units=3, iterations=1, em_steps=0, scatter=3.0, dtype=dtype)
+    options = {"hidden_units": 3, "iterations": 2, "bias_initializer": "random_normal"}
+    return layers.Swarm(4, pooling=pooling, dtype=dtype, **options)
+
+
 def _around(make_inner, **options):
     return lambda dtype=None: layers.DSS(make_inner(dtype=dtype), dtype=dtype, **options)
 
@@ -278,11 +284,12 @@ CASES = [
     Case("principal_axes", _factory(layers.PrincipalAxes), "equivariant", entities=(12,)),
     _slots("slot_refinement", entities=(12,)),
     Case("slot_pooling", _slot_pooling, "equivariant", entities=(12,), scale_invariant=False),
-    _swarm(
+    Case(
         "swarm_slots",
-        hidden_units=3,
-        pooling=layers.SlotPooling(2, units=3, iterations=1, em_steps=0, scatter=3.0),
+        _swarm_with_slots,
+        "equivariant",
         scale_invariant=False,
+        empty="finite",
         slow=False,
     ),
     _slots("slot_refinement_starts", entities=(12,), num_starts=3, slow=False),
