@@ -183,18 +183,8 @@ def log_evidence(share, mean, covariance, basis, counts):
 
 def assign(logits):
     """Logits of the largest `(batch, k, n)` alone: an entity belongs to one Gaussian."""
-    return CERTAIN * ops.cast(first_largest(logits, axis=1), logits.dtype)
-
-
-def first_largest(x, axis):
-    """bool, True at the first largest value along an axis; nowhere where a value is NaN.
-
-    A one-hot `argmax`, for which Keras asks TensorFlow for operations that ONNX does not have.
-    """
-    # torch has no maximum of a batch without sets, unless it is told one.
-    largest = ops.equal(x, ops.max(x, axis=axis, keepdims=True, initial=-np.inf))
-    place = ops.cumsum(ops.cast(largest, "int32"), axis=axis)
-    return ops.logical_and(largest, ops.equal(place, 1))
+    largest = ops.argmax(logits, axis=1)
+    return CERTAIN * ops.one_hot(largest, logits.shape[1], axis=1, dtype=logits.dtype)
 
 
 def classification_likelihood(share, mean, covariance, counts):
@@ -232,9 +222,10 @@ def best_start(logits, evidence, starts):
     batch = ops.shape(logits)[0] // starts
     logits = ops.reshape(logits, (starts, batch, *ops.shape(logits)[1:]))
     # Not `take_along_axis`, with which torch exports one size of sets only.
-    chosen = first_largest(ops.reshape(evidence, (starts, batch, 1, 1)), axis=0)
-    best = ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=0)
-    return ops.where(ops.any(chosen, axis=0), best, np.nan * ops.ones_like(best))
+    best = ops.argmax(ops.reshape(evidence, (starts, batch)), axis=0)
+    chosen = ops.one_hot(best, starts, axis=0, dtype="bool")
+    chosen = ops.reshape(chosen, (starts, batch, 1, 1))
+    return ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=0)
 
 
 def isometries(count, d):
