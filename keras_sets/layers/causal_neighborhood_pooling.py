@@ -86,9 +86,7 @@ class CausalNeighborhoodPooling(Pooling):
         return (*input_shape[:-1], (1 + neighbors) * input_shape[-1])
 
     def get_config(self):
-        config = super().get_config()
-        del config["keepdims"]
-        return {**config, "radius": self.radius, "channels": self.channels}
+        return {**super().get_config(), "radius": self.radius, "channels": self.channels}
 
 
 def neighbor_offsets(radius, channels):

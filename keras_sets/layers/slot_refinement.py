@@ -219,14 +219,12 @@ class SlotRefinement(PartOptions, SetLayer):
         basis = gaussians.monomials(ops.concatenate(turned, axis=0))
         counts = ops.tile(counts, (self.num_starts, 1, 1))
         steps = self._refine(basis, counts)
-        logits = steps[-1]
         if self.criterion == "icl":
-            logits = gaussians.assign(logits)
-        share, mean, covariance = self._receive(logits, basis, counts)
-        if self.criterion == "icl":
-            evidence = gaussians.classification_likelihood(share, mean, covariance, counts)
+            received = self._receive(gaussians.assign(steps[-1]), basis, counts)
+            evidence = gaussians.classification_likelihood(*received, counts)
         else:
-            evidence = gaussians.log_evidence(share, mean, covariance, basis, counts)
+            received = self._receive(steps[-1], basis, counts)
+            evidence = gaussians.log_evidence(*received, basis, counts)
         steps = steps if self.return_iterations else steps[-1:]
         return [gaussians.best_start(logits, evidence, self.num_starts) for logits in steps]
 

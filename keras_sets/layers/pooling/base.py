@@ -46,10 +46,7 @@ class Pooling(SetLayer):
     def __init__(self, keepdims=False, **kwargs):
         super().__init__(**kwargs)
         self.keepdims = bool(keepdims)
-
-    def refuse_keepdims(self):
-        """For poolings that answer every entity."""
-        if self.keepdims:
+        if self.keepdims and self.symmetry != "invariant":
             raise ValueError(
                 f"{type(self).__name__} keeps the entity axes as they are: `keepdims` does not "
                 f"apply. Received: keepdims={self.keepdims}"
@@ -128,4 +125,6 @@ class Pooling(SetLayer):
         return (input_shape[0], input_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "keepdims": self.keepdims}
+        config = super().get_config()
+        # Poolings that answer every entity have no such option.
+        return {**config, "keepdims": self.keepdims} if self.symmetry == "invariant" else config

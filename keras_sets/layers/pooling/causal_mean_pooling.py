@@ -43,10 +43,6 @@ class CausalMeanPooling(Pooling):
 
     symmetry = "causal"
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.refuse_keepdims()
-
     def pool(self, x, mask, weights, keepdims):
         return set_ops.set_causal_mean(x, mask, weights)
 
@@ -68,8 +64,3 @@ class CausalMeanPooling(Pooling):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
-
-    def get_config(self):
-        config = super().get_config()
-        del config["keepdims"]
-        return config

@@ -54,7 +54,6 @@ class PoolingMaps(Pooling):
     def __init__(self, num_maps=4, **kwargs):
         num_maps = validation.positive_integer("num_maps", num_maps)
         super().__init__(**kwargs)
-        self.refuse_keepdims()
         self.num_maps = num_maps
 
     def build(self, input_shape):
@@ -92,6 +91,4 @@ class PoolingMaps(Pooling):
             )
 
     def get_config(self):
-        config = super().get_config()
-        del config["keepdims"]
-        return {**config, "num_maps": self.num_maps}
+        return {**super().get_config(), "num_maps": self.num_maps}

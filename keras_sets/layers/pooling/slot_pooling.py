@@ -82,7 +82,6 @@ class SlotPooling(PartOptions, Pooling):
     ):
         coordinates = validation.positive_integer("coordinates", coordinates)
         super().__init__(**kwargs)
-        self.refuse_keepdims()
         self.coordinates = coordinates
         # Half precision is too little for differences of squares.
         dtype = self.dtype_policy if self.compute_dtype == "float64" else "float32"
@@ -124,11 +123,9 @@ class SlotPooling(PartOptions, Pooling):
         return (*input_shape[:-1], 2 * self.slots.num_slots)
 
     def get_config(self):
-        config = super().get_config()
-        del config["keepdims"]
         slots = self.slots
         return {
-            **config,
+            **super().get_config(),
             "num_slots": slots.num_slots,
             "coordinates": self.coordinates,
             "units": slots.units,
