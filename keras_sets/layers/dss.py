@@ -9,6 +9,7 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.part_options import build_part
 from keras_sets.layers.part_options import freeze_with
 from keras_sets.layers.part_options import serialize_part
 from keras_sets.layers.pooling import Pooling
@@ -131,13 +132,10 @@ class DSS(SetLayer):
 
     def build(self, input_shape):
         element = (None, *input_shape[2:])
-        if not self.layer.built:
-            self.layer.build(self._element_shape(element))
-        if self.pooled_layer is not None and not self.pooled_layer.built:
-            self.pooled_layer.build(element)
+        build_part(self.layer, self._element_shape(element))
+        build_part(self.pooled_layer, element)
         features = None if None in element[1:] else math.prod(element[1:])
-        if isinstance(self.pooling, keras.layers.Layer) and not self.pooling.built:
-            self.pooling.build((None, None, features))
+        build_part(self.pooling, (None, None, features))
         self.built = True
 
     def _element_shape(self, element):

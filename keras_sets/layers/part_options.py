@@ -76,6 +76,12 @@ def freeze_with(owner, *parts):
             part.trainable = False
 
 
+def build_part(part, input_shape):
+    """Builds a part of a layer; callables, names and None are parts that need no building."""
+    if isinstance(part, keras.layers.Layer) and not part.built:
+        part.build(input_shape)
+
+
 def serialize_part(layer):
     """The configuration of a layer whose owner builds it, so without a shape of its own."""
     config = keras.saving.serialize_keras_object(layer)

@@ -3,6 +3,7 @@ import keras
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.part_options import build_part
 from keras_sets.layers.pooled_context import PooledContext
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.layers.weight_options import own_seed
@@ -95,7 +96,7 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
 
     def build(self, input_shape):
         features = input_shape[-1]
-        self._build_pooling(input_shape)
+        build_part(self.pooling, input_shape)
         pooled = self._pooled_features(features)
         self.kernel = self.add_weight(
             name="kernel",

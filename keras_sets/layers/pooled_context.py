@@ -26,10 +26,6 @@ class PooledContext:
     def symmetry(self):
         return "causal" if getattr(self.pooling, "symmetry", None) == "causal" else "equivariant"
 
-    def _build_pooling(self, input_shape):
-        if isinstance(self.pooling, keras.layers.Layer) and not self.pooling.built:
-            self.pooling.build(input_shape)
-
     def _pooled_features(self, features):
         """Width of what the pooling makes of `features` features."""
         if isinstance(self.pooling, keras.layers.Layer):

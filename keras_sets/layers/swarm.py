@@ -5,6 +5,7 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import PartOptions
+from keras_sets.layers.part_options import build_part
 from keras_sets.layers.pooled_context import PooledContext
 from keras_sets.layers.pooling.chunked_pooling_scope import in_chunked_pooling_scope
 from keras_sets.layers.streaming import SwarmStreamingCell
@@ -187,7 +188,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
 
     def build(self, input_shape):
         self.cell.build(input_shape)
-        self._build_pooling((*input_shape[:-1], self.hidden_units))
+        build_part(self.pooling, (*input_shape[:-1], self.hidden_units))
         self.projection.build((*input_shape[:-1], 2 * self.hidden_units))
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
