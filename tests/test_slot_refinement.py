@@ -147,7 +147,7 @@ def test_the_best_start_is_the_one_of_the_largest_classification_likelihood():
 
 def test_a_square_cut_in_two_is_no_better_than_the_square():
     x = np.random.default_rng(0).uniform(size=(1, 20_000, 2)).astype("float32")
-    counts = keras.ops.ones((1, 1, 20_000))
+    counts, size = keras.ops.ones((1, 1, 20_000)), keras.ops.full((1, 1), 20_000.0)
     basis = gaussians.monomials(keras.ops.convert_to_tensor(x))
     values = {}
     for name, cut in {"square": np.zeros(20_000), "halves": x[0, :, 0] > 0.5}.items():
@@ -157,8 +157,10 @@ def test_a_square_cut_in_two_is_no_better_than_the_square():
         values[name] = [
             float(to_numpy(value)[0]) / 20_000
             for value in (
-                gaussians.classification_likelihood(share, mean, covariance, counts),
-                gaussians.log_evidence(share, mean, covariance, basis, counts),
+                gaussians.classification_likelihood(share, mean, covariance, size),
+                gaussians.log_evidence(
+                    gaussians.log_likelihood(share, mean, covariance, basis, counts), share, size, 2
+                ),
             )
         ]
     likelihood, evidence = np.subtract(values["halves"], values["square"])

@@ -161,12 +161,8 @@ def describe(share, mean, covariance):
     return ops.concatenate([mean, rest], axis=-1)
 
 
-def log_evidence(share, mean, covariance, basis, counts):
-    """How well a mixture explains a set, less what its parameters cost, `(batch,)`.
-
-    The log-likelihood of the entities, less half the logarithm of a Gaussian's mass for each of
-    its parameters (Laplace's approximation, of which terms that do not grow are left out).
-    Gaussians of at most one entity do not exist.
+def log_likelihood(share, mean, covariance, basis, counts):
+    """Of entities under a mixture, without the constant of the density, `(batch,)`.
 
     Args:
         share, mean, covariance: `(batch, k, ...)`, as `of_moments` returns.
@@ -175,9 +171,24 @@ def log_evidence(share, mean, covariance, basis, counts):
     """
     density = density_coefficients(mean, covariance) @ ops.transpose(basis, (0, 2, 1))
     density = ops.logsumexp(density + ops.expand_dims(ops.log(share), -1), axis=1)
-    likelihood = ops.sum(density * counts[:, 0], axis=-1)
-    mass = share * ops.sum(counts, axis=-1)
-    parameters = monomial_count(mean.shape[-1])
+    return ops.sum(density * counts[:, 0], axis=-1)
+
+
+def log_evidence(likelihood, share, size, d):
+    """How well a mixture explains a set, less what its parameters cost, `(batch,)`.
+
+    The log-likelihood of the entities, less half the logarithm of a Gaussian's mass for each of
+    its parameters (Laplace's approximation, of which terms that do not grow are left out).
+    Gaussians of at most one entity do not exist.
+
+    Args:
+        likelihood: `(batch,)`, as `log_likelihood` returns.
+        share: `(batch, k)`, of the Gaussians.
+        size: `(batch, 1)`, how many entities there are.
+        d: Number of dimensions.
+    """
+    mass = share * size
+    parameters = monomial_count(d)
     return likelihood - 0.5 * parameters * ops.sum(ops.log(ops.maximum(mass, 1.0)), axis=-1)
 
 
@@ -187,7 +198,7 @@ def assign(logits):
     return CERTAIN * ops.one_hot(largest, logits.shape[1], axis=1, dtype=logits.dtype)
 
 
-def classification_likelihood(share, mean, covariance, counts):
+def classification_likelihood(share, mean, covariance, size):
     """The integrated classification likelihood of entities that are assigned, `(batch,)`.
 
     The log-likelihood of the entities and of their assignments, up to a constant, less half the
@@ -197,15 +208,14 @@ def classification_likelihood(share, mean, covariance, counts):
     Args:
         share, mean, covariance: `(batch, k, ...)`, as `of_moments` returns for assignments
             of 0 or 1.
-        counts: `(batch, 1, n)`, how often each entity counts.
+        size: `(batch, 1)`, how many entities there are.
     """
     d = mean.shape[-1]
-    total = ops.sum(counts, axis=-1)
-    mass = share * total
-    size = 0.5 * log_determinant(cholesky(covariance, d))
-    likelihood = ops.sum(mass * (ops.log(share) - size), axis=-1)
+    mass = share * size
+    volume = 0.5 * log_determinant(cholesky(covariance, d))
+    likelihood = ops.sum(mass * (ops.log(share) - volume), axis=-1)
     number = ops.sum(ops.cast(mass >= 1.0, mass.dtype), axis=-1)
-    cost = 0.5 * monomial_count(d) * ops.log(ops.maximum(total[:, 0], 1.0))
+    cost = 0.5 * monomial_count(d) * ops.log(ops.maximum(size[:, 0], 1.0))
     return likelihood - cost * number
 
 

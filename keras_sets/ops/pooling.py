@@ -83,7 +83,12 @@ def set_sum(x, mask=None, weights=None, keepdims=False):
 
 def sum_state(x, mask=None, weights=None):
     """What a chunk adds to the sum."""
-    return {"sum": _exact(set_sum(x, mask, weights))}
+    return total_state(set_sum(x, mask, weights))
+
+
+def total_state(total):
+    """The state of a chunk whose sum is known."""
+    return {"sum": _exact(total)}
 
 
 def merge_sums(a, b):

@@ -1,8 +1,8 @@
 """Poolings: what a set has in common, as one vector."""
 
+from keras_sets.layers.chunked_pooling_scope import ChunkedPoolingScope
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.layers.pooling.causal_mean_pooling import CausalMeanPooling
-from keras_sets.layers.pooling.chunked_pooling_scope import ChunkedPoolingScope
 from keras_sets.layers.pooling.logsumexp_pooling import LogSumExpPooling
 from keras_sets.layers.pooling.max_pooling import MaxPooling
 from keras_sets.layers.pooling.mean_pooling import MeanPooling

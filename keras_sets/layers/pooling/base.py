@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
-from keras_sets.layers.pooling.chunked_pooling_scope import get_chunked_pooling_scope
+from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.ops import entities as entity_ops
 
 
@@ -42,6 +42,8 @@ class Pooling(SetLayer):
     """
 
     symmetry = "invariant"
+    # Whether `pool` reduces the set by layers that know of chunks themselves.
+    reduces_by_layers = False
 
     def __init__(self, keepdims=False, **kwargs):
         super().__init__(**kwargs)
