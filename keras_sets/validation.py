@@ -159,6 +159,9 @@ def check_weights(consumer, weights, mask=None, argument="weights"):
         raise ValueError(
             f"{consumer} expects numbers as `{argument}`. Received: dtype {values.dtype}"
         )
+    # Every eager call comes here: what is right needs no copy.
+    if values.dtype.kind == "f" and values.min() >= 0 and values.max() < np.inf:
+        return
     values = values.astype("float64")
     if mask is not None:
         real = visible_array(mask)
