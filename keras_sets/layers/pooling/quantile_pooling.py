@@ -36,8 +36,8 @@ class QuantilePooling(Pooling):
     >>> import numpy as np, keras_sets
     >>> points = np.array([[[1.0], [2.0], [4.0], [9.0]]])
     >>> y = keras_sets.layers.QuantilePooling([0.0, 0.5, 0.9])(points)
-    >>> np.array(y).tolist()
-    [[1.0, 3.0, 9.0]]
+    >>> [float(v) for v in y[0]]
+    [1.0, 3.0, 9.0]
 
     Reference:
         [Hyndman and Fan, 1996, Sample Quantiles in Statistical
