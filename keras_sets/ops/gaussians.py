@@ -13,6 +13,8 @@ from keras import ops
 LEAST_VARIANCE = 1e-12
 # A logit that leaves others nothing.
 CERTAIN = 100.0
+# Evidences that differ by less, relative to the largest, are equal.
+TIE = 1e-5
 
 
 def monomials(x):
@@ -194,8 +196,9 @@ def log_evidence(likelihood, share, size, d):
 
 def assign(logits):
     """Logits of the largest `(batch, k, n)` alone: an entity belongs to one Gaussian."""
-    largest = ops.argmax(logits, axis=1)
-    return CERTAIN * ops.one_hot(largest, logits.shape[1], axis=1, dtype=logits.dtype)
+    # No `argmax`, of which TensorFlow makes operations that few formats know.
+    largest = logits >= ops.max(logits, axis=1, keepdims=True)
+    return CERTAIN * ops.cast(largest, logits.dtype)
 
 
 def classification_likelihood(share, mean, covariance, size):
@@ -222,6 +225,9 @@ def classification_likelihood(share, mean, covariance, size):
 def best_start(logits, evidence, starts):
     """Of the answers from several starts the one of the largest evidence.
 
+    Of starts that are as good up to rounding the first is taken: often several find the same
+    partition, and every backend and every exported file is to give it in the same slots.
+
     Args:
         logits: `(starts * batch, k, n)`, all sets of a start together.
         evidence: `(starts * batch,)`.
@@ -231,9 +237,11 @@ def best_start(logits, evidence, starts):
     """
     batch = ops.shape(logits)[0] // starts
     logits = ops.reshape(logits, (starts, batch, *ops.shape(logits)[1:]))
+    evidence = ops.reshape(evidence, (starts, batch))
+    later = ops.reshape(ops.arange(starts, dtype=evidence.dtype), (starts, 1))
+    evidence = evidence - TIE * later * (1 + ops.max(ops.abs(evidence), axis=0))
     # Not `take_along_axis`, with which torch exports one size of sets only.
-    best = ops.argmax(ops.reshape(evidence, (starts, batch)), axis=0)
-    chosen = ops.one_hot(best, starts, axis=0, dtype="bool")
+    chosen = evidence >= ops.max(evidence, axis=0)
     chosen = ops.reshape(chosen, (starts, batch, 1, 1))
     return ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=0)
 
