@@ -45,6 +45,8 @@ MODELS = {
 }
 LSTMS = {"bidirectional_lstm", "sorted_lstm"}
 TRACED = {"swarm", "swarm_causal", "swarm_maps", "swarm_image_transformer", "clustering_2d"}
+# Iterated networks magnify rounding where a set is far from what they have seen: six points, or one.
+MAGNIFIED = {"mixture_of_gaussians": 1e-2, "clustering_2d": 1e-3}
 REFUSED = {
     ("torch", "torch"): LSTMS,
     ("onnx", "torch"): LSTMS | {"clustering_2d", "deep_sets_max"},  # the last one for no entities
@@ -75,6 +77,5 @@ def test_model_in_format(name, format, rng, tmp_path):
         batches = [x for x in batches if next(iter(x.values())).shape[: len(shape)] == shape]
     specs = formats._input_specs(model.input, sizes.get("batch_size"), sizes.get("set_size"))
     answer = formats.FORMATS[format].runtime(str(path), specs)
-    # Sets of one point, far from what the network has seen, magnify rounding.
-    tolerance = 1e-2 if name == "mixture_of_gaussians" else export_cases.TOLERANCE
+    tolerance = MAGNIFIED.get(name, export_cases.TOLERANCE)
     export_cases.check(model, batches, [answer(batch)[0] for batch in batches], tolerance)

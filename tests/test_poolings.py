@@ -10,9 +10,9 @@ from keras_sets import models
 from keras_sets.layers.pooling.names import POOLINGS
 from tests import reference
 
-# Names that give every entity its own vector, or stand for another name.
-NOT_INVARIANT = {"causal", "causal_mean", "pooling_maps", "slots"}
-INVARIANT = sorted(set(POOLINGS) - NOT_INVARIANT)
+# Of these `test_layers.py`, `test_chunks.py` and `test_pooling_maps.py` say as much.
+ELSEWHERE = {"causal", "causal_mean", "logsumexp", "max", "mean", "pooling_maps", "slots", "sum"}
+NAMES = sorted(set(POOLINGS) - ELSEWHERE)
 SORTING = {"median", "quantile", "sort"}
 
 
@@ -141,7 +141,7 @@ def test_extreme_temperatures_and_exponents():
         np.testing.assert_allclose(numpy(layer(x)), [[expected]], rtol=3e-3)
 
 
-@pytest.mark.parametrize("name", INVARIANT)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_pooling_works_by_name(name):
     """In layers, in a swarm, and after a network, whose configuration keeps it."""
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
@@ -173,7 +173,7 @@ def test_several_pooled_elements_become_channels():
     np.testing.assert_allclose(seen[-1], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(set(INVARIANT) - SORTING))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - SORTING))
 def test_chunks_of_every_pooling(name):
     x, mask, weights, _ = sets("float32", size=12)
     pooling = layers.get_pooling(name)

@@ -23,6 +23,7 @@ SMOKE = {
     "points": None,
     "buckets": 1,
     "starts": 2,
+    "em_steps": 1,
 }
 
 

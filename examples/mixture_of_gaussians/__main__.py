@@ -23,10 +23,10 @@ DEFAULTS = {
 }
 SMOKE = {
     "hidden": 8,
-    "iterations": 2,
-    "test_iterations": 3,
+    "iterations": 1,
+    "test_iterations": 2,
     "epochs": 2,
-    "steps": 4,
+    "steps": 2,
     "batch_size": 4,
     "points": [10, 30],
     "buckets": 1,

@@ -199,7 +199,7 @@ class SlotRefinement(PartOptions, SetLayer):
         shape = (*ops.shape(x)[:-1], self.num_slots)
         x = entity_ops.flatten_entities(ops.cast(x, set_ops.accumulation_dtype(x)))
         counts = entity_ops.flatten_entities(entity_ops.counts_of(x, mask, weights))
-        counts = ops.transpose(counts, (0, 2, 1))
+        counts = ops.expand_dims(counts[..., 0], 1)
         size = total_over_set(ops.sum(counts, axis=-1))
         if self.num_starts == 1:
             steps = self._refine(gaussians.monomials(x), counts, size)

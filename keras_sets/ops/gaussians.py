@@ -9,6 +9,8 @@ factors are written out entry by entry: every backend differentiates, batches an
 import numpy as np
 from keras import ops
 
+from keras_sets.ops.entities import largest_over
+
 # Below this a variance is rounding error.
 LEAST_VARIANCE = 1e-12
 # A logit that leaves others nothing.
@@ -197,7 +199,7 @@ def log_evidence(likelihood, share, size, d):
 def assign(logits):
     """Logits of the largest `(batch, k, n)` alone: an entity belongs to one Gaussian."""
     # No `argmax`, of which TensorFlow makes operations that few formats know.
-    largest = logits >= ops.max(logits, axis=1, keepdims=True)
+    largest = logits >= largest_over(logits, 1, keepdims=True)
     return CERTAIN * ops.cast(largest, logits.dtype)
 
 
@@ -239,9 +241,9 @@ def best_start(logits, evidence, starts):
     logits = ops.reshape(logits, (starts, batch, *ops.shape(logits)[1:]))
     evidence = ops.reshape(evidence, (starts, batch))
     later = ops.reshape(ops.arange(starts, dtype=evidence.dtype), (starts, 1))
-    evidence = evidence - TIE * later * (1 + ops.max(ops.abs(evidence), axis=0))
+    evidence = evidence - TIE * later * (1 + largest_over(ops.abs(evidence), 0))
     # Not `take_along_axis`, with which torch exports one size of sets only.
-    chosen = evidence >= ops.max(evidence, axis=0)
+    chosen = evidence >= largest_over(evidence, 0)
     chosen = ops.reshape(chosen, (starts, batch, 1, 1))
     return ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=0)
 
