@@ -84,6 +84,9 @@ class TestPadSets:
             tf.RaggedTensor.from_row_lengths([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [2, 1]),
         ):
             assert_same(pad_sets(ragged), expected)
+        even = tf.RaggedTensor.from_row_lengths([[1.0, 2.0], [3.0, 4.0]], [1, 1])
+        inputs, targets, sample_weight = SetDataset(even, even, batch_size=2)[0]
+        assert targets.shape == (2, 1, 2) and sample_weight.shape == (2, 1)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

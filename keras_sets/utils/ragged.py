@@ -60,7 +60,8 @@ def read_ragged(name, sets, dtype=None):
         dtype: Of the values. None: `keras.config.floatx()` for floating-point numbers, and
             that of the sets for others.
     """
-    sets = _without_tensorflow(sets)
+    if _is_ragged_tensor(sets):
+        sets = sets.numpy()  # an array of arrays, or one array if they are of one size
     if isinstance(sets, np.ndarray) and sets.dtype != object:
         if sets.ndim < 2:
             raise ValueError(
@@ -93,7 +94,8 @@ def read_ragged(name, sets, dtype=None):
 
 def is_entitywise(values):
     """Whether `values` hold an array for every set, rather than a number for each of them."""
-    values = _without_tensorflow(values)
+    if _is_ragged_tensor(values):
+        return True
     if not isinstance(values, (list, tuple)):
         values = np.asarray(values)
         if values.dtype != object or values.ndim == 0:
@@ -134,12 +136,9 @@ def check_finite(name, ragged, advice):
     )
 
 
-def _without_tensorflow(sets):
-    """A `tf.RaggedTensor` as an array, or as an array of arrays."""
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is not None and isinstance(sets, tensorflow.RaggedTensor):
-        return sets.numpy()
-    return sets
+def _is_ragged_tensor(sets):
+    # Without TensorFlow, which this module does not import, nobody has such a tensor.
+    return isinstance(sets, getattr(sys.modules.get("tensorflow"), "RaggedTensor", ()))
 
 
 def _as_array(name, index, array):

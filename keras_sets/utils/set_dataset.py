@@ -37,9 +37,10 @@ class SetDataset(keras.utils.PyDataset):
     one before the first epoch of `fit`, and by one after each. To go on after some epochs in a
     new process, set `dataset.epoch` to the `initial_epoch` that `fit` is given.
 
-    Padding a batch takes less than a millisecond, so that no `workers` are needed. With some,
-    Keras 3.15 on JAX and torch starts epochs with batches of the one before, unless the
-    model's metrics are built: call `model.test_on_batch(*dataset[0])` once before `fit`.
+    Padding a few thousand entities takes less than a millisecond, so that `workers` pay only
+    for a slow `batch` of one's own. With several of them, Keras 3.15 on JAX and torch starts an
+    epoch with batches of the one before, unless the metrics of the model are built: call
+    `model.test_on_batch(*dataset[0])` once before `fit`.
 
     **Prediction.** With `shuffle=False` the batches keep the order of the sets, and the rows of
     `model.predict(dataset)` are the sets. Every batch is then padded to the size that holds its
