@@ -96,7 +96,7 @@ class TestPadSets:
             (dict(sets=[1.0, 2.0]), "set 0 is the number 1.0"),
             (dict(sets=np.ones(3)), r"one array of shape \(3,\)"),
             (dict(sets=7), "a list with an array for every set. Received: int"),
-            (dict(sets={"a": [1.0]}), "Received: dict"),
+            (dict(sets={"a": [1.0]}), "sets_from_dataframe` makes one.*Received: dict"),
             (dict(sets=[[[1.0], [2.0, 3.0]]]), "set 0 is ragged itself"),
             (dict(sets=[["a", "b"]]), "must hold numbers. Received: dtype"),
             (

@@ -72,9 +72,11 @@ def read_ragged(name, sets, dtype=None):
         offsets = sets.shape[1] * np.arange(len(sets) + 1)
         values = sets.reshape(-1, *sets.shape[2:])
     else:
-        if isinstance(sets, (str, bytes, dict)) or not hasattr(sets, "__iter__"):
+        table = isinstance(sets, dict) or hasattr(sets, "columns")
+        if table or isinstance(sets, (str, bytes)) or not hasattr(sets, "__iter__"):
+            advice = "`sets_from_dataframe` makes one of a table. " if table else ""
             raise ValueError(
-                f"`{name}` must be a list with an array for every set. Received: "
+                f"`{name}` must be a list with an array for every set. {advice}Received: "
                 f"{type(sets).__name__}"
             )
         arrays = [_as_array(name, i, array) for i, array in enumerate(sets)]
