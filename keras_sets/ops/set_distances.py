@@ -12,6 +12,7 @@ from keras_sets.ops.entities import accumulate
 from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import counts_of
+from keras_sets.ops.entities import largest_over
 from keras_sets.ops.entities import lowest
 from keras_sets.ops.entities import safe_ratio
 from keras_sets.ops.entities import scale_weights
@@ -99,10 +100,15 @@ def _mean_square(side, others):
     return _sum(side.shares * ops.sum(ops.square(side.x - others), axis=-1))
 
 
-# The four problems of the divergence: from x to y, back, and from each set to itself; and
-# which of the problems has the potential of the columns.
+# The four problems of the divergence: from x to y, back, and from each set to itself; which of
+# them has the potential of the columns; and how far their updates go. Transport between two
+# sets converges in a fraction of the iterations with steps that are too long (Thibault et al.
+# 2021), transport within one with half steps (Feydy et al. 2019).
 PAIRS = ((0, 1), (1, 0), (0, 0), (1, 1))
 OPPOSITES = (1, 0, 2, 3)
+STEPS = (1.5, 1.5, 0.5, 0.5)
+# What is left of the regularisation after every iteration, until it is epsilon.
+ANNEALING = 0.7
 
 
 def sinkhorn_divergence(
@@ -122,9 +128,9 @@ def sinkhorn_divergence(
     epsilon = ops.full_like(costs[0][:, :1, 0], epsilon)
     values, barycentres = [], []
     for (_, target), opposite, cost in zip(PAIRS, OPPOSITES, costs, strict=True):
-        value, logits = _soft_minimum(cost, potentials[opposite], logs[target], epsilon)
-        values.append(value)
-        barycentres.append(ops.softmax(logits, axis=-1) @ points[target])
+        logits, total = _transport(cost, potentials[opposite], logs[target], epsilon)
+        values.append(-epsilon * total)
+        barycentres.append(ops.exp(logits - ops.expand_dims(total, -1)) @ points[target])
     result = 0.0
     for k, side in enumerate(sides):
         # An element is worth what it costs beyond transport within its own set. It is drawn to
@@ -144,20 +150,20 @@ def _log_shares(side):
     return ops.stop_gradient(ops.where(some, logs, 0.5 * lowest(logs)))
 
 
-def _soft_minimum(cost, potential, log_shares, epsilon):
-    """The next potential of the rows, and the logits of what they transport to the columns."""
+def _transport(cost, potential, log_shares, epsilon):
+    """Logits of what every row sends to the columns, and their logsumexp."""
     scaled = (ops.expand_dims(potential, 1) - cost) / ops.expand_dims(epsilon, -1)
     logits = ops.expand_dims(log_shares, 1) + scaled
-    return -epsilon * ops.logsumexp(logits, axis=-1), logits
+    return logits, ops.logsumexp(logits, axis=-1)
 
 
 def _potentials(costs, logs, epsilon, iterations):
-    """Dual potentials of all four problems, by averaged updates in the log domain.
+    """Dual potentials of all four problems, by updates in the log domain.
 
-    The regularisation falls from the largest cost to `epsilon` by a factor of 4 in every
-    iteration. A set stops when its potentials do.
+    The regularisation falls from the largest cost to `epsilon`. A set stops when its
+    potentials do.
     """
-    scale = ops.max(ops.max(costs[0], axis=-1), axis=-1, keepdims=True)
+    scale = largest_over(costs[0], (1, 2), keepdims=True)[..., 0]
     precision = 1e-12 if accumulation_dtype(scale) == "float64" else 1e-6
 
     def going(active, *_):
@@ -166,18 +172,19 @@ def _potentials(costs, logs, epsilon, iterations):
     def update(active, current, *potentials):
         current = ops.where(current > epsilon, current, epsilon)
         changed = ops.zeros_like(scale)
-        updated = []
-        for (_, target), opposite, cost, before in zip(
-            PAIRS, OPPOSITES, costs, potentials, strict=True
+        potentials = list(potentials)
+        for k, ((_, target), opposite, step) in enumerate(
+            zip(PAIRS, OPPOSITES, STEPS, strict=True)
         ):
-            step, _ = _soft_minimum(cost, potentials[opposite], logs[target], current)
-            after = ops.where(active, 0.5 * (before + step), before)
-            change = ops.max(ops.abs(after - before), axis=-1, keepdims=True)
-            changed = ops.where(change > changed, change, changed)
-            updated.append(after)
+            before = potentials[k]
+            _, total = _transport(costs[k], potentials[opposite], logs[target], current)
+            change = ops.where(active, step * (-current * total - before), 0.0)
+            potentials[k] = before + change
+            largest = largest_over(ops.abs(change), (1,), keepdims=True)
+            changed = ops.where(largest > changed, largest, changed)
         settled = ops.logical_and(current <= epsilon, changed <= precision * scale)
         active = ops.logical_and(active, ops.logical_not(settled))
-        return active, 0.25 * current, *updated
+        return active, ANNEALING * current, *potentials
 
     active = ops.ones_like(scale, dtype="bool")
     state = (active, scale, *(ops.zeros_like(cost[..., 0]) for cost in costs))
