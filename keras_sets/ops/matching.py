@@ -144,6 +144,8 @@ def _assign_by_shortest_paths(cost, mask):
     columns = ops.expand_dims(ops.arange(m, dtype="int32"), 0)
     starts = ops.expand_dims(ops.arange(batch, dtype="int32"), -1) * n
     flat = ops.reshape(cost, (-1, m))
+    # As tensors: next to Python's integers Keras may widen.
+    no_row, no_column = (ops.convert_to_tensor(size, "int32") for size in (n, m))
     infinity = float("inf")
     take = lambda x, index: ops.take_along_axis(x, index, axis=1)  # noqa: E731
     index = lambda x: ops.expand_dims(ops.cast(x, "int32"), -1)  # noqa: E731
@@ -154,12 +156,12 @@ def _assign_by_shortest_paths(cost, mask):
     prefers = ops.equal(ops.expand_dims(cheapest, -1), ops.expand_dims(columns, 0))
     prefers = apply_mask(prefers, mask)
     first = ops.cast(ops.argmax(ops.cast(prefers, "int32"), axis=1), "int32")
-    owner = ops.where(ops.any(prefers, axis=1), first, n)
-    column_of = ops.where(take(owner, cheapest) == rows, cheapest, m)
+    owner = ops.where(ops.any(prefers, axis=1), first, no_row)
+    column_of = ops.where(take(owner, cheapest) == rows, cheapest, no_column)
     column_potential = ops.zeros_like(cost[:, 0])
 
     def waiting(column_of):
-        return apply_mask(column_of == m, mask)
+        return apply_mask(column_of == no_column, mask)
 
     def incomplete(owner, column_of, *_):
         return ops.any(waiting(column_of))
@@ -172,13 +174,13 @@ def _assign_by_shortest_paths(cost, mask):
         distance = ops.full_like(column_potential, infinity)
         previous = ops.zeros_like(owner)
         visited = ops.zeros_like(owner, dtype="bool")
-        end = ops.where(joins, m, 0)
+        end = ops.where(joins, no_column, ops.zeros_like(row))
 
         def searching(end, *_):
-            return ops.any(end == m)
+            return ops.any(end == no_column)
 
         def search(end, current, reached, distance, previous, visited):
-            active = end == m
+            active = end == no_column
             costs = ops.take(flat, (starts + current)[:, 0], axis=0)
             through = reached - take(row_potential, current) + costs - column_potential
             shorter = ops.logical_and(active, ops.logical_not(visited))
@@ -190,7 +192,7 @@ def _assign_by_shortest_paths(cost, mask):
             reached = ops.where(active, take(ahead, nearest), reached)
             visited = ops.logical_or(visited, ops.logical_and(active, columns == nearest))
             following = take(owner, nearest)
-            free = following == n
+            free = following == no_row
             end = ops.where(ops.logical_and(active, free), nearest, end)
             current = ops.where(ops.logical_and(active, ops.logical_not(free)), following, current)
             return end, current, reached, distance, previous, visited
@@ -204,15 +206,15 @@ def _assign_by_shortest_paths(cost, mask):
         gain = ops.where(visited, reached - distance, ops.zeros_like(distance))
         row_gain = take(ops.pad(gain, ((0, 0), (0, 1))), column_of)
         row_gain = ops.where(rows == row, reached, row_gain)
-        found = ops.logical_and(joins, end < m)
+        found = ops.logical_and(joins, end < no_column)
 
         # Back along the path, every column goes to the row before it.
         def walking(column, *_):
-            return ops.any(column < m)
+            return ops.any(column < no_column)
 
         def walk(column, owner, column_of):
-            active = column < m
-            here = ops.minimum(column, m - 1)
+            active = column < no_column
+            here = ops.where(active, column, ops.zeros_like(column))
             row = take(previous, here)
             following = take(column_of, row)
             owner = ops.where(ops.logical_and(active, columns == here), row, owner)
@@ -222,7 +224,7 @@ def _assign_by_shortest_paths(cost, mask):
         _, owner, column_of = ops.while_loop(
             walking,
             walk,
-            (ops.where(found, end, m), owner, column_of),
+            (ops.where(found, end, no_column), owner, column_of),
             maximum_iterations=n,
         )
         return (
@@ -235,7 +237,7 @@ def _assign_by_shortest_paths(cost, mask):
     state = (owner, column_of, row_potential, column_potential)
     column_of = ops.while_loop(incomplete, add_row, state, maximum_iterations=n)[1]
     # Costs that are NaN leave rows without a column.
-    return ops.where(column_of == m, 0, column_of)
+    return ops.where(column_of == no_column, ops.zeros_like(column_of), column_of)
 
 
 def class_members(y_true, num_classes, ignore_class=-1, mask=None, weights=None):

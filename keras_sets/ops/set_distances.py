@@ -269,8 +269,8 @@ def match(cost, rows, columns):
         )
         cost = ops.concatenate([cost, more], axis=-1)
     matching = linear_sum_assignment(cost, rows)
-    matching = ops.minimum(matching, ops.shape(columns)[1] - 1)
     places = ops.arange(ops.shape(columns)[1], dtype="int32")
+    matching = ops.where(matching <= places[-1], matching, ops.zeros_like(matching))
     pairs = apply_mask(ops.equal(ops.expand_dims(matching, -1), places), rows)
     return matching, ops.any(pairs, axis=1)
 
