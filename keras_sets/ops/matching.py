@@ -44,7 +44,7 @@ def linear_sum_assignment(cost, mask=None):
             "Argument `cost` must have at least as many columns as rows, `(batch, n, m)` with "
             f"n <= m. Received: cost.shape={tuple(cost.shape)}"
         )
-    if 0 in (cost.shape[0], n):
+    if 0 in (cost.shape[0], n) or _has_no_values(cost):
         return ops.zeros((ops.shape(cost)[0], n), dtype="int32")
     cost = ops.stop_gradient(ops.cast(cost, accumulation_dtype(cost)))
     cost = ops.where(cost == float("inf"), ops.full_like(cost, FORBIDDEN), cost)
@@ -111,6 +111,11 @@ def _assign_by_subsets(cost, n):
 
     assignment = ops.zeros_like(choices[:, :, 0])
     return static_loop(n, take_back, (assignment[:, :1], assignment))[1]
+
+
+def _has_no_values(x):
+    """Whether `x` is a shape alone, as Keras asks for those of outputs on torch."""
+    return backend.backend() == "torch" and x.device.type == "meta"
 
 
 def _assign_on_host(cost, mask):
