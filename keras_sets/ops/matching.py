@@ -44,9 +44,9 @@ def linear_sum_assignment(cost, mask=None):
             "Argument `cost` must have at least as many columns as rows, `(batch, n, m)` with "
             f"n <= m. Received: cost.shape={tuple(cost.shape)}"
         )
-    if 0 in (cost.shape[0], n) or _has_no_values(cost):
-        return ops.zeros((ops.shape(cost)[0], n), dtype="int32")
     cost = ops.stop_gradient(ops.cast(cost, accumulation_dtype(cost)))
+    if 0 in (cost.shape[0], n) or _has_no_values(cost):
+        return ops.cast(ops.sum(ops.zeros_like(cost), axis=-1), "int32")
     cost = ops.where(cost == float("inf"), ops.full_like(cost, FORBIDDEN), cost)
     if n is None or n != m or n > SUBSET_LIMIT:
         assignment = _assign_on_host(cost, mask)

@@ -45,8 +45,8 @@ class Side:
 
     def at(self, index):
         """The elements at the places `index` `(batch, k)`."""
-        index = ops.expand_dims(index, -1)
-        index = ops.repeat(index, self.x.shape[-1], axis=-1)
+        shape = (*ops.shape(index), self.x.shape[-1])
+        index = ops.broadcast_to(ops.expand_dims(index, -1), shape)
         return ops.take_along_axis(self.x, index, axis=1)
 
 
@@ -264,9 +264,8 @@ def match(cost, rows, columns):
     known = None not in (n, m)
     if not known or n > m:
         # Columns that no row takes, so that there are as many as rows.
-        more = ops.full_like(
-            ops.repeat(cost[..., :1], n - m if known else ops.shape(cost)[1], -1), float("inf")
-        )
+        shape = (*ops.shape(rows), n - m if known else ops.shape(rows)[1])
+        more = ops.full(shape, float("inf"), dtype=cost.dtype)
         cost = ops.concatenate([cost, more], axis=-1)
     matching = linear_sum_assignment(cost, rows)
     places = ops.arange(ops.shape(columns)[1], dtype="int32")
@@ -276,4 +275,4 @@ def match(cost, rows, columns):
 
 
 def _nan_unless(condition, x):
-    return ops.where(condition, x, ops.full_like(x, float("nan")))
+    return ops.where(condition, x, float("nan"))
