@@ -46,7 +46,7 @@ def transport(x, y, a, b, epsilon=EPSILON):
     a, b = a / a.sum(), b / b.sum()
     kernel = np.exp(-cost / epsilon)
     v, residual = np.ones(len(y)), 1.0
-    while residual > 1e-13:
+    while residual > 1e-11:
         u = 1 / (kernel @ (b * v))
         v = 1 / (kernel.T @ (a * u))
         residual = np.abs(u * (kernel @ (b * v)) - 1).max()

@@ -27,8 +27,8 @@ def test_fit(name, backend):
     # XLA, but for torch, whose compiler is experimental in Keras.
     model.compile(keras.optimizers.SGD(0.1), LOSSES[name](), jit_compile=backend != "torch")
     x = y_pred * mask[..., None]
-    kernel, bias = model.get_weights()
-    first = np.mean(expected(name, y_true, x @ kernel + bias, weights, mask > 0))
+    model.layers[-1].set_weights([np.eye(y_pred.shape[-1]), np.zeros(y_pred.shape[-1])])
+    first = np.mean(expected(name, y_true, y_pred, weights, mask > 0))
     history = model.fit(
         x, y_true, sample_weight=weights, batch_size=3, epochs=3, verbose=0
     ).history["loss"]
