@@ -31,8 +31,8 @@ class _ClusteringMetric(keras.metrics.Mean):
             y_true: Integer `(batch, n)`, labels or `ignore_class`.
             y_pred: Scores `(batch, n, classes)`; the largest is the prediction. Of scores of
                 several steps, `(batch, steps, n, classes)`, the last ones count.
-            sample_weight: Optional `(batch,)`, how much each set counts, or, for
-                `MatchedAccuracy`, `(batch, n)`, how much each entity counts within its set.
+            sample_weight: Optional `(batch,)`, how much each set counts, or, but for
+                `AdjustedRandIndex`, `(batch, n)`, how much each entity counts within its set.
                 Sets without a real entity never count.
         """
         shape = () if sample_weight is None else validation.shape_of(sample_weight)
@@ -133,3 +133,94 @@ class AdjustedRandIndex(_ClusteringMetric):
         trivial = scale <= 0
         ratio = (together - expected) / ops.where(trivial, ops.ones_like(scale), scale)
         return ops.where(trivial, ops.ones_like(ratio), ratio)
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class NormalizedMutualInformation(_ClusteringMetric):
+    """Information that predicted and true labels share, over the mean of what each holds.
+
+    1 for equal partitions, 0 for independent ones; not adjusted for chance. Where both
+    partitions are one class it is 1, as in scikit-learn.
+
+    Args:
+        ignore_class: Label of entities that do not count (padding), None for no such label. A
+            mask that Keras carries along counts as well, but in `fit` under JAX metrics do not
+            receive it: mark padding by this label there.
+        name, dtype: As in `keras.metrics.Mean`.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> metric = keras_sets.metrics.NormalizedMutualInformation()
+    >>> metric.update_state(np.array([[2, 2, 0, 0]]), np.eye(3)[[[0, 0, 1, 1]]])
+    >>> round(float(metric.result()), 6)
+    1.0
+
+    Reference:
+        [Vinh et al., 2010](https://jmlr.org/papers/v11/vinh10a.html), table 2, NMI_sum.
+    """
+
+    def __init__(self, ignore_class=-1, name="normalized_mutual_information", dtype=None):
+        super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)
+
+    def score(self, table, counts):
+        shares = entity_ops.safe_ratio(table, counts[:, None, None] + ops.zeros_like(table))
+
+        def entropy(shares):
+            axes = tuple(range(1, len(shares.shape)))
+            safe = ops.where(shares > 0, shares, ops.ones_like(shares))
+            return -ops.sum(shares * ops.log(safe), axis=axes)
+
+        held = entropy(ops.sum(shares, axis=2)) + entropy(ops.sum(shares, axis=1))
+        shared = held - entropy(shares)
+        # One class on both sides holds nothing; rounding may leave less than nothing.
+        trivial = held <= 0
+        ratio = 2 * shared / ops.where(trivial, ops.ones_like(held), held)
+        ratio = ops.where(ratio < 0, ops.zeros_like(ratio), ratio)
+        return ops.where(trivial, ops.ones_like(ratio), ratio)
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class MatchedF1(_ClusteringMetric):
+    """Mean F1 of the classes under the best matching of predicted to true labels.
+
+    Each true class has one predicted label as its partner, so that the sum of
+
+    ```
+    F1 = 2 (entities in both) / (entities of the class + entities with the label)
+    ```
+
+    is largest. It is divided by the number of classes or of labels that occur, whichever is
+    larger: classes and labels without a partner count 0. Small classes count as much as
+    large ones, other than in `MatchedAccuracy`.
+
+    Args:
+        ignore_class: Label of entities that do not count (padding), None for no such label. A
+            mask that Keras carries along counts as well, but in `fit` under JAX metrics do not
+            receive it: mark padding by this label there.
+        name, dtype: As in `keras.metrics.Mean`.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> metric = keras_sets.metrics.MatchedF1()
+    >>> metric.update_state(np.array([[2, 2, 0, -1]]), np.eye(3)[[[0, 0, 1, 1]]])
+    >>> float(metric.result())
+    1.0
+    """
+
+    def __init__(self, ignore_class=-1, name="matched_f1", dtype=None):
+        super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)
+
+    def score(self, table, counts):
+        true, predicted = ops.sum(table, axis=2), ops.sum(table, axis=1)
+        total = ops.expand_dims(true, 2) + ops.expand_dims(predicted, 1)
+        f1 = entity_ops.safe_ratio(2 * table, total)
+        matching = set_ops.linear_sum_assignment(-f1)
+        matched = ops.take_along_axis(f1, ops.expand_dims(matching, -1), axis=-1)
+        classes, labels = (
+            ops.sum(ops.cast(sizes > 0, f1.dtype), axis=1) for sizes in (true, predicted)
+        )
+        return entity_ops.safe_ratio(
+            ops.sum(matched, axis=(1, 2)), ops.where(classes > labels, classes, labels)
+        )

@@ -45,7 +45,7 @@ MODELS = {
 }
 LSTMS = {"bidirectional_lstm", "sorted_lstm"}
 TRACED = {"swarm", "swarm_causal", "swarm_maps", "swarm_image_transformer", "clustering_2d"}
-# Iterated networks magnify rounding where a set is far from what they have seen: six points, or one.
+# Iterated networks magnify rounding where a set is far from what they have seen, as six points are.
 MAGNIFIED = {"mixture_of_gaussians": 1e-2, "clustering_2d": 1e-3}
 REFUSED = {
     ("torch", "torch"): LSTMS,

@@ -23,6 +23,7 @@ sklearn_metrics = pytest.importorskip("sklearn.metrics")
 def algorithm(request, monkeypatch):
     if request.param == "shortest_paths":
         monkeypatch.setattr(matching, "SUBSET_LIMIT", 0)
+        monkeypatch.setattr(matching, "_assign_on_host", lambda *arguments: None)
     return request.param
 
 
@@ -97,10 +98,9 @@ def test_matching_is_broken():
     assert total(cost, assignments(cost))[0] == best
 
 
-def test_matching_needs_a_square():
-    for shape in ((2, 3, 4), (2, None, None)):
-        with pytest.raises(ValueError, match="`cost` must be square.*Received: cost.shape"):
-            linear_sum_assignment(keras.KerasTensor(shape))
+def test_matching_needs_enough_columns():
+    with pytest.raises(ValueError, match="at least as many columns as rows.*Received: cost.shape"):
+        linear_sum_assignment(keras.KerasTensor((2, 4, 3)))
 
 
 # --- The loss ------------------------------------------------------------------------

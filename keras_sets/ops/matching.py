@@ -1,4 +1,4 @@
-"""Exact assignment between two sets of labels, batched, inside the graph."""
+"""Exact assignment between two sets, of labels for one, batched, inside the graph."""
 
 import functools
 import itertools
@@ -8,6 +8,7 @@ import numpy as np
 from keras import backend
 from keras import ops
 
+from keras_sets import validation
 from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import multiplicities
@@ -18,35 +19,40 @@ SUBSET_LIMIT = 12
 FORBIDDEN = 1e30
 
 
-def linear_sum_assignment(cost):
-    """The permutation of least total cost, exactly.
+def linear_sum_assignment(cost, mask=None):
+    """The assignment of rows to columns of least total cost, exactly.
 
     Args:
-        cost: `(batch, n, n)`. Row i assigned to column j costs `cost[b, i, j]`. Pairs whose
-            cost is infinite are assigned only where there is no other way.
+        cost: `(batch, n, m)` with n <= m. Row i assigned to column j costs `cost[b, i, j]`.
+            Pairs whose cost is infinite are assigned only where there is no other way.
+        mask: Optional bool `(batch, n)`, False for rows that take no column.
 
     Returns:
-        int32 `(batch, n)`: the column of every row. No gradient passes through it;
-        gather the costs with it to differentiate the optimum.
+        int32 `(batch, n)`: the column of every row, 0 for masked rows. No two rows have the
+        same one. No gradient passes through it; gather the costs with it to differentiate
+        the optimum.
 
-    Up to 12 rows a dynamic programme over the subsets of columns (Held and Karp)
-    takes 2 n steps, whatever the costs. More rows take the shortest augmenting
-    path algorithm (Jonker and Volgenant 1987), vectorised over the batch.
+    Up to 12 rows and as many columns a dynamic programme over the subsets of columns (Held
+    and Karp) takes 2 n steps, whatever the costs. Others take shortest augmenting paths
+    (Jonker and Volgenant 1987, as in Crouse 2016), vectorised over the batch: one path for
+    each row that does not get its cheapest column, of as many steps as the longest path in
+    the batch. On torch, which runs every step by itself, they take SciPy if it is installed.
     """
-    n = cost.shape[-1]
-    if n is None or cost.shape[-2] != n:
+    n, m = cost.shape[-2:]
+    if n is not None and m is not None and n > m:
         raise ValueError(
-            "Argument `cost` must be square with a known size, `(batch, n, n)`. "
-            f"Received: cost.shape={tuple(cost.shape)}"
+            "Argument `cost` must have at least as many columns as rows, `(batch, n, m)` with "
+            f"n <= m. Received: cost.shape={tuple(cost.shape)}"
         )
-    dtype = "float64" if backend.standardize_dtype(cost.dtype) == "float64" else "float32"
-    cost = ops.stop_gradient(ops.cast(cost, dtype))
-    if cost.shape[0] == 0:
-        return ops.zeros((0, n), dtype="int32")
+    cost = ops.stop_gradient(ops.cast(cost, accumulation_dtype(cost)))
+    if 0 in (cost.shape[0], n) or _has_no_values(cost):
+        return ops.cast(ops.sum(ops.zeros_like(cost), axis=-1), "int32")
     cost = ops.where(cost == float("inf"), ops.full_like(cost, FORBIDDEN), cost)
-    if n <= SUBSET_LIMIT:
-        return _assign_by_subsets(cost, n)
-    return _assign_by_shortest_paths(cost, n)
+    if n is None or n != m or n > SUBSET_LIMIT:
+        assignment = _assign_on_host(cost, mask)
+        return _assign_by_shortest_paths(cost, mask) if assignment is None else assignment
+    assignment = _assign_by_subsets(apply_mask(cost, mask), n)
+    return apply_mask(assignment, mask)
 
 
 @functools.lru_cache(maxsize=SUBSET_LIMIT)
@@ -107,86 +113,136 @@ def _assign_by_subsets(cost, n):
     return static_loop(n, take_back, (assignment[:, :1], assignment))[1]
 
 
-def _assign_by_shortest_paths(cost, n):
-    """Every row in turn is joined by the shortest augmenting path.
+def _has_no_values(x):
+    """Whether `x` is a shape alone, as Keras asks for those of outputs on torch."""
+    return backend.backend() == "torch" and x.device.type == "meta"
 
-    Column n is a virtual column that holds the row being added. All state is
-    `(batch, n + 1)`; entries that are finished wait until the whole batch is.
+
+def _assign_on_host(cost, mask):
+    """What SciPy finds, on torch where values can be seen and SciPy is installed; else None."""
+    if backend.backend() != "torch":
+        return None
+    try:
+        import torch
+        from scipy import optimize
+    except ImportError:
+        return None
+    costs = None if torch.compiler.is_compiling() else validation.visible_array(cost)
+    if costs is None:
+        return None
+    costs = np.nan_to_num(costs, nan=FORBIDDEN, neginf=-FORBIDDEN)
+    masks = np.ones(costs.shape[:2], bool) if mask is None else validation.visible_array(mask)
+    assignment = np.zeros(costs.shape[:2], "int32")
+    for columns, matrix, rows in zip(assignment, costs, masks, strict=True):
+        columns[rows] = optimize.linear_sum_assignment(matrix[rows])[1]
+    return ops.convert_to_tensor(assignment)
+
+
+def _assign_by_shortest_paths(cost, mask):
+    """Rows that do not get their cheapest column join by shortest augmenting paths.
+
+    n as a row, and m as a column, mean none. What belongs to a set of the batch that is
+    finished waits until all are.
     """
-    int_zeros = ops.zeros_like(ops.cast(cost[:, 0, :1], "int32"))
-    float_zeros = ops.zeros_like(cost[:, 0, :1])
-    # The row at every column, n where there is none yet.
-    owner = ops.repeat(int_zeros, n + 1, axis=1) + n
-    row_potential = ops.repeat(float_zeros, n + 1, axis=1)
-    column_potential = ops.repeat(float_zeros, n + 1, axis=1)
-    padded = ops.concatenate([cost, ops.zeros_like(cost[:, :1, :])], axis=1)
-    columns = ops.expand_dims(ops.arange(n + 1, dtype="int32"), 0)
+    batch, n, m = ops.shape(cost)
+    rows = ops.expand_dims(ops.arange(n, dtype="int32"), 0)
+    columns = ops.expand_dims(ops.arange(m, dtype="int32"), 0)
+    starts = ops.expand_dims(ops.arange(batch, dtype="int32"), -1) * n
+    flat = ops.reshape(cost, (-1, m))
+    # As tensors: next to Python's integers Keras may widen.
+    no_row, no_column = (ops.convert_to_tensor(size, "int32") for size in (n, m))
     infinity = float("inf")
+    take = lambda x, index: ops.take_along_axis(x, index, axis=1)  # noqa: E731
+    index = lambda x: ops.expand_dims(ops.cast(x, "int32"), -1)  # noqa: E731
 
-    def one_hot(index):
-        return ops.equal(columns, index)
+    # A column goes to the first of the rows to which it is the cheapest.
+    row_potential = ops.min(cost, axis=-1)
+    cheapest = ops.cast(ops.argmin(cost, axis=-1), "int32")
+    prefers = ops.equal(ops.expand_dims(cheapest, -1), ops.expand_dims(columns, 0))
+    prefers = apply_mask(prefers, mask)
+    first = ops.cast(ops.argmax(ops.cast(prefers, "int32"), axis=1), "int32")
+    owner = ops.where(ops.any(prefers, axis=1), first, no_row)
+    column_of = ops.where(take(owner, cheapest) == rows, cheapest, no_column)
+    column_potential = ops.zeros_like(cost[:, 0])
 
-    def add_row(row, owner, row_potential, column_potential):
-        owner = ops.where(columns == n, ops.cast(row, "int32"), owner)
-        distance = ops.full_like(row_potential[:, :n], infinity)
-        previous = ops.repeat(int_zeros, n, axis=1) + n
-        visited = ops.repeat(ops.cast(int_zeros, "bool"), n + 1, axis=1)
-        column = int_zeros + n
+    def waiting(column_of):
+        return apply_mask(column_of == no_column, mask)
 
-        def searching(column, *_):
-            return ops.any(ops.take_along_axis(owner, column, axis=1) < n)
+    def incomplete(owner, column_of, *_):
+        return ops.any(waiting(column_of))
 
-        def search(column, visited, distance, previous, row_potential, column_potential):
-            current = ops.take_along_axis(owner, column, axis=1)
-            active = current < n
-            visited = ops.logical_or(visited, ops.logical_and(one_hot(column), active))
-            reduced = (
-                ops.take_along_axis(padded, ops.expand_dims(current, -1), axis=1)[:, 0, :]
-                - ops.take_along_axis(row_potential, current, axis=1)
-                - column_potential[:, :n]
-            )
-            free = ops.logical_not(visited[:, :n])
-            shorter = ops.logical_and(ops.logical_and(free, reduced < distance), active)
-            distance = ops.where(shorter, reduced, distance)
-            previous = ops.where(shorter, column, previous)
-            open_distance = ops.where(free, distance, infinity)
-            step = ops.min(open_distance, axis=1, keepdims=True)
-            nearest = ops.cast(ops.expand_dims(ops.argmin(open_distance, axis=1), 1), "int32")
-            step = ops.where(active, step, ops.zeros_like(step))
-            # Rows of visited columns gain the step, the columns lose it.
-            gain = ops.where(visited, step, ops.zeros_like(step))
-            owned = ops.expand_dims(owner, -1) == ops.expand_dims(columns, 1)
-            row_potential = row_potential + ops.sum(
-                ops.where(owned, ops.expand_dims(gain, -1), 0.0), axis=1
-            )
-            column_potential = column_potential - gain
-            distance = ops.where(ops.logical_and(free, active), distance - step, distance)
-            column = ops.where(active, nearest, column)
-            return column, visited, distance, previous, row_potential, column_potential
+    def add_row(owner, column_of, row_potential, column_potential):
+        missing = waiting(column_of)
+        row = index(ops.argmax(ops.cast(missing, "int32"), axis=1))
+        joins = ops.any(missing, axis=1, keepdims=True)
+        reached = ops.zeros_like(row_potential[:, :1])
+        distance = ops.full_like(column_potential, infinity)
+        previous = ops.zeros_like(owner)
+        visited = ops.zeros_like(owner, dtype="bool")
+        end = ops.where(joins, no_column, ops.zeros_like(row))
 
-        state = (column, visited, distance, previous, row_potential, column_potential)
-        column, _, _, previous, row_potential, column_potential = ops.while_loop(
-            searching, search, state, maximum_iterations=n + 1
+        def searching(end, *_):
+            return ops.any(end == no_column)
+
+        def search(end, current, reached, distance, previous, visited):
+            active = end == no_column
+            costs = ops.take(flat, (starts + current)[:, 0], axis=0)
+            through = reached - take(row_potential, current) + costs - column_potential
+            shorter = ops.logical_and(active, ops.logical_not(visited))
+            shorter = ops.logical_and(shorter, through < distance)
+            distance = ops.where(shorter, through, distance)
+            previous = ops.where(shorter, current, previous)
+            ahead = ops.where(visited, infinity, distance)
+            nearest = index(ops.argmin(ahead, axis=1))
+            reached = ops.where(active, take(ahead, nearest), reached)
+            visited = ops.logical_or(visited, ops.logical_and(active, columns == nearest))
+            following = take(owner, nearest)
+            free = following == no_row
+            end = ops.where(ops.logical_and(active, free), nearest, end)
+            current = ops.where(ops.logical_and(active, ops.logical_not(free)), following, current)
+            return end, current, reached, distance, previous, visited
+
+        end, _, reached, distance, previous, visited = ops.while_loop(
+            searching,
+            search,
+            (end, row, reached, distance, previous, visited),
+            maximum_iterations=m,
+        )
+        gain = ops.where(visited, reached - distance, ops.zeros_like(distance))
+        row_gain = take(ops.pad(gain, ((0, 0), (0, 1))), column_of)
+        row_gain = ops.where(rows == row, reached, row_gain)
+        found = ops.logical_and(joins, end < no_column)
+
+        # Back along the path, every column goes to the row before it.
+        def walking(column, *_):
+            return ops.any(column < no_column)
+
+        def walk(column, owner, column_of):
+            active = column < no_column
+            here = ops.where(active, column, ops.zeros_like(column))
+            row = take(previous, here)
+            following = take(column_of, row)
+            owner = ops.where(ops.logical_and(active, columns == here), row, owner)
+            column_of = ops.where(ops.logical_and(active, rows == row), here, column_of)
+            return ops.where(active, following, column), owner, column_of
+
+        _, owner, column_of = ops.while_loop(
+            walking,
+            walk,
+            (ops.where(found, end, no_column), owner, column_of),
+            maximum_iterations=n,
+        )
+        return (
+            owner,
+            column_of,
+            ops.where(joins, row_potential + row_gain, row_potential),
+            ops.where(joins, column_potential - gain, column_potential),
         )
 
-        # Walk back along the path, handing every column the row before it.
-        def walking(column, _):
-            return ops.any(column < n)
-
-        def walk(column, owner):
-            active = column < n
-            before = ops.take_along_axis(previous, ops.minimum(column, n - 1), axis=1)
-            row = ops.take_along_axis(owner, before, axis=1)
-            owner = ops.where(ops.logical_and(one_hot(column), active), row, owner)
-            return ops.where(active, before, column), owner
-
-        _, owner = ops.while_loop(walking, walk, (column, owner), maximum_iterations=n + 1)
-        return owner, row_potential, column_potential
-
-    state = (owner, row_potential, column_potential)
-    owner = static_loop(n, add_row, state)[0]
-    # From the row of every column to the column of every row.
-    return ops.cast(ops.argsort(owner[:, :n], axis=1), "int32")
+    state = (owner, column_of, row_potential, column_potential)
+    column_of = ops.while_loop(incomplete, add_row, state, maximum_iterations=n)[1]
+    # Costs that are NaN leave rows without a column.
+    return ops.where(column_of == no_column, ops.zeros_like(column_of), column_of)
 
 
 def class_members(y_true, num_classes, ignore_class=-1, mask=None, weights=None):
