@@ -50,7 +50,7 @@ def exported():
 
 
 def line(name, cls, rows, everywhere):
-    summary = inspect.getdoc(cls).partition("\n")[0].rstrip(".")
+    summary = inspect.getdoc(cls).partition("\n")[0].rstrip(".").replace("`keras_sets.layers.", "`")
     symmetries = [s for s in SYMMETRIES if any(case.symmetry == s for case in rows)]
     weights = "factors" if all(case.group is not None for case in rows) else "copies"
     saved = "SavedModel" if any(case.slow for case in rows) else "–"
