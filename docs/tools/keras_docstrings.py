@@ -12,7 +12,9 @@ import griffe
 ENTRIES = ("Args", "Call arguments", "Attributes", "Raises", "Arguments of all checks")
 TITLES = {"Args": "Arguments"}
 SECTION = re.compile(r"[A-Z][\w ,]*:$")
-ENTRY = re.compile(r"([*\w][\w*, ]*?): (.*)")
+ENTRY = re.compile(r"([*\w][\w*, ]*?):(?: (.*)|$)")
+# Not the words of "a, b and the matching regularizers and constraints".
+NAME_OF_ARGUMENT = r"\*{0,2}\b(?!and\b|the\b|matching\b|\w+s and|constraints)[a-z]\w*(?=,|$| and)"
 NAME = re.compile(r"(?<![`\[])`((?:keras_sets\.)?[\w.]+)`(?!`|\])")
 
 
@@ -97,22 +99,20 @@ def entries(lines, links):
     """`name, name: text` as list items; other lines as they are."""
     made = [""]
     for line in lines:
-        match = ENTRY.match(line)
-        names = line.endswith(",") and not line.startswith(" ")
-        if match or names:
+        own = not line.startswith(" ")
+        names_go_on = made[-1].endswith(",") and ": " not in made[-1]
+        if own and not names_go_on and (ENTRY.match(line) or line.endswith(",")):
             made.append(f"- {line}")
-        elif made[-1].endswith(",") and made[-1].startswith("- ") and not line.startswith(" "):
-            made[-1] += f" {line}"
         elif line.strip():
             made[-1] += f" {line.strip()}"
     return [*(bold_names(item, links) for item in made), ""]
 
 
 def bold_names(item, links):
-    match = ENTRY.match(item.removeprefix("- ").replace(":  ", ": "))
+    match = ENTRY.match(item.removeprefix("- "))
     if not match:
         return linked(item, links)
-    names = re.sub(r"\*{0,2}\b(?!and\b|the\b|matching\b)[a-z]\w*(?=,|$| and)", r"`\g<0>`", match[1])
+    names = re.sub(NAME_OF_ARGUMENT, r"`\g<0>`", match[1])
     return f"- {names if '`' in names else f'`{match[1]}`'}: {linked(match[2], links)}"
 
 
