@@ -242,6 +242,11 @@ def has_bfloat16_units():
 
 
 def data(options):
+    """How fast tasks are drawn, and what batches of sets of different sizes cost."""
+    return {**drawing(options), **batching(options)}
+
+
+def drawing(options):
     """Clustering tasks, drawn all at once against one at a time with SciPy."""
     count = options.sets or 10_000
     few = max(1, count // 20)
@@ -262,6 +267,28 @@ def data(options):
         f"{medians['one_by_one']:.3f} ms a task"
     )
     return {**way, "milliseconds": medians}
+
+
+def batching(options):
+    """Does a step wait for `SetDataset`, and how much of its batches is padding?"""
+    sets = {"sets": min(options.sets or 1000, 1000)}
+    results = {}
+    print("\nTime of a step of deep sets with batches from SetDataset over that with batches held")
+    print(f"in memory; {sets['sets']:,} sets of log-normal sizes around 100, 4 sizes to pad to")
+    for backend in options.backends:
+        common = {"subject": "set_epoch", "backend": backend, "warm_up": 1, **sets}
+        # `against` divides the time of the second by that of the first.
+        variants = {"held": {"held": True}, "SetDataset": {"held": False}}
+        way, facts = against(common, variants, options.repeats)
+        results[f"SetDataset, {backend}"] = {**way, **facts["SetDataset"]}
+        low, high = way["ratio_quartiles"]
+        print(f"  {backend:12} {way['ratio']:5.2f} ({low:.2f} to {high:.2f})", flush=True)
+    subject = {"subject": "padding", "backend": options.backends[0], "warm_up": 0, **sets}
+    shares = measure({"padding": subject}, 0)[1]["padding"]["shares"]
+    print("Padded share of the batches, by standard deviation of log size and number of sizes:")
+    for name, share in shares.items():
+        print(f"  {name:12} {share:6.1%}")
+    return {**results, "padded shares": shares}
 
 
 def scaling(options):

@@ -201,19 +201,7 @@ def epoch(held, tasks=400, hidden=128, iterations=10):
     options = parse([str(argument) for argument in arguments])
     network = model.compiled(options)
     training = data.training_data(options)[0]
-    if held:
-        batches = [training[i] for i in range(len(training))]
-
-        class Held(keras.utils.PyDataset):
-            def __len__(self):
-                return len(batches)
-
-            def __getitem__(self, index):
-                return batches[index]
-
-        dataset = Held()
-    else:
-        dataset = PrefetchedDataset(training)
+    dataset = _held(training) if held else PrefetchedDataset(training)
 
     # What is compiled is traced first, once for each program.
     traces, compute_loss = [], network.compute_loss
@@ -229,9 +217,65 @@ def epoch(held, tasks=400, hidden=128, iterations=10):
         # On JAX Keras traces once more, to make the variables of the metrics.
         backend = keras.config.backend()
         programs = None if backend == "torch" else len(traces) - (backend == "jax")
-        return {"steps": len(batches if held else training), "programs": programs}
+        return {"steps": len(training), "programs": programs}
 
     return step, {}
+
+
+def _held(dataset):
+    """The batches of a dataset, all in memory."""
+    import keras
+
+    batches = list(dataset)
+
+    class Held(keras.utils.PyDataset):
+        def __len__(self):
+            return len(batches)
+
+        def __getitem__(self, index):
+            return batches[index]
+
+    return Held()
+
+
+def set_epoch(held, sets=1000, hidden=128):
+    """An epoch on sets of log-normal sizes, from a `SetDataset` or its batches `held` ready."""
+    import keras
+
+    import keras_sets
+
+    targets = np.random.default_rng(1).normal(size=sets)
+    dataset = keras_sets.utils.SetDataset(_log_normal_sets(sets, 0.5), targets)
+    network = keras_sets.models.deep_sets(2, 1, hidden_units=hidden, output_pooling="mean")
+    network.compile(keras.optimizers.SGD(1e-3), "mse")
+    shown = _held(dataset) if held else dataset
+
+    def step():
+        network.fit(shown, shuffle=False, verbose=0)
+
+    return step, {"steps": len(dataset)}
+
+
+def padding(sets=1000):
+    """The padded share of batches of log-normal sizes, by spread and number of buckets."""
+    import keras_sets
+
+    shares = {}
+    for spread in (0.25, 0.5, 1.0):
+        ragged = _log_normal_sets(sets, spread)
+        for buckets in (1, 4, 8):
+            dataset = keras_sets.utils.SetDataset(ragged, buckets=buckets)
+            masks = [inputs["mask"] for (inputs,) in dataset]
+            real = sum(int(mask.sum()) for mask in masks)
+            shares[f"{spread}, {buckets}"] = 1 - real / sum(mask.size for mask in masks)
+    return lambda: None, {"shares": shares}
+
+
+def _log_normal_sets(count, spread):
+    """Sets of about 100 points; the logarithms of the sizes have that standard deviation."""
+    rng = np.random.default_rng(0)
+    sizes = np.maximum(1, np.rint(rng.lognormal(np.log(100), spread, count))).astype(int)
+    return [rng.normal(size=(n, 2)) for n in sizes]
 
 
 def sampling(method, images, side, hidden, iterations, policy="float32"):

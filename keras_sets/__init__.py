@@ -13,6 +13,7 @@ from keras_sets import metrics
 from keras_sets import models
 from keras_sets import ops
 from keras_sets import testing
+from keras_sets import utils
 from keras_sets import wrappers
 
 try:
@@ -31,5 +32,6 @@ __all__ = [
     "models",
     "ops",
     "testing",
+    "utils",
     "wrappers",
 ]

@@ -79,9 +79,9 @@ def check_one_tensor(layer, inputs):
     ):
         raise ValueError(
             f"Layer '{layer}' expects `inputs` as one array or tensor `(batch, *entities, "
-            "features)`. Sets of different sizes are padded to one size, by "
-            "`keras.utils.pad_sequences(sets, padding='post', dtype='float32')`, and a `mask` "
-            f"says which entities are real. Received: inputs of type {type(inputs).__name__}"
+            "features)`. Sets of different sizes are padded to one size by "
+            "`entities, mask = keras_sets.utils.pad_sets(sets)`, and `mask=mask` says which "
+            f"entities are real. Received: inputs of type {type(inputs).__name__}"
         )
 
 

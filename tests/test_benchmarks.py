@@ -77,13 +77,28 @@ def test_epochs_compile_as_often_with_data_on_the_way(backend):
     assert facts[0]["programs"] in ([None] if backend == "torch" else [1, 2])
 
 
-def test_command(tmp_path, capsys):
+@pytest.mark.parametrize("held", [False, True])
+def test_epochs_of_set_datasets(held):
+    step, facts = subjects.set_epoch(held, sets=40, hidden=4)
+    step()
+    assert facts["steps"] == 2
+
+
+def test_padded_shares():
+    shares = subjects.padding()[1]["shares"]
+    assert shares["0.25, 4"] < 0.15 and shares["0.5, 8"] < 0.15
+    assert shares["1.0, 1"] > shares["1.0, 4"] > shares["1.0, 8"]
+
+
+def test_command(tmp_path, capsys, backend):
     path = tmp_path / "results.json"
-    benchmarks.main(["data", "--sets", "40", "--repeats", "1", "--json", str(path)])
+    arguments = ["data", "--sets", "40", "--repeats", "1", "--backends", backend]
+    benchmarks.main([*arguments, "--json", str(path)])
     results = json.loads(path.read_text())
     assert f"{results['ratio']:.1f}x" in capsys.readouterr().out
     one, many = results["milliseconds"]["one_by_one"], results["milliseconds"]["together"]
     assert results["ratio"] == pytest.approx(one / many)
+    assert results[f"SetDataset, {backend}"]["ratio"] > 0 and results["padded shares"]["1.0, 8"] > 0
 
 
 @pytest.mark.parametrize(

@@ -89,11 +89,14 @@ class TestDatasets:
 
     def test_fixed_sets_come_once_each(self):
         sets = some_sets(11)
-        batches = data.FixedSets(sets, 4, np.array([20, 30]))
-        seen = np.concatenate(batches.indices)
-        assert sorted(seen) == list(range(11)) and len(batches) == 3
-        for i, indices in enumerate(batches.indices):
-            np.testing.assert_array_equal(batches[i][2].sum(axis=1), sets.sizes[indices])
+        batches, order = data.fixed_batches(sets, 4, np.array([20, 30]))
+        assert sorted(order) == list(range(11)) and len(batches) == 3
+        for i in range(3):
+            inputs, points, weights = batches[i]
+            expected = sets.select(order[4 * i : 4 * i + 4], points.shape[1])
+            np.testing.assert_array_equal(points, expected.points)
+            np.testing.assert_array_equal(inputs["entities"], expected.points)
+            np.testing.assert_array_equal(weights, expected.mask)
 
     def test_streams_differ(self):
         validation, test = (

@@ -196,7 +196,9 @@ def test_sets_that_are_no_tensor():
     as_objects = np.empty(2, object)
     as_objects[:] = ragged
     for wrong in (ragged, tuple(ragged), {"x": ragged[0]}, [[[1.0], [2.0]]], as_objects):
-        with pytest.raises(ValueError, match=r"one array or tensor.*`keras.utils.pad_sequences"):
+        with pytest.raises(
+            ValueError, match=r"one array or tensor.*`entities, mask = keras_sets.utils.pad_sets"
+        ):
             layers.MeanPooling()(wrong)
 
 

@@ -7,8 +7,9 @@ freedom, scale 0.05 I); every point then picks its cluster with equal probabilit
 
 import dataclasses
 
-import keras
 import numpy as np
+
+from keras_sets import utils
 
 DIMENSIONS = 2
 MAX_CLUSTERS = 10
@@ -57,26 +58,12 @@ class Tasks:
             None if self.factors is None else self.factors[start:stop],
         )
 
-    def padded(self, indices, size, rng=None):
-        """`(points, mask, labels)` of some tasks, padded to `size` entities each.
-
-        Of a task with more points, `rng` chooses `size` (a random stretch will do, because
-        the points of a task have no order).
-        """
-        sizes = self.sizes[indices]
-        if rng is None and sizes.max() > size:
-            raise ValueError(
-                f"`size` must hold all points of the tasks, at least {sizes.max()}. "
-                f"Received: size={size}"
-            )
-        first = self.offsets[indices]
-        if rng is not None:
-            first = first + rng.integers(0, np.maximum(sizes - size, 0) + 1)
-        column = np.arange(size)
-        mask = column < sizes[:, None]
-        rows = np.where(mask, first[:, None] + column, 0)
-        points = np.where(mask[..., None], self.points[rows], np.float32(0))
-        return points, mask, np.where(mask, self.labels[rows], PADDING).astype("int32")
+    def padded(self, indices, size):
+        """`(points, mask, labels)` of some tasks, padded to `size` entities each."""
+        rows = [slice(*self.offsets[i : i + 2]) for i in indices]
+        points, mask = utils.pad_sets([self.points[row] for row in rows], size)
+        labels, _ = utils.pad_sets([self.labels[row] for row in rows], size, value=PADDING)
+        return points, mask, labels
 
 
 def generate_tasks(count, seed=0, clusters=(3, MAX_CLUSTERS), entities=(100, 1000)):
@@ -187,13 +174,11 @@ def posterior(tasks, indices, points):
     return scores - normalizer
 
 
-class ClusteringDataset(keras.utils.PyDataset):
+class ClusteringDataset(utils.SetDataset):
     """Batches of tasks of similar size, padded to a few fixed sizes.
 
-    Every task is padded to the smallest bucket that holds it. A batch takes tasks of one
-    bucket; those that do not fill a batch move up to the next bucket, so that one epoch
-    visits every task once and has at most `len(buckets) + 1` different shapes. The order
-    is a function of `seed` and `epoch` alone, so a resumed run sees the same batches.
+    They are those of `keras_sets.utils.SetDataset`, but for the points that are shown, and
+    for the order without `shuffle`, which is that of the sizes: nobody asks which task is which.
 
     With `points`, every batch shows only some points of its tasks: one of these numbers
     for each batch, the points drawn anew in every epoch. A set network may be trained on
@@ -205,83 +190,46 @@ class ClusteringDataset(keras.utils.PyDataset):
     Items are `({"entities": (batch, size, 2), "mask": (batch, size)}, labels)`.
     """
 
-    def __init__(
-        self,
-        tasks,
-        batch_size,
-        buckets=4,
-        points=None,
-        rotate=False,
-        shuffle=True,
-        seed=0,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.tasks = tasks
-        self.batch_size = batch_size
-        self.points = points
+    def __init__(self, tasks, batch_size, buckets=4, points=None, rotate=False, **kwargs):
+        self.shown = points
         self.rotate = rotate
-        self.buckets = bucket_sizes(tasks.sizes, buckets)
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-        self._batches = self._plan()
+        super().__init__(
+            *(np.split(column, tasks.offsets[1:-1]) for column in (tasks.points, tasks.labels)),
+            batch_size=batch_size,
+            buckets=bucket_sizes(tasks.sizes, buckets),
+            **kwargs,
+        )
 
-    def _plan(self):
-        rng = np.random.default_rng([self.seed, self.epoch])
-        if self.points is None:
-            batches = self._plan_buckets(rng)
-        else:
-            order = np.arange(len(self.tasks))
-            order = rng.permutation(order) if self.shuffle else order
-            batches = [
-                (order[start : start + self.batch_size], int(rng.choice(self.points)))
-                for start in range(0, len(order), self.batch_size)
-            ]
-        # Keras learns from the first two batches which axes vary.
-        for i, (_, size) in enumerate(batches):
-            if size != batches[0][1]:
-                batches[1], batches[i] = batches[i], batches[1]
-                break
-        return batches
+    def plan(self, rng):
+        if self.shown is None:
+            return self.plan_buckets(rng if self.shuffle else None)
+        order = np.arange(len(self.sizes))
+        order = rng.permutation(order) if self.shuffle else order
+        return [
+            (order[start : start + self.batch_size], int(rng.choice(self.shown)))
+            for start in range(0, len(order), self.batch_size)
+        ]
 
-    def _plan_buckets(self, rng):
-        bucket = np.searchsorted(self.buckets, self.tasks.sizes)
-        waiting = np.empty(0, "int64")
-        batches = []
-        for b, size in enumerate(self.buckets):
-            members = np.flatnonzero(bucket == b)
-            if self.shuffle:
-                members = rng.permutation(members)
-            members = np.concatenate([waiting, members])
-            full = len(members) // self.batch_size * self.batch_size
-            batches += [(part, size) for part in members[:full].reshape(-1, self.batch_size)]
-            waiting = members[full:]
-        if self.shuffle:
-            batches = [batches[i] for i in rng.permutation(len(batches))]
-        if len(waiting):
-            batches.append((waiting, self.buckets[-1]))
-        return batches
+    def choose(self, rng, indices, size):
+        """A random stretch of tasks that are larger: their points have no order."""
+        sizes = self.sizes[indices]
+        first = 0 * sizes
+        if self.shown is not None:
+            first = rng.integers(0, np.maximum(sizes - size, 0) + 1)
+        column = np.arange(size)
+        return first[:, None] + column, column < sizes[:, None]
 
-    def __len__(self):
-        return len(self._batches)
-
-    def __getitem__(self, index):
-        indices, size = self._batches[index]
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        subset = None if self.points is None else rng
-        points, mask, labels = self.tasks.padded(indices, size, subset)
+    def batch(self, rng, indices, size):
+        inputs, labels, _ = super().batch(rng, indices, size)
         if self.rotate:
-            points = points @ random_orthogonal(rng, len(points)).astype(points.dtype)
-        return {"entities": points, "mask": mask}, labels
+            points = inputs["entities"]
+            turns = random_orthogonal(rng, len(points)).astype(points.dtype)
+            inputs["entities"] = points @ turns
+        return inputs, np.where(inputs["mask"], labels, PADDING).astype("int32")
 
     def start_at(self, epoch):
         """Takes the order of that epoch, as a resumed run must."""
         self.epoch = epoch
-        self._batches = self._plan()
-
-    def on_epoch_end(self):
-        self.start_at(self.epoch + 1)
 
 
 def random_orthogonal(rng, count):

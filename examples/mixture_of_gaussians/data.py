@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from examples.common import datasets
+from keras_sets.utils import SetDataset
 
 DIMENSIONS = 2
 RANGE = 4.0
@@ -105,7 +106,8 @@ def training_data(options):
     padded = padded_sizes(options.points, options.buckets)
     training = FreshSets(options.steps, options.batch_size, *shape, padded, options.seed)
     rng = datasets.generator(options.seed, 1)
-    return training, FixedSets(fixed_sets(options.validation_sets, rng, *shape), 50, padded)
+    validation = fixed_sets(options.validation_sets, rng, *shape)
+    return training, fixed_batches(validation, 50, padded)[0]
 
 
 class FreshSets(datasets.EpochDataset):
@@ -145,19 +147,14 @@ class FreshSets(datasets.EpochDataset):
         return draw_sets(rng, sizes, padded, self.components).batch()
 
 
-class FixedSets(datasets.EpochDataset):
-    """The same sets in every epoch, those of similar sizes together."""
+def fixed_batches(sets, batch_size, padded):
+    """The same sets in every epoch, those of similar sizes together.
 
-    def __init__(self, sets, batch_size, padded, **kwargs):
-        super().__init__(**kwargs)
-        self.sets = sets
-        order = np.argsort(sets.sizes, kind="stable")
-        self.indices = np.array_split(order, -(-len(order) // batch_size))
-        largest = [sets.sizes[indices].max() for indices in self.indices]
-        self.padded = padded[np.searchsorted(padded, largest)]
-
-    def __len__(self):
-        return len(self.indices)
-
-    def __getitem__(self, index):
-        return self.sets.select(self.indices[index], self.padded[index]).batch()
+    Returns:
+        A dataset of `(inputs, targets, sample weights)` as `MixtureSets.batch` gives them, and
+        the order of the sets in it, `(sets,)`.
+    """
+    order = np.argsort(sets.sizes, kind="stable")
+    points = [sets.points[i, : sets.sizes[i]] for i in order]
+    batches = SetDataset(points, points, batch_size=batch_size, buckets=padded, shuffle=False)
+    return batches, order

@@ -45,13 +45,11 @@ def true_mixtures(sets):
 
 def predicted_mixtures(model, sets, padded, batch_size=50):
     """What the network says of every set."""
-    batches = data.FixedSets(sets, batch_size, padded)
-    outputs = [None] * len(sets)
-    for i in range(len(batches)):
-        predicted = model.predict_on_batch(batches[i][0])
-        for index, output in zip(batches.indices[i], predicted, strict=True):
-            outputs[index] = output
-    parameters = keras.ops.cast(np.stack(outputs), "float32")
+    batches, order = data.fixed_batches(sets, batch_size, padded)
+    predicted = np.concatenate([model.predict_on_batch(inputs) for inputs, *_ in batches])
+    outputs = np.empty_like(predicted)
+    outputs[order] = predicted
+    parameters = keras.ops.cast(outputs, "float32")
     mixture = losses.GaussianMixtureLoss().mixture(parameters, data.DIMENSIONS)
     return Mixtures(*(keras.ops.convert_to_numpy(t).astype("float64") for t in mixture))
 

@@ -10,6 +10,7 @@ from keras_sets import layers
 from keras_sets import models
 from keras_sets import validation
 from keras_sets.models.inputs import set_inputs
+from keras_sets.utils import pad_sets
 from keras_sets.wrappers import mixture
 
 try:
@@ -239,7 +240,7 @@ def _network_shares(network, points, weights, max_points):
     seen = np.arange(len(points))
     if max_points is not None and len(points) > max_points:
         seen = np.sort(np.random.default_rng(0).choice(len(points), max_points, replace=False))
-    entities, shown = points[seen].astype("float32"), weights[seen]
+    entities, shown = points[seen], weights[seen]
     weighted = "weights" in _inputs(network)
     rows = np.arange(len(seen))
     if not weighted:
@@ -249,13 +250,11 @@ def _network_shares(network, points, weights, max_points):
                 "'weights'. Received others."
             )
         rows = np.repeat(rows, shown.astype("int64"))
-    padding = (0, _padded_size(len(rows)) - len(rows))
-    inputs = {
-        "entities": np.pad(entities[rows], (padding, (0, 0)))[None],
-        "mask": np.pad(np.ones(len(rows), bool), padding)[None],
-    }
+    size = _padded_size(len(rows))
+    padded, mask = pad_sets([entities[rows]], size, dtype="float32")
+    inputs = {"entities": padded, "mask": mask}
     if weighted:
-        inputs["weights"] = np.pad(shown.astype("float32"), padding)[None]
+        inputs["weights"] = pad_sets([shown], size, dtype="float32")[0]
     logits = keras.ops.convert_to_numpy(network.predict_on_batch(inputs))[0, : len(rows)]
     # The rows of a point that is there several times have the same logits: take the first.
     logits = logits[np.searchsorted(rows, np.arange(len(seen)))].astype("float64")

@@ -1,0 +1,121 @@
+"""Sets from a table that has a row for every entity."""
+
+import typing
+
+import numpy as np
+
+
+class FrameSets(typing.NamedTuple):
+    """What `sets_from_dataframe` returns, in the order in which `SetDataset` takes it.
+
+    Attributes:
+        sets: List of arrays `(n_i, features)`.
+        targets: Array `(num_sets,)`, or a list of arrays `(n_i,)`, or None.
+        weights: List of arrays `(n_i,)`, or None.
+        groups: Array `(num_sets,)`, what the group column holds for each set.
+    """
+
+    sets: list
+    targets: np.ndarray | list | None
+    weights: list | None
+    groups: np.ndarray
+
+
+def sets_from_dataframe(frame, group, features, target=None, weight=None):
+    """Makes a set of every group of rows.
+
+    Sets come in the order in which their groups appear first, and entities in the order of
+    their rows.
+
+    Args:
+        frame: A pandas or polars data frame, a pyarrow table, or a dict of columns, with a row
+            for every entity.
+        group: Name of the column that says which set a row belongs to. No value may be
+            missing.
+        features: Name of a column, or list of names, that hold numbers.
+        target: Name of a column. With one value in every group it is a target a set. If it
+            differs within any group it is a target an entity. None for no targets.
+        weight: Name of the column that says how often an entity counts. None for no weights.
+
+    Returns:
+        `(sets, targets, weights, groups)`, a named tuple: a list of arrays `(n_i, features)`;
+        an array `(num_sets,)` for targets of sets, or a list of arrays `(n_i,)` for those of
+        entities; a list of arrays `(n_i,)`; and an array `(num_sets,)` of the values of the
+        group column. Targets and weights that were not asked for are None.
+
+    Raises:
+        ValueError: There is no row, or no such column; features or weights are no numbers; a
+            row has no group.
+
+    Example:
+
+    >>> import keras_sets
+    >>> frame = {
+    ...     "bag": ["b", "a", "b"],
+    ...     "x": [0.0, 1.0, 2.0],
+    ...     "y": [5.0, 6.0, 7.0],
+    ...     "positive": [1, 0, 1],
+    ... }
+    >>> sets, targets, _, groups = keras_sets.utils.sets_from_dataframe(
+    ...     frame, group="bag", features=["x", "y"], target="positive"
+    ... )
+    >>> groups.tolist(), targets.tolist()
+    (['b', 'a'], [1, 0])
+    >>> sets[0].tolist()
+    [[0.0, 5.0], [2.0, 7.0]]
+    >>> dataset = keras_sets.utils.SetDataset(sets, targets)
+    """
+    keys = _column(frame, "group", group)
+    if not len(keys):
+        raise ValueError("`frame` must have at least one row. Received: none")
+    missing = np.array([key is None or key != key for key in keys.tolist()])
+    if missing.any():
+        raise ValueError(
+            f"The column {group!r}, which `group` names, must say of every row which set it "
+            f"belongs to. Received: {missing.sum()} of {len(keys)} rows without a value, the first "
+            f"is row {missing.argmax()}"
+        )
+    names = [features] if isinstance(features, str) else list(features)
+    if not names:
+        raise ValueError("`features` must name at least one column. Received: none")
+    values = np.stack([_numbers(frame, "features", name) for name in names], axis=-1)
+
+    numbers = {}
+    codes = np.array([numbers.setdefault(key, len(numbers)) for key in keys.tolist()])
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(numbers)))
+
+    def split(column):
+        return np.split(column[order], starts[1:])
+
+    targets = None
+    if target is not None:
+        column = _column(frame, "target", target)
+        first = column[order][starts]
+        of_sets = (column == first[codes]).all()
+        targets = first if of_sets else split(column)
+    weights = None if weight is None else split(_numbers(frame, "weight", weight))
+    return FrameSets(split(values), targets, weights, keys[order][starts])
+
+
+def _column(frame, argument, name):
+    try:
+        # Series of pandas, polars and pyarrow convert themselves.
+        return np.asarray(frame[name])
+    except Exception as error:  # every library raises another
+        columns = getattr(frame, "column_names", None)
+        columns = getattr(frame, "columns", frame) if columns is None else columns
+        raise ValueError(
+            f"`{argument}` must name a column of `frame`, one of {list(columns)}. Received: "
+            f"{argument}={name!r}"
+        ) from error
+
+
+def _numbers(frame, argument, name):
+    column = _column(frame, argument, name)
+    if column.ndim != 1 or column.dtype.kind not in "biuf":
+        raise ValueError(
+            f"`{argument}` must name columns of numbers. Received: the column {name!r} of dtype "
+            f"{column.dtype}. Words are encoded first, and missing values filled in or dropped"
+        )
+    return column
