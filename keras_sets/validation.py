@@ -8,7 +8,7 @@ def is_integer(value):
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _is_number(value):
+def is_number(value):
     return is_integer(value) or isinstance(value, (float, np.floating))
 
 
@@ -34,7 +34,7 @@ def non_negative_integer(name, value):
 
 def positive_number(name, value):
     """`value` as float, or a ValueError that names the argument."""
-    if not _is_number(value) or not 0 < value < np.inf:
+    if not is_number(value) or not 0 < value < np.inf:
         raise ValueError(
             f"Received an invalid value for `{name}`, expected a positive number. "
             f"Received: {name}={value!r}"
@@ -44,7 +44,7 @@ def positive_number(name, value):
 
 def fraction(name, value):
     """A number in [0, 1)."""
-    if not _is_number(value) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise ValueError(
             f"Received an invalid value for `{name}`, expected a number at least 0 and "
             f"below 1. Received: {name}={value!r}"
@@ -159,6 +159,9 @@ def check_weights(consumer, weights, mask=None, argument="weights"):
         raise ValueError(
             f"{consumer} expects numbers as `{argument}`. Received: dtype {values.dtype}"
         )
+    # Every eager call comes here: what is right needs no copy.
+    if values.dtype.kind == "f" and values.min() >= 0 and values.max() < np.inf:
+        return
     values = values.astype("float64")
     if mask is not None:
         real = visible_array(mask)

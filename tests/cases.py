@@ -112,8 +112,15 @@ def _with_bias(name, cls, *args, symmetry="equivariant", **options):
     return Case(name, make, symmetry, empty="finite", **case)
 
 
-def _pooling(name, cls, **options):
-    return Case(name, _factory(cls), "invariant", **options)
+def _pooling(name, cls, *args, **options):
+    case, options = _split(options)
+    return Case(name, _factory(cls, *args, **options), "invariant", **case)
+
+
+def _multi_pooling(dtype=None):
+    return layers.MultiPooling(
+        ["mean", "min", layers.SoftmaxPooling(dtype=dtype)], ["attenuation"], dtype=dtype
+    )
 
 
 def _dense(pooling, symmetry="equivariant", **options):
@@ -220,6 +227,18 @@ POOLINGS = [
     _pooling("sum_pooling", layers.SumPooling, scale_invariant=False),
     _pooling("max_pooling", layers.MaxPooling),
     _pooling("logsumexp_pooling", layers.LogSumExpPooling, scale_invariant=False),
+    _pooling("min_pooling", layers.MinPooling),
+    _pooling("variance_pooling", layers.VariancePooling),
+    _pooling("standard_deviation_pooling", layers.StandardDeviationPooling),
+    _pooling("softmax_pooling", layers.SoftmaxPooling),
+    _pooling("power_mean_pooling", layers.PowerMeanPooling, minimum=0.1),
+    _pooling("quantile_pooling", layers.QuantilePooling, [0.3, 0.8]),
+    _pooling("median_pooling", layers.MedianPooling),
+    _pooling("sort_pooling", layers.SortPooling, 3),
+    _pooling("gated_attention_pooling", layers.GatedAttentionPooling, 4),
+    Case("multi_pooling", _multi_pooling, "invariant", scale_invariant=False),
+    _pooling("variance_pooling_2d", layers.VariancePooling, entities=(3, 2), slow=False),
+    _pooling("sort_pooling_2d", layers.SortPooling, 3, entities=(3, 2), slow=False),
     _pooling("mean_pooling_2d", layers.MeanPooling, entities=(3, 2), slow=False),
     Case("causal_mean_pooling", _factory(layers.CausalMeanPooling), "causal", copies="last"),
     Case(

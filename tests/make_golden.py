@@ -42,7 +42,9 @@ NEW_OPTIONS = ("input_axes", "output_axes")
 ROWS = (
     "mean_pooling sum_pooling max_pooling logsumexp_pooling causal_mean_pooling pooling_maps "
     "dense_mean swarm_mean set_normalization sab isab pma dss_dense dss_conv dss_conv_2d "
-    "dss_conv_3d graph_nodes principal_axes slot_refinement slot_pooling"
+    "dss_conv_3d graph_nodes principal_axes slot_refinement slot_pooling min_pooling "
+    "variance_pooling standard_deviation_pooling softmax_pooling power_mean_pooling "
+    "quantile_pooling median_pooling sort_pooling gated_attention_pooling multi_pooling"
 ).split()
 
 

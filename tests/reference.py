@@ -36,7 +36,55 @@ def pool(name, x, counts):
             y[b] = np.max([v for _, v in members], axis=0)
         elif name == "logsumexp":
             y[b] = np.log(sum(w * np.exp(v) for w, v in members))
+        elif name == "min":
+            y[b] = np.min([v for _, v in members], axis=0)
+        elif name in ("variance", "standard_deviation"):
+            w, v = np.array([w for w, _ in members]), np.array([v for _, v in members])
+            y[b] = np.average((v - np.average(v, axis=0, weights=w)) ** 2, axis=0, weights=w)
+            y[b] = np.sqrt(y[b]) if name == "standard_deviation" else y[b]
     return y
+
+
+def pool_with_options(name, x, counts, weights=(), **options):
+    """Poolings with options or weights of their own, for `(batch, n, features)`."""
+    rows = []
+    for points, w in zip(x, counts, strict=True):
+        points, w = points[w > 0], w[w > 0]
+        features = []
+        for f, values in enumerate(points.T):
+            order = np.argsort(values)
+            v, shares = values[order], np.cumsum(w[order]) / w.sum()
+            if not len(v):
+                features.append(np.zeros(len(options.get("q", [0]))))
+            elif name == "quantile":
+                features.append([_quantile(v, shares, q) for q in options["q"]])
+            elif name == "sort":
+                features.append([_integral(v, shares, weights[0][:, f])])
+            elif name == "softmax":
+                p = w * np.exp(weights[0][f] * (values - values.max()))
+                features.append([(p * values).sum() / p.sum()])
+            elif name == "power_mean":
+                raised, p = np.maximum(values, options["minimum"]), weights[0][f]
+                features.append([np.average(raised**p, weights=w) ** (1 / p)])
+        rows.append(np.array(features).T.ravel())
+    return np.array(rows)
+
+
+def _quantile(values, shares, q):
+    reached = np.flatnonzero(shares >= q - 1e-9)[0]
+    passed = np.flatnonzero(shares > q + 1e-9)
+    return (values[reached] + values[passed[0] if len(passed) else -1]) / 2
+
+
+def _integral(values, shares, heights):
+    """Of the step function `values` times a piecewise linear one, by its trapezoids."""
+    knots = np.linspace(0, 1, len(heights))
+    total, before = 0.0, 0.0
+    for value, share in zip(values, shares, strict=True):
+        ends = np.unique([before, share, *knots[(knots > before) & (knots < share)]])
+        total += value * np.trapezoid(np.interp(ends, knots, heights), ends)
+        before = share
+    return total
 
 
 def at_entities(pooled, size):

@@ -73,6 +73,57 @@ ROWS = {
         (layers.LogSumExpPooling, np.log(THREE), math.log(9)),
         (layers.LogSumExpPooling, np.log(THREE), math.log(5), {}, {"weights": [[3, 1, 0]]}),
     ],
+    "MinPooling": [
+        (layers.MinPooling, THREE, 1),
+        (layers.MinPooling, THREE, 2, {}, {"weights": [[0, 2, 1]]}),
+    ],
+    # (4 + 1 + 9) / 3; the mean of 1, 1 and 6 is 8 / 3, and the mean of their squares 38 / 3.
+    "VariancePooling": [
+        (layers.VariancePooling, THREE, 14 / 3),
+        (layers.VariancePooling, THREE, 38 / 3 - 64 / 9, {}, {"weights": [[2, 0, 1]]}),
+    ],
+    "StandardDeviationPooling": [(layers.StandardDeviationPooling, THREE, math.sqrt(14 / 3))],
+    # Shares 1 : 3 of 0 and log 3; with the temperature -1 shares 3 : 1.
+    "SoftmaxPooling": [
+        (layers.SoftmaxPooling, [[[0], [LOG_3]]], 0.75 * LOG_3, {"temperature": 1}),
+        (layers.SoftmaxPooling, [[[0], [LOG_3]]], 0.25 * LOG_3, {"temperature": -1}),
+    ],
+    # The root of (1 + 4 + 36) / 3; the harmonic mean 3 / (1 + 1 / 2 + 1 / 6).
+    "PowerMeanPooling": [
+        (layers.PowerMeanPooling, THREE, math.sqrt(41 / 3), {"exponent": 2}),
+        (layers.PowerMeanPooling, THREE, 1.8, {"exponent": -1}),
+    ],
+    # A third of the weight is reached by 1 exactly, so that it is the mean of 1 and 2.
+    "QuantilePooling": [
+        (lambda: layers.QuantilePooling([0, 0.3, 1 / 3, 0.9]), THREE, [1, 1, 1.5, 6]),
+    ],
+    "MedianPooling": [
+        (layers.MedianPooling, THREE, 2),
+        (layers.MedianPooling, THREE, 4, {}, {"weights": [[1, 1, 2]]}),
+    ],
+    # f(u) = u: integrals 1/18, 3/18 and 5/18 over the thirds.
+    "SortPooling": [
+        (lambda: layers.SortPooling(1), THREE, (1 + 6 + 30) / 18, {"kernel": [[0], [1]]}),
+    ],
+    # Scores are tanh(x) sigmoid(0) = tanh(x) / 2 times 2 log 3 / tanh 1: 0 and log 3.
+    "GatedAttentionPooling": [
+        (
+            lambda: layers.GatedAttentionPooling(1),
+            [[[0], [1]]],
+            0.75,
+            {"value/kernel": 1, "score/kernel": 2 * LOG_3 / math.tanh(1)},
+        ),
+    ],
+    # Mean 3 and maximum 6, then twice that for log(3 + 1) / log 2.
+    "MultiPooling": [
+        (
+            lambda: layers.MultiPooling(
+                ["mean", "max"], ["identity", "amplification"], mean_log_size=math.log(2)
+            ),
+            THREE,
+            [3, 6, 6, 12],
+        ),
+    ],
     "CausalMeanPooling": [(layers.CausalMeanPooling, THREE, [1, 1.5, 3])],
     # Values 1 and 5, shares 1 : 3, so that the map is (1 + 3 * 5) / 4 = 4; gates 2 and 10.
     "PoolingMaps": [

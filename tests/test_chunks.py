@@ -318,6 +318,40 @@ def test_models_of_a_fixed_set_size():
         assert_close(received, numpy(free(x)))
 
 
+REDUCING = {
+    "set_normalization": lambda: layers.SetNormalization(),
+    "principal_axes": lambda: layers.PrincipalAxes(),
+    "slots": lambda: layers.SlotRefinement(4, units=5, iterations=2, em_steps=1),
+    "steps": lambda: layers.SlotRefinement(4, 5, 2, return_iterations=True),
+    "evidence": lambda: layers.SlotRefinement(4, 5, 2, num_starts=3),
+    "icl": lambda: layers.SlotRefinement(4, 5, 2, num_starts=3, criterion="icl"),
+    "pooling": lambda: layers.PermutationEquivariantDense(
+        6, pooling=layers.SlotPooling(4, iterations=1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REDUCING)
+def test_layers_that_reduce_the_set_on_their_way(name):
+    """One pass over the chunks for each mean, moment or likelihood of the whole set."""
+    x, mask, weights = sets(features=2, size=40)
+    layer = REDUCING[name]()
+    whole = numpy(layer(x, mask=mask, weights=weights))
+    chunks = cut((x, mask, weights), (0, 20, 40))
+    outputs = list(models.predict_in_chunks(layer, chunks))
+    assert_close(np.concatenate(outputs, axis=2 if name == "steps" else 1), whole, 1e-4)
+
+
+def test_clustering_in_chunks():
+    x, mask, weights = sets(features=2, size=40)
+    stack = [layers.PrincipalAxes(), layers.SlotRefinement(4, units=5, iterations=2, em_steps=1)]
+    y = x
+    for layer in stack:
+        y = layer(y, mask=mask, weights=weights)
+    outputs = models.predict_in_chunks(stack, cut((x, mask, weights), (0, 20, 40)))
+    assert_close(np.concatenate(list(outputs), axis=1), numpy(y), 1e-4)
+
+
 def test_half_precision():
     """Every chunk is computed in the layer's own dtype, as the whole is."""
     x, mask, weights = sets()
@@ -365,7 +399,6 @@ def unchunkable():
         "function": (layers.Swarm(3, pooling=pooling), "methods init, update, finish"),
         "pooling layer": (Median(), "methods chunk_state, merge, finish"),
         "attention": (layers.SetAttentionBlock(4, 2), "SetAttentionBlock"),
-        "normalization": ([layers.SetNormalization()], "SetNormalization"),
         "recurrent": ([keras.layers.LSTM(4, return_sequences=True)], "LSTM"),
         "operation": (averaged, "Mean"),
         "wrong axis": ([keras.layers.Softmax(axis=1)], "Softmax"),

@@ -85,7 +85,16 @@ def test_random_sets(case, dtype):
 
 
 IN_NUMPY = (layers.Pooling, layers.PermutationEquivariantDense, layers.Swarm)
-NOT_IN_NUMPY = (layers.PoolingMaps, layers.SlotPooling)
+# Of `tests/test_poolings.py`.
+WITH_OPTIONS = (
+    layers.GatedAttentionPooling,
+    layers.MultiPooling,
+    layers.PowerMeanPooling,
+    layers.QuantilePooling,
+    layers.SoftmaxPooling,
+    layers.SortPooling,
+)
+NOT_IN_NUMPY = (layers.PoolingMaps, layers.SlotPooling, *WITH_OPTIONS)
 
 
 @every_class

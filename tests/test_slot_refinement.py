@@ -145,9 +145,20 @@ def test_the_best_start_is_the_one_of_the_largest_classification_likelihood():
     np.testing.assert_allclose(to_numpy(several(x)), expected, rtol=1e-3, atol=1e-2)
 
 
+def test_of_starts_that_are_as_good_the_first_is_taken():
+    logits = np.arange(6.0).reshape(3, 2, 1, 1)  # three starts of two sets
+    evidence = np.array([[-5000.0, -7.0], [-5000.001, -6.0], [-4999.999, -6.00001]])
+    best = gaussians.best_start(
+        keras.ops.convert_to_tensor(logits.reshape(6, 1, 1)),
+        keras.ops.convert_to_tensor(evidence.reshape(6)),
+        3,
+    )
+    np.testing.assert_array_equal(to_numpy(best).ravel(), [0.0, 3.0])
+
+
 def test_a_square_cut_in_two_is_no_better_than_the_square():
     x = np.random.default_rng(0).uniform(size=(1, 20_000, 2)).astype("float32")
-    counts = keras.ops.ones((1, 1, 20_000))
+    counts, size = keras.ops.ones((1, 1, 20_000)), keras.ops.full((1, 1), 20_000.0)
     basis = gaussians.monomials(keras.ops.convert_to_tensor(x))
     values = {}
     for name, cut in {"square": np.zeros(20_000), "halves": x[0, :, 0] > 0.5}.items():
@@ -157,8 +168,10 @@ def test_a_square_cut_in_two_is_no_better_than_the_square():
         values[name] = [
             float(to_numpy(value)[0]) / 20_000
             for value in (
-                gaussians.classification_likelihood(share, mean, covariance, counts),
-                gaussians.log_evidence(share, mean, covariance, basis, counts),
+                gaussians.classification_likelihood(share, mean, covariance, size),
+                gaussians.log_evidence(
+                    gaussians.log_likelihood(share, mean, covariance, basis, counts), share, size, 2
+                ),
             )
         ]
     likelihood, evidence = np.subtract(values["halves"], values["square"])

@@ -1,5 +1,6 @@
 """Writes models on sets in each format: what Keras needs to be told, and what it cannot do."""
 
+import pathlib
 import warnings
 
 import keras
@@ -30,6 +31,24 @@ def write(model, path, format, specs):
             # Nothing beyond what every LiteRT runtime has.
             arguments["target_spec"] = {"supported_ops": ["TFLITE_BUILTINS"]}
         model.export(path, format=format, verbose=False, input_signature=[specs], **arguments)
+        if way == ("openvino", "tensorflow"):
+            _keep_named_outputs(path)
+
+
+def _keep_named_outputs(path):
+    """Takes out of an OpenVINO file the results that its converter makes of unused operations."""
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    weights = pathlib.Path(path).with_suffix(".bin")
+    for result in model.get_results():
+        if not any("Identity" in name for name in result.get_output_tensor(0).get_names()):
+            model.remove_result(result)
+    temporary = str(pathlib.Path(path).with_name("kept.xml"))
+    openvino.save_model(model, temporary, compress_to_fp16=False)
+    del model
+    pathlib.Path(temporary).replace(path)
+    pathlib.Path(temporary).with_suffix(".bin").replace(weights)
 
 
 def _write_onnx_from_tensorflow(model, path, specs):

@@ -13,13 +13,23 @@ from keras_sets.layers.graph_equivariant_dense import GraphEquivariantDense
 from keras_sets.layers.permutation_equivariant_dense import PermutationEquivariantDense
 from keras_sets.layers.permutation_group_dense import PermutationGroupDense
 from keras_sets.layers.pooling import CausalMeanPooling
+from keras_sets.layers.pooling import GatedAttentionPooling
 from keras_sets.layers.pooling import LogSumExpPooling
 from keras_sets.layers.pooling import MaxPooling
 from keras_sets.layers.pooling import MeanPooling
+from keras_sets.layers.pooling import MedianPooling
+from keras_sets.layers.pooling import MinPooling
+from keras_sets.layers.pooling import MultiPooling
 from keras_sets.layers.pooling import Pooling
 from keras_sets.layers.pooling import PoolingMaps
+from keras_sets.layers.pooling import PowerMeanPooling
+from keras_sets.layers.pooling import QuantilePooling
 from keras_sets.layers.pooling import SlotPooling
+from keras_sets.layers.pooling import SoftmaxPooling
+from keras_sets.layers.pooling import SortPooling
+from keras_sets.layers.pooling import StandardDeviationPooling
 from keras_sets.layers.pooling import SumPooling
+from keras_sets.layers.pooling import VariancePooling
 from keras_sets.layers.pooling import get_pooling
 from keras_sets.layers.pooling_by_multihead_attention import PoolingByMultiheadAttention
 from keras_sets.layers.principal_axes import PrincipalAxes
@@ -41,25 +51,35 @@ __all__ = [
     "DSSConv2D",
     "DSSConv3D",
     "DSSDense",
+    "GatedAttentionPooling",
     "GraphEquivariantDense",
     "InducedSetAttentionBlock",
     "LogSumExpPooling",
     "MaxPooling",
     "MeanPooling",
+    "MedianPooling",
+    "MinPooling",
+    "MultiPooling",
     "PermutationEquivariantDense",
     "PermutationGroupDense",
     "Pooling",
     "PoolingByMultiheadAttention",
     "PoolingMaps",
+    "PowerMeanPooling",
     "PrincipalAxes",
+    "QuantilePooling",
     "SetAttentionBlock",
     "SetLayer",
     "SetNormalization",
     "SlotPooling",
     "SlotRefinement",
+    "SoftmaxPooling",
+    "SortPooling",
+    "StandardDeviationPooling",
     "SumPooling",
     "Swarm",
     "SwarmCell",
     "SwarmStreamingCell",
+    "VariancePooling",
     "get_pooling",
 ]

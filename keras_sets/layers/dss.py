@@ -35,10 +35,11 @@ class DSS(SetLayer):
         layer: A Keras layer that maps `(batch, *element)` to `(batch, *output)`.
         pooled_layer: The same for the pooled element. None makes a layer like `layer`, with
             weights of its own.
-        pooling: How elements are pooled: `"sum"`, `"mean"`, `"max"`, `"logsumexp"` or a
-            pooling layer that is invariant. Two published variants have no pooled layer:
-            `"centered"` is `layer(x_i - mean_j x_j)`, `"concat_max"` is
-            `layer(concatenate([x_i, max_j x_j]))` along the last axis.
+        pooling: How elements are pooled: `"sum"`, `"mean"` or another name of an
+            invariant pooling, or its layer. One that gives several vectors, such as
+            `keras_sets.layers.MultiPooling`, gives as many times the channels. Two
+            published variants have no pooled layer: `"centered"` is `layer(x_i - mean_j x_j)`,
+            `"concat_max"` is `layer(concatenate([x_i, max_j x_j]))` along the last axis.
         activation: Activation function of the sum. None is the identity.
 
     Call arguments:
@@ -133,10 +134,24 @@ class DSS(SetLayer):
     def build(self, input_shape):
         element = (None, *input_shape[2:])
         build_part(self.layer, self._element_shape(element))
-        build_part(self.pooled_layer, element)
         features = None if None in element[1:] else math.prod(element[1:])
         build_part(self.pooling, (None, None, features))
+        self._copies = self._pooled_copies(features or element[-1])
+        build_part(self.pooled_layer, (*element[:-1], self._copies * element[-1]))
         self.built = True
+
+    def _pooled_copies(self, features):
+        """How many pooled elements the pooling gives: as many as it has features for each."""
+        if not isinstance(self.pooling, Pooling):
+            return 1
+        pooled = self.pooling.compute_output_shape((None, None, features))[-1]
+        if pooled % features:
+            raise ValueError(
+                f"Layer '{self.name}' expects a pooling that gives pooled elements, so a multiple "
+                f"of the {features} features of an element. Received: pooling={self.pooling!r}, "
+                f"which gives {pooled}"
+            )
+        return pooled // features
 
     def _element_shape(self, element):
         """The shape that `layer` gets for elements of the given shape."""
@@ -182,7 +197,13 @@ class DSS(SetLayer):
         y = self._apply(self.layer, elements)
         y = ops.reshape(y, (batch, n, *ops.shape(y)[1:]))
         if self.pooled_layer is not None:
-            pooled = ops.reshape(self._pool(flat, mask, weights), (-1, *element))
+            pooled = self._pool(flat, mask, weights)
+            if self._copies > 1:
+                # Several pooled elements become channels of one.
+                pooled = ops.reshape(pooled, (-1, self._copies, *element))
+                pooled = ops.moveaxis(pooled, 1, -2)
+                element = [*element[:-1], self._copies * element[-1]]
+            pooled = ops.reshape(pooled, (-1, *element))
             y = y + ops.expand_dims(self._apply(self.pooled_layer, pooled), 1)
         return set_ops.apply_mask(self.activation(y), mask)
 

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_sets.layers.chunked_pooling_scope import ChunkedPoolingScope
+from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.layers.part_options import freeze_with
-from keras_sets.layers.pooling.chunked_pooling_scope import ChunkedPoolingScope
-from keras_sets.layers.pooling.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.layers.pooling.names import get_pooling
 from keras_sets.layers.pooling.names import serialize_pooling
 from keras_sets.ops import entities as entity_ops

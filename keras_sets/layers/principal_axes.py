@@ -3,6 +3,8 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.over_sets import max_over_set
+from keras_sets.layers.over_sets import mean_over_set
 from keras_sets.ops import entities as entity_ops
 
 
@@ -60,7 +62,7 @@ class PrincipalAxes(SetLayer):
     def compute(self, x, mask, weights, training):
         shape = ops.shape(x)
         x, mask, weights = entity_ops.flatten_set(x, mask, weights)
-        y = set_ops.principal_axes(x, mask, weights)
+        y = set_ops.principal_axes(x, mask, weights, mean_over_set, max_over_set)
         return ops.cast(ops.reshape(y, shape), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

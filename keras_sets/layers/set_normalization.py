@@ -4,6 +4,7 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.over_sets import mean_over_set
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.layers.weight_options import own_seed
 
@@ -102,7 +103,7 @@ class SetNormalization(WeightOptions, SetLayer):
         self.built = True
 
     def compute(self, x, mask, weights, training):
-        y = set_ops.set_standardize(x, mask, weights, self.epsilon)
+        y = set_ops.set_standardize(x, mask, weights, self.epsilon, mean_over_set)
         if self.gamma is not None:
             y = y * ops.cast(ops.convert_to_tensor(self.gamma), y.dtype)
         if self.beta is not None:

@@ -6,6 +6,7 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.over_sets import total_over_set
 from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.swarm_cell import SwarmCell
 from keras_sets.ops import entities as entity_ops
@@ -199,10 +200,11 @@ class SlotRefinement(PartOptions, SetLayer):
         x = entity_ops.flatten_entities(ops.cast(x, set_ops.accumulation_dtype(x)))
         counts = entity_ops.flatten_entities(entity_ops.counts_of(x, mask, weights))
         counts = ops.transpose(counts, (0, 2, 1))
+        size = total_over_set(ops.sum(counts, axis=-1))
         if self.num_starts == 1:
-            steps = self._refine(gaussians.monomials(x), counts)
+            steps = self._refine(gaussians.monomials(x), counts, size)
         else:
-            steps = self._best_start(x, counts)
+            steps = self._best_start(x, counts, size)
 
         def as_output(logits):
             logits = ops.reshape(ops.transpose(logits, (0, 2, 1)), shape)
@@ -212,28 +214,31 @@ class SlotRefinement(PartOptions, SetLayer):
             return ops.stack([as_output(logits) for logits in steps], axis=1)
         return as_output(steps[-1])
 
-    def _best_start(self, x, counts):
+    def _best_start(self, x, counts, size):
         """`_refine` from several sides of the set, of which the evidence chooses one."""
         turns = gaussians.isometries(self.num_starts, x.shape[-1])
         turned = [x @ ops.convert_to_tensor(turn, x.dtype) for turn in turns]
         basis = gaussians.monomials(ops.concatenate(turned, axis=0))
         counts = ops.tile(counts, (self.num_starts, 1, 1))
-        steps = self._refine(basis, counts)
+        size = ops.tile(size, (self.num_starts, 1))
+        steps = self._refine(basis, counts, size)
         if self.criterion == "icl":
-            received = self._receive(gaussians.assign(steps[-1]), basis, counts)
-            evidence = gaussians.classification_likelihood(*received, counts)
+            received = self._receive(gaussians.assign(steps[-1]), basis, counts, size)
+            evidence = gaussians.classification_likelihood(*received, size)
         else:
-            received = self._receive(steps[-1], basis, counts)
-            evidence = gaussians.log_evidence(*received, basis, counts)
+            received = self._receive(steps[-1], basis, counts, size)
+            likelihood = total_over_set(gaussians.log_likelihood(*received, basis, counts))
+            evidence = gaussians.log_evidence(likelihood, received[0], size, x.shape[-1])
         steps = steps if self.return_iterations else steps[-1:]
         return [gaussians.best_start(logits, evidence, self.num_starts) for logits in steps]
 
-    def _refine(self, basis, counts):
+    def _refine(self, basis, counts, size):
         """Logits `(batch, slots, n)` after every step.
 
         Args:
             basis: `(batch, n, m)`, the monomials of the entities.
             counts: `(batch, 1, n)`, how often each of them counts.
+            size: `(batch, 1)`, the sum of the counts over the whole set.
         """
         transposed = ops.transpose(basis, (0, 2, 1))
         h = ops.broadcast_to(
@@ -244,7 +249,7 @@ class SlotRefinement(PartOptions, SetLayer):
         logits = ops.cast(ops.convert_to_tensor(self.initial_scores), basis.dtype) @ transposed
         steps = []
         for step in range(self.iterations + self.em_steps):
-            received = self._receive(logits, basis, counts)
+            received = self._receive(logits, basis, counts, size)
             learned = step < self.iterations
             if learned:
                 description = ops.cast(gaussians.describe(*received), h.dtype)
@@ -255,15 +260,15 @@ class SlotRefinement(PartOptions, SetLayer):
             steps.append(logits)
         return steps
 
-    def _receive(self, logits, basis, counts):
+    def _receive(self, logits, basis, counts, size):
         """Share, mean and covariance of what every slot gets."""
         shares = ops.softmax(logits, axis=1) * counts
-        moments = shares @ basis
+        moments = total_over_set(shares @ basis)
         damping = self.gradient_damping
         moments = (1 - damping) * moments + damping * ops.stop_gradient(moments)
         prior = ops.exp(ops.cast(ops.convert_to_tensor(self.prior), basis.dtype))
         mass, mean, covariance = gaussians.of_moments(moments, prior[0], prior[1])
-        share = entity_ops.safe_ratio(mass, ops.sum(counts, axis=-1))
+        share = entity_ops.safe_ratio(mass, size)
         return share + LEAST_SHARE, mean, covariance
 
     @staticmethod

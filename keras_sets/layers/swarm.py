@@ -4,10 +4,10 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.chunked_pooling_scope import in_chunked_pooling_scope
 from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.part_options import build_part
 from keras_sets.layers.pooled_context import PooledContext
-from keras_sets.layers.pooling.chunked_pooling_scope import in_chunked_pooling_scope
 from keras_sets.layers.streaming import SwarmStreamingCell
 from keras_sets.layers.swarm_cell import SwarmCell
 from keras_sets.layers.weight_options import own_seed

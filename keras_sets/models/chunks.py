@@ -44,6 +44,13 @@ _ALONG_AN_AXIS = (
     keras.layers.Softmax,
 )
 
+# Layers that take means and sums over the set on their way.
+_REDUCING = (
+    set_layers.PrincipalAxes,
+    set_layers.SetNormalization,
+    set_layers.SlotRefinement,
+)
+
 
 def predict_in_chunks(network, chunks):
     """Outputs of a network for sets that do not fit in memory, chunk by chunk.
@@ -57,14 +64,16 @@ def predict_in_chunks(network, chunks):
     chunk ends there. After the pass the state is finished. In the second pass the first pooling
     is read from what is known, and the second one is updated; and so on, until a pass reaches
     the outputs. A `Swarm` with T iterations, which pools T - 1 times, needs T passes, the last
-    one for the outputs. A causal pooling carries its state from chunk to chunk and answers at
-    once: it needs no pass of its own.
+    one for the outputs. Layers that take other sums over the set, such as the moments of a
+    `SlotRefinement`, need a pass for each. A causal pooling carries its state from chunk to
+    chunk and answers at once: it needs no pass of its own.
 
     Args:
         network: A functional model such as those of `keras_sets.models.deep_sets` and
             `keras_sets.models.swarm`, a `keras.Sequential`, a layer, or a list of layers.
-            Its layers are `PermutationEquivariantDense`, `Swarm`, poolings, and Keras layers
-            that compute every entity on its own, such as `Dense` and `Activation`.
+            Its layers are `PermutationEquivariantDense`, `Swarm`, poolings, `PrincipalAxes`,
+            `SetNormalization`, `SlotRefinement`, and Keras layers that compute every entity on
+            its own, such as `Dense` and `Activation`.
         chunks: A list of chunks, or a function without arguments that returns a fresh
             iterator over them at every call. A chunk is an array of entities
             `(batch, *entities, features)`, or a tuple `(entities, mask)` or
@@ -236,6 +245,8 @@ class _Pass:
         return self.pooling.finish(self.state)
 
     def _pool(self, pooling, x, mask, weights):
+        if getattr(pooling, "reduces_by_layers", False):
+            return pooling.pool(x, mask, weights, keepdims=False)
         batch_and_features = (x.shape[0], x.shape[-1])
         if getattr(pooling, "symmetry", None) == "causal":
             index = self._causal_poolings
@@ -378,19 +389,22 @@ def _check_layer(layer):
         if getattr(layer, "context", None) != "self":
             _check_pooling(layer.pooling, layer)
         return
-    if isinstance(layer, _ENTITY_BY_ENTITY):
+    if isinstance(layer, (*_ENTITY_BY_ENTITY, *_REDUCING)):
         return
     if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1]):
         return
     described = f"'{layer.name}' of class {type(layer).__name__}" if layer else "a model"
     raise ValueError(
-        "Expected `network` to be made of PermutationEquivariantDense, Swarm, poolings, and Keras "
-        "layers that compute every entity on its own along the last axis. A layer that mixes "
-        f"entities in another way cannot be computed in chunks. Received: {described}"
+        "Expected `network` to be made of PermutationEquivariantDense, Swarm, poolings, "
+        f"{', '.join(kind.__name__ for kind in _REDUCING)}, and Keras layers that compute every "
+        "entity on its own along the last axis. A layer that mixes entities in another way cannot "
+        f"be computed in chunks. Received: {described}"
     )
 
 
 def _check_pooling(pooling, layer):
+    if getattr(pooling, "reduces_by_layers", False):
+        return
     if isinstance(pooling, set_layers.Pooling):
         needed = ["chunk_state", "merge", "finish"]
         kind, base = type(pooling), set_layers.Pooling

@@ -13,6 +13,8 @@ from keras import ops
 LEAST_VARIANCE = 1e-12
 # A logit that leaves others nothing.
 CERTAIN = 100.0
+# Evidences that differ by less, relative to the largest, are equal.
+TIE = 1e-5
 
 
 def monomials(x):
@@ -161,12 +163,8 @@ def describe(share, mean, covariance):
     return ops.concatenate([mean, rest], axis=-1)
 
 
-def log_evidence(share, mean, covariance, basis, counts):
-    """How well a mixture explains a set, less what its parameters cost, `(batch,)`.
-
-    The log-likelihood of the entities, less half the logarithm of a Gaussian's mass for each of
-    its parameters (Laplace's approximation, of which terms that do not grow are left out).
-    Gaussians of at most one entity do not exist.
+def log_likelihood(share, mean, covariance, basis, counts):
+    """Of entities under a mixture, without the constant of the density, `(batch,)`.
 
     Args:
         share, mean, covariance: `(batch, k, ...)`, as `of_moments` returns.
@@ -175,19 +173,35 @@ def log_evidence(share, mean, covariance, basis, counts):
     """
     density = density_coefficients(mean, covariance) @ ops.transpose(basis, (0, 2, 1))
     density = ops.logsumexp(density + ops.expand_dims(ops.log(share), -1), axis=1)
-    likelihood = ops.sum(density * counts[:, 0], axis=-1)
-    mass = share * ops.sum(counts, axis=-1)
-    parameters = monomial_count(mean.shape[-1])
+    return ops.sum(density * counts[:, 0], axis=-1)
+
+
+def log_evidence(likelihood, share, size, d):
+    """How well a mixture explains a set, less what its parameters cost, `(batch,)`.
+
+    The log-likelihood of the entities, less half the logarithm of a Gaussian's mass for each of
+    its parameters (Laplace's approximation, of which terms that do not grow are left out).
+    Gaussians of at most one entity do not exist.
+
+    Args:
+        likelihood: `(batch,)`, as `log_likelihood` returns.
+        share: `(batch, k)`, of the Gaussians.
+        size: `(batch, 1)`, how many entities there are.
+        d: Number of dimensions.
+    """
+    mass = share * size
+    parameters = monomial_count(d)
     return likelihood - 0.5 * parameters * ops.sum(ops.log(ops.maximum(mass, 1.0)), axis=-1)
 
 
 def assign(logits):
     """Logits of the largest `(batch, k, n)` alone: an entity belongs to one Gaussian."""
-    largest = ops.argmax(logits, axis=1)
-    return CERTAIN * ops.one_hot(largest, logits.shape[1], axis=1, dtype=logits.dtype)
+    # No `argmax`, of which TensorFlow makes operations that few formats know.
+    largest = logits >= ops.max(logits, axis=1, keepdims=True)
+    return CERTAIN * ops.cast(largest, logits.dtype)
 
 
-def classification_likelihood(share, mean, covariance, counts):
+def classification_likelihood(share, mean, covariance, size):
     """The integrated classification likelihood of entities that are assigned, `(batch,)`.
 
     The log-likelihood of the entities and of their assignments, up to a constant, less half the
@@ -197,20 +211,22 @@ def classification_likelihood(share, mean, covariance, counts):
     Args:
         share, mean, covariance: `(batch, k, ...)`, as `of_moments` returns for assignments
             of 0 or 1.
-        counts: `(batch, 1, n)`, how often each entity counts.
+        size: `(batch, 1)`, how many entities there are.
     """
     d = mean.shape[-1]
-    total = ops.sum(counts, axis=-1)
-    mass = share * total
-    size = 0.5 * log_determinant(cholesky(covariance, d))
-    likelihood = ops.sum(mass * (ops.log(share) - size), axis=-1)
+    mass = share * size
+    volume = 0.5 * log_determinant(cholesky(covariance, d))
+    likelihood = ops.sum(mass * (ops.log(share) - volume), axis=-1)
     number = ops.sum(ops.cast(mass >= 1.0, mass.dtype), axis=-1)
-    cost = 0.5 * monomial_count(d) * ops.log(ops.maximum(total[:, 0], 1.0))
+    cost = 0.5 * monomial_count(d) * ops.log(ops.maximum(size[:, 0], 1.0))
     return likelihood - cost * number
 
 
 def best_start(logits, evidence, starts):
     """Of the answers from several starts the one of the largest evidence.
+
+    Of starts that are as good up to rounding the first is taken: often several find the same
+    partition, and every backend and every exported file is to give it in the same slots.
 
     Args:
         logits: `(starts * batch, k, n)`, all sets of a start together.
@@ -221,9 +237,11 @@ def best_start(logits, evidence, starts):
     """
     batch = ops.shape(logits)[0] // starts
     logits = ops.reshape(logits, (starts, batch, *ops.shape(logits)[1:]))
+    evidence = ops.reshape(evidence, (starts, batch))
+    later = ops.reshape(ops.arange(starts, dtype=evidence.dtype), (starts, 1))
+    evidence = evidence - TIE * later * (1 + ops.max(ops.abs(evidence), axis=0))
     # Not `take_along_axis`, with which torch exports one size of sets only.
-    best = ops.argmax(ops.reshape(evidence, (starts, batch)), axis=0)
-    chosen = ops.one_hot(best, starts, axis=0, dtype="bool")
+    chosen = evidence >= ops.max(evidence, axis=0)
     chosen = ops.reshape(chosen, (starts, batch, 1, 1))
     return ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=0)
 

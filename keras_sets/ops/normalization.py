@@ -15,11 +15,14 @@ TINY = 1e-12
 SYMMETRIC = 1e-5
 
 
-def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
+def set_standardize(x, mask=None, weights=None, epsilon=1e-5, mean_over=set_mean):
     """Subtracts the mean of a set and divides by its standard deviation.
 
     There is one mean and one variance for a set, over its present entities and all
     features together, every entity counted `weights` times. Absent entities get 0.
+
+    Args:
+        mean_over: Function like `set_mean`, which may know more of the set than `x`.
     """
     dtype = accumulation_dtype(x)
     mask, weights = multiplicities(mask, weights, dtype)
@@ -27,7 +30,7 @@ def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
     def mean(x):
         # `ops.mean` rounds float64 on torch.
         of_features = ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
-        return set_mean(of_features, mask, weights, keepdims=True)
+        return mean_over(of_features, mask, weights, keepdims=True)
 
     x = apply_mask(ops.cast(x, dtype), mask)
     # The mean of numbers far from 0 is rounded: what is left over is taken off as well. The
@@ -38,11 +41,13 @@ def set_standardize(x, mask=None, weights=None, epsilon=1e-5):
     return deviation / ops.sqrt(variance + epsilon)
 
 
-def principal_axes(x, mask=None, weights=None):
+def principal_axes(x, mask=None, weights=None, mean_over=set_mean, max_over=set_max):
     """A set in coordinates of its own: centred, turned to its principal axes, of unit size.
 
     Args:
         x: `(batch, n, d)`.
+        mean_over, max_over: Functions like `set_mean` and `set_max`, which may know more of the
+            set than `x`.
 
     Returns:
         `(batch, n, d)`: the axes in the order of falling variance, each pointing to where the
@@ -54,20 +59,20 @@ def principal_axes(x, mask=None, weights=None):
     x = apply_mask(ops.cast(x, dtype), mask)
     # Twice, because the first mean of large numbers is as good as their rounding.
     for _ in range(2):
-        x = apply_mask(x - set_mean(x, mask, weights, keepdims=True), mask)
+        x = apply_mask(x - mean_over(x, mask, weights, keepdims=True), mask)
     # To a size whose square is in range, then to the exact one, in which the first cancels.
-    largest = set_max(ops.abs(ops.stop_gradient(x)), mask, keepdims=True)
+    largest = max_over(ops.abs(ops.stop_gradient(x)), mask, keepdims=True)
     largest = ops.sum(largest, axis=-1, keepdims=True)
     x = safe_ratio(x, ops.broadcast_to(largest, ops.shape(x)))
     square = ops.mean(ops.square(x), axis=-1, keepdims=True)
-    size = ops.sqrt(set_mean(square, mask, weights, keepdims=True) + TINY)
+    size = ops.sqrt(mean_over(square, mask, weights, keepdims=True) + TINY)
     x = x / size
     d = x.shape[-1]
     products = ops.expand_dims(x, -1) * ops.expand_dims(x, -2)
     flat = ops.reshape(products, (*ops.shape(x)[:-1], d * d))
-    covariance = ops.reshape(set_mean(flat, mask, weights), (ops.shape(x)[0], d, d))
+    covariance = ops.reshape(mean_over(flat, mask, weights), (ops.shape(x)[0], d, d))
     x = x @ _eigenvectors(ops.stop_gradient(covariance))
-    skewness = ops.stop_gradient(set_mean(x**3, mask, weights, keepdims=True))
+    skewness = ops.stop_gradient(mean_over(x**3, mask, weights, keepdims=True))
     # What two points have along their axis is rounding error.
     turned = skewness < -SYMMETRIC
     return x * ops.where(turned, -ops.ones_like(skewness), ops.ones_like(skewness))

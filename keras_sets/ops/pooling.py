@@ -13,6 +13,7 @@ import math
 
 from keras import ops
 
+from keras_sets.ops import compensated
 from keras_sets.ops.entities import accumulate
 from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import counts_of
@@ -29,48 +30,10 @@ from keras_sets.ops.entities import scale_weights
 from keras_sets.ops.entities import sum_over_entities
 
 
-def _scale_free(x, weights):
+def scale_free(x, weights):
     """`(x * weights / scale, weights / scale, scale)`; see `scale_weights`."""
     weights, scale = scale_weights(weights)
     return x * ops.expand_dims(weights, -1), weights, scale
-
-
-def _exact(total):
-    """A sum as a pair: what it is, and what rounding took from it so far."""
-    return total, ops.zeros_like(total)
-
-
-def _add(a, b):
-    """Sum of two such pairs; the rounding error of the addition is kept (Knuth's TwoSum)."""
-    total = a[0] + b[0]
-    of_b = total - a[0]
-    error = (a[0] - (total - of_b)) + (b[0] - of_b)
-    lost = a[1] + b[1] + error
-    return total, ops.where(ops.isfinite(total), lost, ops.zeros_like(lost))
-
-
-def _scaled(pair, factor):
-    return pair[0] * factor, pair[1] * factor
-
-
-def _rounded(pair):
-    return pair[0] + pair[1]
-
-
-def _join_shifts(a, b):
-    """The larger of two shifts, and the factors that bring sums of exponentials to it.
-
-    `a` and `b` are `(shift, occupied)`. Where a side has no entity its factor is 0.
-    """
-    (shift_a, occupied_a), (shift_b, occupied_b) = a, b
-    both = ops.where(occupied_b, larger(shift_a, shift_b), shift_a)
-    shift = ops.where(occupied_a, both, shift_b)
-    zero = ops.zeros_like(shift)
-    factors = (
-        ops.where(occupied, ops.exp(ops.where(occupied, own - shift, zero)), zero)
-        for own, occupied in (a, b)
-    )
-    return shift, *factors
 
 
 def set_sum(x, mask=None, weights=None, keepdims=False):
@@ -83,24 +46,29 @@ def set_sum(x, mask=None, weights=None, keepdims=False):
 
 def sum_state(x, mask=None, weights=None):
     """What a chunk adds to the sum."""
-    return {"sum": _exact(set_sum(x, mask, weights))}
+    return total_state(set_sum(x, mask, weights))
+
+
+def total_state(total):
+    """The state of a chunk whose sum is known."""
+    return {"sum": compensated.exact(total)}
 
 
 def merge_sums(a, b):
     """State of two chunks together, for states that are sums only."""
-    return {name: _add(a[name], b[name]) for name in a}
+    return {name: compensated.add(a[name], b[name]) for name in a}
 
 
 def finish_sum(state):
     """The sum of all entities in a state; 0 for none."""
-    return _rounded(state["sum"])
+    return compensated.rounded(state["sum"])
 
 
 def set_mean(x, mask=None, weights=None, keepdims=False):
     """Weighted mean over the entities. The mean of nothing is 0."""
     x, mask, weights = accumulate(x, mask, weights)
     if weights is not None:
-        x, weights, _ = _scale_free(x, weights)
+        x, weights, _ = scale_free(x, weights)
     total = sum_over_entities(x, keepdims)
     size = x.shape[1:-1]
     if mask is None and None not in size and 0 not in size:
@@ -113,14 +81,14 @@ def mean_state(x, mask=None, weights=None):
     """What a chunk adds to the mean: its sum and count in units of its largest weight."""
     x, mask, weights = accumulate(x, mask, weights)
     if weights is not None:
-        x, weights, scale = _scale_free(x, weights)
+        x, weights, scale = scale_free(x, weights)
     count = sum_over_entities(counts_of(x, mask, weights))
     if weights is None:
         scale = ops.cast(count > 0, x.dtype)
     return {
         "scale": ops.reshape(scale, (-1, 1)),
-        "sum": _exact(sum_over_entities(x)),
-        "count": _exact(count),
+        "sum": compensated.exact(sum_over_entities(x)),
+        "count": compensated.exact(count),
     }
 
 
@@ -128,7 +96,10 @@ def merge_means(a, b):
     """State of the mean of two chunks together."""
     scale = larger(a["scale"], b["scale"])
     sums = (
-        {name: _scaled(state[name], safe_ratio(state["scale"], scale)) for name in ("sum", "count")}
+        {
+            name: compensated.scaled(state[name], safe_ratio(state["scale"], scale))
+            for name in ("sum", "count")
+        }
         for state in (a, b)
     )
     return {"scale": scale, **merge_sums(*sums)}
@@ -136,7 +107,7 @@ def merge_means(a, b):
 
 def finish_mean(state):
     """The mean of all entities in a state; 0 for none."""
-    return safe_ratio(_rounded(state["sum"]), _rounded(state["count"]))
+    return safe_ratio(compensated.rounded(state["sum"]), compensated.rounded(state["count"]))
 
 
 def set_max(x, mask=None, weights=None, keepdims=False):
@@ -200,12 +171,12 @@ def set_logsumexp(x, mask=None, weights=None, keepdims=False):
     return finish_logsumexp(_logsumexp_state(*accumulate(x, mask, weights), keepdims))
 
 
-def _add_log_weights(x, weights):
+def add_log_weights(x, weights):
     """Exponents `x` that count `weights` times."""
     return x if weights is None else x + ops.expand_dims(log_weights(weights), -1)
 
 
-def _exponentials(x, mask):
+def exponentials(x, mask):
     """`(shift, exp(x - shift))`, shift the maximum or the finite number next to it."""
     shift = ops.stop_gradient(set_max(x, mask, keepdims=True))
     shift = ops.clip(shift, lowest(x), -lowest(x))
@@ -219,29 +190,31 @@ def logsumexp_state(x, mask=None, weights=None):
 
 
 def _logsumexp_state(x, mask, weights, keepdims=False):
-    shift, terms = _exponentials(_add_log_weights(x, weights), mask)
+    shift, terms = exponentials(add_log_weights(x, weights), mask)
     return {
         "shift": shift if keepdims else ops.squeeze(shift, axis=entity_axes(x)),
-        "sum": _exact(sum_over_entities(terms, keepdims)),
+        "sum": compensated.exact(sum_over_entities(terms, keepdims)),
         "occupied": _occupied(x, mask, keepdims),
     }
 
 
 def merge_logsumexps(a, b):
     """State of the logarithm of the sum of exponentials of two chunks together."""
-    shift, factor_a, factor_b = _join_shifts(
+    shift, factor_a, factor_b = compensated.join_shifts(
         (a["shift"], a["sum"][0] > 0), (b["shift"], b["sum"][0] > 0)
     )
     return {
         "shift": shift,
-        "sum": _add(_scaled(a["sum"], factor_a), _scaled(b["sum"], factor_b)),
+        "sum": compensated.add(
+            compensated.scaled(a["sum"], factor_a), compensated.scaled(b["sum"], factor_b)
+        ),
         "occupied": ops.logical_or(a["occupied"], b["occupied"]),
     }
 
 
 def finish_logsumexp(state):
     """The logarithm of the sum of exponentials in a state; 0 for none."""
-    total = _rounded(state["sum"])
+    total = compensated.rounded(state["sum"])
     nothing = total <= 0
     result = ops.log(ops.where(nothing, ops.ones_like(total), total)) + state["shift"]
     result = ops.where(nothing, ops.zeros_like(total), result)
@@ -267,7 +240,10 @@ def causal_mean_state(x, mask=None, weights=None):
     x, mask, weights = accumulate(x, mask, weights)
     counts = counts_of(x, mask, weights)
     x = x if weights is None else x * counts
-    return {"sum": _exact(sum_over_entities(x)), "count": _exact(sum_over_entities(counts))}
+    return {
+        "sum": compensated.exact(sum_over_entities(x)),
+        "count": compensated.exact(sum_over_entities(counts)),
+    }
 
 
 def scan_causal_mean(state, x, mask=None, weights=None):
@@ -300,7 +276,7 @@ def _add_before(pair, running):
 
 def finish_causal_mean(state):
     """The mean of all entities so far; 0 for none."""
-    return safe_ratio(_rounded(state["sum"]), _rounded(state["count"]))
+    return safe_ratio(compensated.rounded(state["sum"]), compensated.rounded(state["count"]))
 
 
 def set_pooling_maps(x, num_maps, mask=None, weights=None):
@@ -331,8 +307,8 @@ def _map_sums(x, num_maps, mask, weights):
     of `exp(shift)`, of the largest key with its weight, of every map.
     """
     values = x.shape[-1] - 2 * num_maps
-    keys = _add_log_weights(x[..., values : values + num_maps], weights)
-    shift, maps = _exponentials(keys, mask)
+    keys = add_log_weights(x[..., values : values + num_maps], weights)
+    shift, maps = exponentials(keys, mask)
     totals = ops.expand_dims(sum_over_entities(maps), -1)
     # One product with the values for all maps; the softmax is normalised after it.
     summaries = ops.swapaxes(flatten_entities(maps), 1, 2) @ flatten_entities(x[..., :values])
@@ -345,21 +321,23 @@ def pooling_maps_state(x, num_maps, mask=None, weights=None):
     shift, totals, summaries = _map_sums(x, num_maps, mask, weights)
     return {
         "shift": ops.reshape(shift, (-1, num_maps, 1)),
-        "count": _exact(totals),
-        "sum": _exact(summaries),
+        "count": compensated.exact(totals),
+        "sum": compensated.exact(summaries),
     }
 
 
-def merge_pooling_maps(a, b):
-    """State of the summaries of two chunks together."""
-    shift, *factors = _join_shifts((a["shift"], a["count"][0] > 0), (b["shift"], b["count"][0] > 0))
+def merge_softmaxes(a, b):
+    """State of two chunks together, for sums and counts in units of `exp(shift)`."""
+    shift, *factors = compensated.join_shifts(
+        (a["shift"], a["count"][0] > 0), (b["shift"], b["count"][0] > 0)
+    )
     sums = (
-        {name: _scaled(state[name], factor) for name in ("count", "sum")}
+        {name: compensated.scaled(state[name], factor) for name in ("count", "sum")}
         for state, factor in zip((a, b), factors, strict=True)
     )
     return {"shift": shift, **merge_sums(*sums)}
 
 
-def finish_pooling_maps(state):
-    """The summaries, `(batch, num_maps, values)`; 0 for none."""
-    return safe_ratio(_rounded(state["sum"]), _rounded(state["count"]))
+def finish_softmax(state):
+    """The means under softmaxes of all entities in a state; 0 for none."""
+    return safe_ratio(compensated.rounded(state["sum"]), compensated.rounded(state["count"]))

@@ -1,4 +1,4 @@
-"""Checks of the laws of layers on sets, for your own layers and models.
+"""Checks of the symmetries, masks and weights of layers on sets, for your own layers and models.
 
 Every check calls `layer(inputs, mask=mask, weights=weights)`, with `mask` and `weights`
 only where they were given, so that plain Keras layers, models and functions can be checked

@@ -107,7 +107,7 @@ def assert_causal(
 
 def _check_permutations(check, count, seed, group, equivariant):
     rng = np.random.default_rng(seed)
-    law = "not permutation " + ("equivariant" if equivariant else "invariant")
+    symmetry = "not permutation " + ("equivariant" if equivariant else "invariant")
 
     def permuted(array, order):
         if array is None:
@@ -118,7 +118,7 @@ def _check_permutations(check, count, seed, group, equivariant):
 
     outputs = check.evaluate(check.arguments)
     if equivariant:
-        check.require_entities(outputs, law)
+        check.require_entities(outputs, symmetry)
     cotangents = [rng.normal(size=output.shape) for output in outputs.outputs]
     reference = check.evaluate(check.arguments, cotangents)
     for name, order in _permutations(check.batch, check.size, count, group, rng):
@@ -127,16 +127,16 @@ def _check_permutations(check, count, seed, group, equivariant):
         result = check.evaluate(arguments, moved)
         for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
             expected = permuted(old, order) if equivariant else old
-            what = f"{law}: outputs{number(index, reference)} under {name}"
+            what = f"{symmetry}: outputs{number(index, reference)} under {name}"
             check.compare(what, new, expected)
         if result.inputs_gradient is not None:
             check.compare(
-                f"{law}: gradient towards the inputs under {name}",
+                f"{symmetry}: gradient towards the inputs under {name}",
                 result.inputs_gradient,
                 permuted(reference.inputs_gradient, order),
                 scale=reference.gradient_scale,
             )
-        check.compare_weight_gradients(f"{law}: under {name}, ", result, reference)
+        check.compare_weight_gradients(f"{symmetry}: under {name}, ", result, reference)
 
 
 def _permutations(batch, size, count, group, rng):

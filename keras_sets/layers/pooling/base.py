@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
-from keras_sets.layers.pooling.chunked_pooling_scope import get_chunked_pooling_scope
+from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
+from keras_sets.layers.part_options import build_part
 from keras_sets.ops import entities as entity_ops
 
 
@@ -13,7 +14,8 @@ class Pooling(SetLayer):
     """Base class of poolings over all entity axes.
 
     A subclass implements `pool(x, mask, weights, keepdims)` with a function of
-    `keras_sets.ops`. See `MeanPooling` for the arguments that all poolings share.
+    `keras_sets.ops`, or `chunk_state`, `merge` and `finish`, of which `pool` is made. See
+    `MeanPooling` for the arguments that all poolings share.
 
     A set that is larger than memory, or spread over machines, is pooled chunk by chunk:
 
@@ -42,6 +44,8 @@ class Pooling(SetLayer):
     """
 
     symmetry = "invariant"
+    # Whether `pool` reduces the set by layers that know of chunks themselves.
+    reduces_by_layers = False
 
     def __init__(self, keepdims=False, **kwargs):
         super().__init__(**kwargs)
@@ -53,9 +57,16 @@ class Pooling(SetLayer):
             )
 
     def pool(self, x, mask, weights, keepdims):
-        raise NotImplementedError
+        """What the entities have in common, `(batch, features)`, or with axes of size 1."""
+        pooled = self.finish(self.chunk_state(x, mask, weights))
+        return entity_ops.expand_over_entities(pooled, len(x.shape)) if keepdims else pooled
 
     def build(self, input_shape):
+        self.built = True
+
+    def _set_features(self, input_shape):
+        """At the end of a `build` that makes weights."""
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
     def compute(self, x, mask, weights, training):
@@ -76,13 +87,16 @@ class Pooling(SetLayer):
         """The state of `batch_size` sets without entities of `features` features."""
         batch_size = validation.positive_integer("batch_size", batch_size)
         features = validation.positive_integer("features", features)
+        build_part(self, (batch_size, None, features))
         return self.chunk_state(
             ops.zeros((batch_size, 0, features), self.compute_dtype), None, None
         )
 
     def update(self, state, inputs, mask=None, weights=None):
         """The state with the entities of a chunk added."""
-        added = self.chunk_state(*self._prepare_chunk(inputs, mask, weights))
+        inputs, mask, weights = self._prepare_chunk(inputs, mask, weights)
+        build_part(self, inputs.shape)
+        added = self.chunk_state(inputs, mask, weights)
         self._check_state(state, added)
         return self.merge(state, added)
 

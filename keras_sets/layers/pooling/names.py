@@ -4,12 +4,22 @@ import keras
 
 from keras_sets.layers.part_options import serialize_part
 from keras_sets.layers.pooling.causal_mean_pooling import CausalMeanPooling
+from keras_sets.layers.pooling.gated_attention_pooling import GatedAttentionPooling
 from keras_sets.layers.pooling.logsumexp_pooling import LogSumExpPooling
 from keras_sets.layers.pooling.max_pooling import MaxPooling
 from keras_sets.layers.pooling.mean_pooling import MeanPooling
+from keras_sets.layers.pooling.median_pooling import MedianPooling
+from keras_sets.layers.pooling.min_pooling import MinPooling
+from keras_sets.layers.pooling.multi_pooling import MultiPooling
 from keras_sets.layers.pooling.pooling_maps import PoolingMaps
+from keras_sets.layers.pooling.power_mean_pooling import PowerMeanPooling
+from keras_sets.layers.pooling.quantile_pooling import QuantilePooling
 from keras_sets.layers.pooling.slot_pooling import SlotPooling
+from keras_sets.layers.pooling.softmax_pooling import SoftmaxPooling
+from keras_sets.layers.pooling.sort_pooling import SortPooling
+from keras_sets.layers.pooling.standard_deviation_pooling import StandardDeviationPooling
 from keras_sets.layers.pooling.sum_pooling import SumPooling
+from keras_sets.layers.pooling.variance_pooling import VariancePooling
 
 POOLINGS = {
     "mean": MeanPooling,
@@ -20,6 +30,16 @@ POOLINGS = {
     "causal": CausalMeanPooling,
     "pooling_maps": PoolingMaps,
     "slots": SlotPooling,
+    "gated_attention": GatedAttentionPooling,
+    "median": MedianPooling,
+    "min": MinPooling,
+    "multi": MultiPooling,
+    "power_mean": PowerMeanPooling,
+    "quantile": QuantilePooling,
+    "softmax": SoftmaxPooling,
+    "sort": SortPooling,
+    "standard_deviation": StandardDeviationPooling,
+    "variance": VariancePooling,
 }
 
 

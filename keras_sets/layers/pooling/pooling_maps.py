@@ -67,10 +67,10 @@ class PoolingMaps(Pooling):
         return pooling_ops.pooling_maps_state(x, self.num_maps, mask, weights)
 
     def merge(self, a, b):
-        return pooling_ops.merge_pooling_maps(a, b)
+        return pooling_ops.merge_softmaxes(a, b)
 
     def finish(self, state):
-        return pooling_ops.finish_pooling_maps(state)
+        return pooling_ops.finish_softmax(state)
 
     def read(self, finished, inputs, mask=None, weights=None):
         x, mask, _ = self._prepare_chunk(inputs, mask, weights)

@@ -68,6 +68,7 @@ class SlotPooling(PartOptions, Pooling):
     """
 
     symmetry = "equivariant"
+    reduces_by_layers = True
 
     def __init__(
         self,
