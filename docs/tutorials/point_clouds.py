@@ -62,8 +62,8 @@ print(accuracy)  # above 0.8; guessing gives 0.1
 predicted = model.predict(test, verbose=0).argmax(axis=-1)
 figure, axes = plt.subplots(2, 5, figsize=(7, 3), layout="constrained")
 for axis, cloud, answer in zip(axes.flat, clouds[1400:], predicted, strict=False):
-    axis.scatter(cloud[:, 0], cloud[:, 1], c=cloud[:, 2], cmap="viridis", s=15)
-    axis.set(title=str(answer), aspect="equal", xticks=[], yticks=[])
+    axis.scatter(cloud[:, 0], cloud[:, 1], c=cloud[:, 2], cmap="gray_r", vmin=0, s=50)
+    axis.set(title=str(answer), aspect="equal", xticks=[], yticks=[], xlim=(-1.2, 1.2))
 figure.savefig("point_clouds.png", dpi=110)
 
 # ![Ten point clouds and the predicted digits](../images/tutorials/point_clouds.png)
