@@ -1,0 +1,77 @@
+"""The tutorials run as they are printed, and reach what they say."""
+
+import pathlib
+import runpy
+
+import keras
+import numpy as np
+import pytest
+
+TUTORIALS = pathlib.Path(__file__).parent.parent / "docs" / "tutorials"
+
+
+def own_layer(scope):
+    assert "padding invariant" in scope["message"]
+    assert np.ptp(scope["answers"], axis=0).max() < 1e-5
+
+
+def clustering(scope):
+    assert scope["estimator"].n_clusters_ == 5
+    ours, told = scope["scores"].values()
+    assert ours > 0.95 and ours > told + 0.2
+
+
+def weighted_catalogues(scope):
+    errors = scope["errors"]
+    assert errors["complete"] < 0.1
+    assert errors["selected"] > 3 * errors["selected, weighted"]
+    assert abs(scope["estimate"] - np.sum(scope["shares"] * scope["means"])) < 0.1
+    np.testing.assert_allclose(scope["by_shares"], scope["by_copies"], atol=1e-5)
+
+
+def training_loops(scope):
+    assert len(scope["losses"]) == 100
+    assert np.mean(scope["losses"][-10:]) < 0.05
+
+
+def export_and_serve(scope):
+    np.testing.assert_allclose(scope["logits"], scope["expected"], atol=1e-4)
+    assert scope["logits"][0].argmax() == 0
+    assert scope["history"].history["accuracy"][-1] > 0.8
+
+
+def point_clouds(scope):
+    assert scope["accuracy"] > 0.8
+
+
+def bags(scope):
+    assert scope["auc"] > 0.9 and np.mean(scope["right"]) > 0.85
+
+
+def entity_predictions(scope):
+    assert scope["accuracy"] > 0.93 > scope["inliers"] + 0.1
+
+
+CHECKS = [own_layer, clustering, weighted_catalogues, training_loops, export_and_serve]
+# These need packages that are not there with every backend.
+WITH = {point_clouds: "keras_sets.utils", bags: "pandas", entity_predictions: "keras_sets.utils"}
+CHECKS += WITH
+OF_EACH_BACKEND = {training_loops, export_and_serve}
+
+
+def test_every_tutorial_is_tested():
+    assert {check.__name__ for check in CHECKS} == {path.stem for path in TUTORIALS.glob("*.py")}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_tutorial(check, tmp_path, monkeypatch):
+    name = check.__name__
+    if check not in OF_EACH_BACKEND and keras.config.backend() != "torch":
+        pytest.skip("the same on every backend")
+    if check in WITH:
+        pytest.importorskip("keras_sets.utils")
+        pytest.importorskip(WITH[check])
+    monkeypatch.chdir(tmp_path)
+    scope = runpy.run_path(str(TUTORIALS / f"{name}.py"), run_name="__main__")
+    check(scope)
+    assert (tmp_path / f"{name}.png").exists()
