@@ -3,16 +3,17 @@
 from examples.common import options as common
 
 DEFAULTS = {
-    "epochs": 20,
-    "batch_size": 256,
-    "optimizer": "adam",
-    "learning_rate": 0.001,
+    "epochs": 300,
+    "batch_size": 64,
+    "optimizer": "muon",
+    "learning_rate": 0.02,
     "schedule": "cosine",
 }
 SMOKE = {
     "depths": [1, 2],
     "widths": [4, 8],
     "samples": 32,
+    "training_samples": 16,
     "sample_sizes": [8, 32, 64],
     "epochs": 2,
     "steps": 2,
@@ -60,7 +61,10 @@ def parse(arguments=None):
     task.add_argument(
         "--repeats", type=integer, default=1, help="trainings with other data and weights"
     )
-    task.add_argument("--samples", type=integer, default=512, help="pairs in a set")
+    task.add_argument("--samples", type=integer, default=512, help="pairs in a test set")
+    task.add_argument(
+        "--training-samples", type=integer, default=32, help="pairs in a set of the training"
+    )
     task.add_argument(
         "--sample-sizes",
         type=integer,
@@ -194,7 +198,7 @@ def main(arguments=None):
     }
     note = (
         f"{options.epochs * options.steps:,} steps of {options.batch_size} sets of "
-        f"{options.samples} samples"
+        f"{options.training_samples} samples"
     )
     if options.figure == "5":
         plots.frequencies(results, kmax, note, run.path / "figure_5.png")

@@ -59,7 +59,7 @@ def training_data(options, repeat=0):
     kmax, wanted, _ = FIGURES[options.figure]
 
     def batch(rng, count):
-        pairs, powers = draw_sets(rng, count, options.samples, kmax, wanted)
+        pairs, powers = draw_sets(rng, count, options.training_samples, kmax, wanted)
         return {"entities": pairs}, powers
 
     training = datasets.GeneratedDataset(

@@ -5,6 +5,7 @@ counts, in whole or fractional numbers.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from examples.common import optimizers
@@ -26,7 +27,10 @@ def note_network(num_layers, units, num_powers, weighted=False):
         weighted: Whether the model takes weights beside the pairs.
     """
     inputs = _inputs(weighted)
-    x = inputs["entities"]
+    # x uniform on [0, 2 pi] becomes uniform with mean 0 and variance 1; y is left as it is.
+    x = keras.layers.Rescaling([3**0.5 / np.pi, 1.0], [-(3**0.5), 0.0], name="standardized")(
+        inputs["entities"]
+    )
     for i in range(num_layers):
         x = layers.PermutationEquivariantDense(units, activation="relu", name=f"equivariant_{i}")(
             x, weights=inputs.get("weights")

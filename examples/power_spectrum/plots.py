@@ -133,7 +133,7 @@ def set_sizes(by_size, options, note, path):
     names = [f"note-{depth}x{width}" for width in options.widths]
     names += [name for name in next(iter(by_size.values())) if name.startswith("circle")]
     error_by_size(axis, by_size, names)
-    axis.axvline(options.samples, color="black", lw=0.8, alpha=0.5)
+    axis.axvline(options.training_samples, color="black", lw=0.8, alpha=0.5)
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set_title(f"kmax = 4; trained on the size of the line\n{note}", fontsize=9)
     plots.save(figure, path)
