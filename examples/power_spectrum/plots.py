@@ -42,7 +42,7 @@ def references(axis, results, frequency=None):
 
 
 # Where the axes end: least squares without noise has the error of rounding.
-FLOOR = 1e-3
+FLOOR = 1e-4
 
 
 def is_network(name):
