@@ -49,7 +49,7 @@ TRACED = {"swarm", "swarm_causal", "swarm_maps", "swarm_image_transformer", "clu
 MAGNIFIED = {"mixture_of_gaussians": 1e-2, "clustering_2d": 1e-3}
 REFUSED = {
     ("torch", "torch"): LSTMS,
-    ("onnx", "torch"): LSTMS | {"clustering_2d", "deep_sets_max"},  # the last one for no entities
+    ("onnx", "torch"): LSTMS | {"deep_sets_max"},  # for no entities
     ("openvino", "tensorflow"): LSTMS,
     ("openvino", "torch"): LSTMS | TRACED,
 }

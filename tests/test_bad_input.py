@@ -64,8 +64,8 @@ def test_bad_dropout(value):
 
 
 def test_bad_choices():
-    with pytest.raises(ValueError, match="`pooling`.*'mean'.*'causal'.*pooling='median'"):
-        layers.PermutationEquivariantDense(4, pooling="median")
+    with pytest.raises(ValueError, match="`pooling`.*'mean'.*'causal'.*pooling='mode'"):
+        layers.PermutationEquivariantDense(4, pooling="mode")
     with pytest.raises(ValueError, match="`pooling`.*'mean'.*pooling=3"):
         layers.Swarm(4, pooling=3)
     with pytest.raises(ValueError, match="`pooling`.*'mean'"):

@@ -268,7 +268,7 @@ class TestCommand:
             assert line in printed
         scores = json.loads((output / "scores.json").read_text())
         network, further, fitted, oracle = scores
-        assert further["method"].endswith("3 iterations") and further["ll0"] != network["ll0"]
+        assert further["method"].endswith("2 iterations") and further["ll0"] != network["ll0"]
         assert oracle["gap"] == [0, 0]
         for score in (network, further, fitted):
             assert score["gap"][0] == pytest.approx(oracle["ll0"][0] - score["ll0"][0])
