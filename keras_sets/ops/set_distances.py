@@ -124,8 +124,12 @@ def sinkhorn_divergence(
     points = _centred(*sides)
     logs = [_log_shares(side) for side in sides]
     costs = [0.5 * _squared_distances(points[i], points[j]) for i, j in PAIRS]
+    # No finer than the costs are resolved: compilers compute logits more than once, and their
+    # rounding must not differ by more than exponentials bear.
+    double = accumulation_dtype(costs[0]) == "float64"
+    finest = (1e-14 if double else 1e-6) * largest_over(costs[0], (1, 2), keepdims=True)[..., 0]
+    epsilon = ops.where(finest < epsilon, ops.full_like(finest, epsilon), finest)
     potentials = _potentials(costs, logs, epsilon, iterations)
-    epsilon = ops.full_like(costs[0][:, :1, 0], epsilon)
     values, barycentres = [], []
     for (_, target), opposite, cost in zip(PAIRS, OPPOSITES, costs, strict=True):
         logits, total = _transport(cost, potentials[opposite], logs[target], epsilon)
