@@ -281,6 +281,7 @@ _SIZES = {
     "a small batch": (2, 3, "all"),
     "a larger batch": (3, 5, "all"),
     "absent entities": (3, 5, "some"),
+    "single entities": (3, 5, "one"),
     "empty sets": (3, 5, "none"),
     "no entities": (2, 0, "all"),
     "no sets": (0, 3, "all"),
@@ -337,6 +338,8 @@ def _question(specs, batch, set_size, present):
             for axis, size in enumerate(spec.shape)
         ]
         if spec.dtype == "bool":
+            if present == "one":
+                return np.indices(shape)[-1] == 1
             share = {"all": 1.0, "some": 0.5, "none": 0.0}[present]
             return rng.random(shape) < share
         if "int" in spec.dtype:
