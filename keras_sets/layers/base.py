@@ -50,12 +50,14 @@ class SetLayer(keras.layers.Layer):
         validation.check_set(self.name, inputs, mask, weights)
 
     def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+        x, mask, weights = self.read_call(inputs, mask, weights, inputs_mask)
+        return self.compute(x, mask, weights, training)
+
+    def read_call(self, inputs, mask, weights, inputs_mask):
+        """The arguments of a call as `compute` takes them."""
         # Keras hands the implicit mask over as `mask` where `inputs` is the only tensor of the
         # call, else as `inputs_mask`. An explicit mask is in `mask`, and wins.
-        if mask is None:
-            mask = inputs_mask
-        x, mask, weights = self.prepare(inputs, mask, weights)
-        return self.compute(x, mask, weights, training)
+        return self.prepare(inputs, inputs_mask if mask is None else mask, weights)
 
     def compute(self, x, mask, weights, training):
         """The outputs, from what `prepare` returns.

@@ -17,6 +17,7 @@ from keras_sets.ops.entities import sum_over_entities
 from keras_sets.ops.pooling import add_log_weights
 from keras_sets.ops.pooling import exponentials
 from keras_sets.ops.pooling import finish_logsumexp
+from keras_sets.ops.pooling import in_units_of
 from keras_sets.ops.pooling import logsumexp_state
 from keras_sets.ops.pooling import max_state
 from keras_sets.ops.pooling import merge_logsumexps
@@ -55,19 +56,10 @@ def variance_state(x, mask=None, weights=None):
 def merge_variances(a, b):
     """State of the variance of two chunks together (Chan, Golub and LeVeque, 1983)."""
     scale = larger(a["scale"], b["scale"])
-    a, b = (
-        {
-            "mean": state["mean"],
-            **{
-                name: compensated.scaled(state[name], safe_ratio(state["scale"], scale))
-                for name in ("count", "square")
-            },
-        }
-        for state in (a, b)
-    )
-    sums = merge_sums(*({name: s[name] for name in ("count", "square")} for s in (a, b)))
+    sums_a, sums_b = (in_units_of(scale, state, ("count", "square")) for state in (a, b))
+    sums = merge_sums(sums_a, sums_b)
     difference = (b["mean"][0] - a["mean"][0]) + (b["mean"][1] - a["mean"][1])
-    count_a, count_b = (compensated.rounded(state["count"]) for state in (a, b))
+    count_a, count_b = (compensated.rounded(s["count"]) for s in (sums_a, sums_b))
     share = safe_ratio(count_b, compensated.rounded(sums["count"]))
     # Between the means of both: towards the second one by its share.
     mean = compensated.add(a["mean"], compensated.exact(difference * share))

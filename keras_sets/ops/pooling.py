@@ -92,21 +92,21 @@ def mean_state(x, mask=None, weights=None):
     }
 
 
+def in_units_of(scale, state, names):
+    """Some sums of a state, in another unit of the weights."""
+    factor = safe_ratio(state["scale"], scale)
+    return {name: compensated.scaled(state[name], factor) for name in names}
+
+
 def merge_means(a, b):
     """State of the mean of two chunks together."""
     scale = larger(a["scale"], b["scale"])
-    sums = (
-        {
-            name: compensated.scaled(state[name], safe_ratio(state["scale"], scale))
-            for name in ("sum", "count")
-        }
-        for state in (a, b)
-    )
+    sums = (in_units_of(scale, state, ("sum", "count")) for state in (a, b))
     return {"scale": scale, **merge_sums(*sums)}
 
 
 def finish_mean(state):
-    """The mean of all entities in a state; 0 for none."""
+    """The mean of all entities in a state, under softmaxes too; 0 for none."""
     return safe_ratio(compensated.rounded(state["sum"]), compensated.rounded(state["count"]))
 
 
@@ -274,11 +274,6 @@ def _add_before(pair, running):
     return total + (running + lost)
 
 
-def finish_causal_mean(state):
-    """The mean of all entities so far; 0 for none."""
-    return safe_ratio(compensated.rounded(state["sum"]), compensated.rounded(state["count"]))
-
-
 def set_pooling_maps(x, num_maps, mask=None, weights=None):
     """Summaries of the set under learned maps, dealt out to the entities by gates.
 
@@ -336,8 +331,3 @@ def merge_softmaxes(a, b):
         for state, factor in zip((a, b), factors, strict=True)
     )
     return {"shift": shift, **merge_sums(*sums)}
-
-
-def finish_softmax(state):
-    """The means under softmaxes of all entities in a state; 0 for none."""
-    return safe_ratio(compensated.rounded(state["sum"]), compensated.rounded(state["count"]))

@@ -53,7 +53,7 @@ class CausalMeanPooling(Pooling):
         return pooling_ops.merge_sums(a, b)
 
     def finish(self, state):
-        return ops.cast(pooling_ops.finish_causal_mean(state), self.compute_dtype)
+        return ops.cast(pooling_ops.finish_mean(state), self.compute_dtype)
 
     def scan(self, state, inputs, mask=None, weights=None):
         """`(outputs, state)`: the running means of the next chunk, and the state after it."""

@@ -105,11 +105,10 @@ class GatedAttentionPooling(PartOptions, Pooling):
         inputs_mask=None,
         return_attention_scores=False,
     ):
-        pooled = super().call(inputs, mask, weights, training, inputs_mask)
+        x, mask, weights = self.read_call(inputs, mask, weights, inputs_mask)
+        pooled = self.compute(x, mask, weights, training)
         if not return_attention_scores:
             return pooled
-        mask = inputs_mask if mask is None else mask
-        x, mask, weights = self.prepare(inputs, mask, weights)
         attention = moments.softmax_shares(self._exponents(x), mask, weights)
         return pooled, ops.cast(attention[..., 0], self.compute_dtype)
 
@@ -127,7 +126,7 @@ class GatedAttentionPooling(PartOptions, Pooling):
         return pooling_ops.merge_softmaxes(a, b)
 
     def finish(self, state):
-        return ops.cast(pooling_ops.finish_softmax(state), self.compute_dtype)
+        return ops.cast(pooling_ops.finish_mean(state), self.compute_dtype)
 
     def compute_output_spec(self, inputs, *args, return_attention_scores=False, **kwargs):
         shape = self.compute_output_shape(inputs.shape)

@@ -70,7 +70,7 @@ class PoolingMaps(Pooling):
         return pooling_ops.merge_softmaxes(a, b)
 
     def finish(self, state):
-        return pooling_ops.finish_softmax(state)
+        return pooling_ops.finish_mean(state)
 
     def read(self, finished, inputs, mask=None, weights=None):
         x, mask, _ = self._prepare_chunk(inputs, mask, weights)

@@ -59,7 +59,7 @@ class SoftmaxPooling(WeightOptions, Pooling):
         return pooling_ops.merge_softmaxes(a, b)
 
     def finish(self, state):
-        return ops.cast(pooling_ops.finish_softmax(state), self.compute_dtype)
+        return ops.cast(pooling_ops.finish_mean(state), self.compute_dtype)
 
     def get_config(self):
         return {**super().get_config(), **self._weight_options_config()}
