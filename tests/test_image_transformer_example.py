@@ -1,5 +1,7 @@
 """The example of the image transformer: its data, its scores, its command."""
 
+import gzip
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -16,7 +18,11 @@ from examples.common import optimizers
 from examples.image_transformer import __main__ as command
 from examples.image_transformer import data
 from examples.image_transformer import evaluate
+from examples.image_transformer import idx
+from examples.image_transformer import linear_attention
 from examples.image_transformer import model as networks
+from examples.image_transformer import references
+from examples.image_transformer.names import REFERENCES
 from examples.image_transformer.names import SOURCES
 from keras_sets import models
 from tests.image_cases import LEVELS
@@ -25,10 +31,11 @@ from tests.image_cases import small
 from tests.image_cases import some_images
 from tests.image_cases import with_weights
 
+IMAGE_FILES = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 WEIGHTS = pathlib.Path(models.__file__).parent / "weights"
 FILES = (
-    "completions.png config.json learning_curves.png metrics.csv model.keras samples.png "
-    "scores.json table.txt weight_traces.png"
+    "comparison.png completions.png config.json learning_curves.png metrics.csv model.keras "
+    "samples.png scores.json table.txt weight_traces.png"
 ).split()
 
 
@@ -39,6 +46,28 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("data")
     data.load("digits", path)
     return path
+
+
+def write_idx_files(folder, monkeypatch, damage=lambda files: None):
+    """Twelve and five random images and labels as idx files, which count as the published ones."""
+    rng = np.random.default_rng(0)
+    shapes = dict(zip(idx.FILES, [(12, 28, 28), (12,), (5, 28, 28), (5,)], strict=True))
+    files = {
+        name: bytearray(
+            bytes([0, 0, 8, len(shape)])
+            + np.array(shape, ">u4").tobytes()
+            + rng.integers(0, 10, shape).astype("uint8").tobytes()
+        )
+        for name, shape in shapes.items()
+    }
+    checksums = tuple(hashlib.sha256(content).hexdigest() for content in files.values())
+    monkeypatch.setattr(idx, "FILES", shapes)
+    monkeypatch.setitem(idx.CHECKSUMS, "mnist", checksums)
+    damage(files)
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return files
 
 
 class TestData:
@@ -95,6 +124,55 @@ class TestData:
         assert loaded.levels == 256 and loaded.test[0].dtype == np.uint8
         assert loaded.classes == (100 if name == "cifar100" else 10)
 
+    def test_idx_files(self, tmp_path, monkeypatch):
+        """They become the data set that TensorFlow Datasets would have prepared from them."""
+        pytest.importorskip("tensorflow_datasets")
+        pytest.importorskip("tensorflow")
+        mnist = pytest.importorskip("tensorflow_datasets.image_classification.mnist")
+        monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 12)
+        monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 5)
+        contents = write_idx_files(tmp_path / "files", monkeypatch)
+        data_dir = tmp_path / "data"
+        arguments = ["--data-set", "mnist", "--data-dir", data_dir]
+        call("--prepare-from", tmp_path / "files", *arguments)
+        loaded = data.load("mnist", data_dir)
+        expected = [np.frombuffer(contents[name][16:], "uint8") for name in IMAGE_FILES]
+        received = [np.concatenate([loaded.training[0], loaded.validation[0]]), loaded.test[0]]
+        for own, published in zip(received, expected, strict=True):
+            published = published.reshape(-1, 28, 28, 1)
+            assert sorted(map(bytes, own)) == sorted(map(bytes, published))
+        labels = np.frombuffer(contents["t10k-labels-idx1-ubyte"][8:], "uint8")
+        assert sorted(loaded.test[1]) == sorted(labels)
+
+    @pytest.mark.parametrize(
+        "damage, message",
+        [
+            (lambda files: files["train-images-idx3-ubyte"].pop(), "bytes, expected 9424"),
+            (lambda files: files["train-labels-idx1-ubyte"].__setitem__(9, 3), "checksum differs"),
+            (
+                lambda files: files.update({"train-labels-idx1-ubyte": files[IMAGE_FILES[0]]}),
+                "does not hold bytes in 1 axes",
+            ),
+            (
+                lambda files: files.update({IMAGE_FILES[0]: files[IMAGE_FILES[1]]}),
+                r"shape \(5, 28, 28\), expected \(12, 28, 28\)",
+            ),
+            (lambda files: files.pop("t10k-labels-idx1-ubyte"), "Neither .* is there"),
+            (lambda files: files.update({IMAGE_FILES[1]: b""}), "in the idx format"),
+        ],
+    )
+    def test_bad_idx_files(self, tmp_path, monkeypatch, damage, message):
+        write_idx_files(tmp_path, monkeypatch, damage)
+        with pytest.raises(data.DataError, match=message):
+            idx.read_published("mnist", tmp_path)
+        with gzip.open(tmp_path / "train-images-idx3-ubyte.gz", "wb") as file:
+            file.write(b"idx")
+        (tmp_path / "train-images-idx3-ubyte").unlink()
+        path = tmp_path / "train-images-idx3-ubyte.gz"
+        path.write_bytes(path.read_bytes()[:-9])
+        with pytest.raises(data.DataError, match="gz cannot be read"):
+            idx.read_published("mnist", tmp_path)
+
     def test_no_network(self, tmp_path, monkeypatch):
         pytest.importorskip("tensorflow_datasets")
         monkeypatch.setattr(data, "reachable", lambda address: False)
@@ -114,6 +192,34 @@ class TestData:
             data.check(images, labels, LEVELS, 2)
         with pytest.raises(data.DataError, match="images as integers"):
             data.check(images / 255.0, labels, LEVELS, 3)
+
+
+class TestLinearAttention:
+    def test_is_the_formula(self):
+        rng = np.random.default_rng(0)
+        query, key = rng.random((2, 2, 7, 3, 5)).astype("float32")
+        value = rng.normal(size=(2, 7, 3, 4)).astype("float32")
+        y = linear_attention.causal_linear_attention(
+            *map(ops.convert_to_tensor, (query, key, value)), block=3
+        )
+        earlier = np.tril(np.ones((7, 7)))
+        expected = np.einsum("bihf,bjhf,ij,bjhv->bihv", query, key, earlier, value)
+        np.testing.assert_allclose(ops.convert_to_numpy(y), expected, rtol=1e-4, atol=1e-4)
+
+    def test_drawn_place_by_place(self):
+        """The likeliest next value, by the recurrent form, is that of the whole network."""
+        loaded = data.Images(LEVELS, 2, None, None, (some_images(), None))
+        options = command.parse(["--conditional"])
+        network = references.build("linear-attention", options, loaded, 4_000)
+        images, labels = some_images(8), np.arange(8) % 2
+        logits = network.predict_on_batch({"images": images, "labels": labels})
+        likeliest, given = (x.reshape(8, -1) for x in (logits.argmax(axis=-1), images))
+        next_ones = []
+        for count in (3, 14, 23):
+            drawn = models.generate(network, 8, labels, top_k=1, prefix=given[:, :count])
+            next_ones += drawn.reshape(8, -1)[:, count].tolist()
+            assert next_ones[-8:] == likeliest[:, count].tolist()
+        assert len(set(next_ones)) > 2
 
 
 class TestEvaluate:
@@ -147,12 +253,14 @@ class TestEvaluate:
         ]
         np.testing.assert_allclose(bits, [np.mean(expected)])
 
-    def test_the_reference_is_causal_and_of_the_size(self, folder):
+    @pytest.mark.parametrize("name", REFERENCES)
+    def test_references_are_causal_and_of_the_size(self, name, folder):
         loaded = data.load("digits", folder, 20)
-        options = command.parse(["--conditional", "--hidden", "16"])
+        options = command.parse(["--conditional", "--hidden", "32"])
         size = networks.build(options, loaded).count_params()
-        network = networks.build_convolution(options, loaded, size)
-        assert 0.8 * size < network.count_params() <= size
+        network = references.build(name, options, loaded, size)
+        # The width of attention is a multiple of its heads.
+        assert 0.7 * size < network.count_params() <= size
         images, labels = (array[:1] for array in loaded.test)
         inputs = data.inputs_of(images, labels, True)
         before = network.predict_on_batch(inputs).reshape(64, 17)
@@ -201,15 +309,17 @@ class TestCommand:
         assert set(FILES) <= {path.name for path in output.iterdir()}
         report = json.loads((output / "scores.json").read_text())
         assert report["kind"] == "conditional"
-        assert [score["bits"] > 0 for score in report["scores"]] == [True] * 4
-        own, *_, uniform = report["scores"]
+        assert [score["bits"] > 0 for score in report["scores"]] == [True] * 5
+        own, convolution, attention, *_, uniform = report["scores"]
         assert uniform["bits"] == pytest.approx(np.log2(17)) and uniform["error"] < 1e-6
         assert uniform["excess"] == pytest.approx(uniform["bits"] - own["bits"])
         # Against a constant the differences vary as the bits themselves.
         assert uniform["excess_error"] == pytest.approx(own["error"])
+        assert convolution["drawing_milliseconds"] is None and own["images"] == 72
+        assert own["drawing_milliseconds"] > 0 and attention["drawing_milliseconds"] > 0
         assert 0 <= report["recognised"]["samples"] <= 1
         printed = capsys.readouterr().out
-        for line in ("digits, conditional", "causal convolution", "histogram", "uniform"):
+        for line in ("digits, conditional", *REFERENCES.values(), "histogram", "uniform"):
             assert line in printed
         # In a process that has not loaded the layers for anything else.
         arguments = ["--columns", "2", "--output", tmp_path / "drawn", "--seed", "5"]
@@ -222,6 +332,7 @@ class TestCommand:
 
     def test_unconditional_goes_on_where_it_stopped(self, folder, tmp_path, capsys):
         options = ["--smoke", "--data-dir", folder, "--schedule", "constant", "--output"]
+        options = ["--steps", 2, "--references", "convolution", *options]
         call(*options, tmp_path / "whole")
         call(*options, tmp_path / "parts", "--epochs", 1)
         call(*options, tmp_path / "parts", "--resume", "--epochs", 2)
@@ -245,6 +356,8 @@ class TestCommand:
             (["--hidden", "6"], "multiple of 4"),
             (["--accumulate", "5"], "not a multiple of 5"),
             (["--name", "imagenet-8x1-2"], "one of digits, mnist"),
+            (["--prepare-from", "."], "expected --data-set mnist or fashion_mnist"),
+            (["--prepare-from", "none", "--data-set", "mnist"], "Neither none/train-images"),
             (["--neighborhood", "-1"], "expected a non-negative integer"),
             (["--temperature", "0"], "expected a positive number"),
             (["--sample", "none.keras"], "none.keras cannot be used"),

@@ -105,6 +105,11 @@ class Training:
         return self._budget.elapsed
 
     @property
+    def rows(self):
+        """What `metrics.csv` holds of every epoch, those before kills as well."""
+        return self._log.rows
+
+    @property
     def best(self):
         """The smallest validation loss so far."""
         return self._backtracking.best

@@ -2,8 +2,11 @@
 
 import pathlib
 import re
+import time
 
 from examples.common import options as common
+from examples.image_transformer.names import IDX
+from examples.image_transformer.names import REFERENCES
 from examples.image_transformer.names import SOURCES
 
 DEFAULTS = {
@@ -45,6 +48,12 @@ def parse(arguments=None):
         "--data-dir",
         metavar="DIR",
         help="folder of TensorFlow Datasets (default: its own, ~/tensorflow_datasets)",
+    )
+    data.add_argument(
+        "--prepare-from",
+        metavar="DIR",
+        help=f"prepare {' or '.join(IDX)} in --data-dir from the four idx files in a folder "
+        "(.gz or not), without a network, then exit",
     )
     data.add_argument("--images", type=integer, metavar="N", help="use N of them at most")
     data.add_argument(
@@ -98,6 +107,19 @@ def parse(arguments=None):
         "mnist-256x1-10-conditional-learned-neighborhood2",
     )
     parser.add_argument(
+        "--steps",
+        type=integer,
+        metavar="N",
+        help="call N batches an epoch (default: as many as hold all images)",
+    )
+    parser.add_argument(
+        "--references",
+        nargs="*",
+        choices=list(REFERENCES),
+        default=list(REFERENCES),
+        help="networks of the same size to train as long, after the first",
+    )
+    parser.add_argument(
         "--accumulate",
         type=integer,
         default=1,
@@ -129,13 +151,19 @@ def parse(arguments=None):
         parser,
         SMOKE,
         arguments,
-        free=["columns", "data_dir", "name", "recognition_samples", "temperature", "top_k"],
+        free="columns data_dir name prepare_from recognition_samples references temperature "
+        "top_k".split(),
     )
     if options.name is not None:
         try:
             read_name(options)
         except ValueError as error:
             parser.error(f"argument --name: {error}")
+    if options.prepare_from is not None and options.data_set not in IDX:
+        parser.error(
+            f"argument --prepare-from: expected --data-set {' or '.join(IDX)}, received "
+            f"{options.data_set}"
+        )
     if options.batch_size % options.accumulate:
         parser.error(
             f"argument --accumulate: the batch size {options.batch_size} is not a multiple of "
@@ -185,6 +213,19 @@ def generate_rows(model, options, columns):
     return images, rows
 
 
+def drawing_milliseconds(model, options):
+    """Time for an image of a row for each class, or of ten, drawn together; None if it cannot."""
+    from keras_sets import models
+
+    count = model.get_layer("embedding").classes or 10
+    labels = list(range(count)) if options.conditional else None
+    draw = lambda: models.generate(model, count, labels=labels, seed=0)  # noqa: E731
+    draw()  # a backend may compile first
+    start = time.perf_counter()
+    draw()
+    return 1000 * (time.perf_counter() - start) / count
+
+
 def draw_samples(model, images, path):
     """A picture of what `generate_rows` has made."""
     from examples.image_transformer import plots
@@ -217,6 +258,18 @@ def sample(options):
     print(f"{len(images)} images are in {folder / 'samples.png'} and samples.npz")
 
 
+def prepare(options):
+    """The command with `--prepare-from`."""
+    from examples.image_transformer import idx
+    from examples.image_transformer.data import DataError
+
+    try:
+        builder = idx.prepare(options.data_set, options.prepare_from, options.data_dir)
+    except DataError as error:
+        raise common.RunError(f"argument --prepare-from: {error}") from error
+    print(f"{options.data_set} {builder.version} is in {builder.data_dir}")
+
+
 def draw_completions(model, options, data, path, count=10, ways=3):
     """A picture of test images, whose upper half is given, completed in several ways."""
     import numpy as np
@@ -244,6 +297,8 @@ def main(arguments=None):
     options = parse(arguments)
     if options.sample is not None:
         return sample(options)
+    if options.prepare_from is not None:
+        return prepare(options)
 
     import keras
     import numpy as np
@@ -254,6 +309,8 @@ def main(arguments=None):
     from examples.image_transformer import data as images
     from examples.image_transformer import evaluate
     from examples.image_transformer import model as models
+    from examples.image_transformer import plots
+    from examples.image_transformer import references
 
     try:
         data = images.data_of(options)
@@ -265,15 +322,16 @@ def main(arguments=None):
         return
     run = Run("image_transformer", name, options)
     run.prepare()
-    convolution = models.build_convolution(options, data, model.count_params())
 
     def draw():
         drawn, _ = generate_rows(model, options, options.columns)
         draw_samples(model, drawn, run.path / "samples.png")
         draw_completions(model, options, data, run.path / "completions.png")
 
-    def train(network, part, distortion, quiet=False):
-        """Trains a network; returns its bits per dimension of every test image."""
+    curves = {}
+
+    def train(method, network, part, distortion=0.0, quiet=True):
+        """Trains a network; returns its bits per dimension of every test image, and its cost."""
         keras.utils.set_random_seed(options.seed)
         models.compile_for_images(network, options)
         batches, validation = images.training_data(options, distortion)
@@ -288,20 +346,28 @@ def main(arguments=None):
             callbacks=training.callbacks,
         )
         training.finish()
-        return evaluate.network_bits(network, *data.test, conditional)
+        curves[method] = training.rows
+        seen = len(training.rows) * len(batches) * batches.batch_size
+        cost = {
+            "parameters": network.count_params(),
+            "images": seen,
+            "epoch_seconds": training.seconds * len(data.training[0]) / max(1, seen),
+        }
+        if references.streams(network):
+            cost["drawing_milliseconds"] = drawing_milliseconds(network, options)
+        return evaluate.network_bits(network, *data.test, conditional), cost
 
-    bits = {
-        name: train(model, run, options.distortion),
-        # Distorted images make the convolution worse.
-        "causal convolution": train(convolution, run.part("convolution"), 0.0, quiet=True),
-        "histogram of each pixel": evaluate.histogram(data, conditional),
-        "uniform": np.full(len(data.test[0]), np.log2(data.levels)),
-    }
-    sizes = {name: model.count_params(), "causal convolution": convolution.count_params()}
-    scores = [
-        evaluate.score(method, values, bits[name], sizes.get(method))
-        for method, values in bits.items()
-    ]
+    results = {name: train(name, model, run, options.distortion, quiet=False)}
+    for reference in options.references:
+        network = references.build(reference, options, data, model.count_params())
+        # Distorted images make the references worse.
+        method = REFERENCES[reference]
+        results[method] = train(method, network, run.part(reference))
+    results["histogram of each pixel"] = evaluate.histogram(data, conditional), {}
+    results["uniform"] = np.full(len(data.test[0]), np.log2(data.levels)), {}
+    own = results[name][0]
+    scores = [evaluate.score(method, bits, own, **cost) for method, (bits, cost) in results.items()]
+    plots.comparison(curves, run.path / "comparison.png")
     kind = "conditional" if conditional else "unconditional"
     text = evaluate.table(options.data_set, kind, scores, len(data.test[0]))
     report = {"kind": kind, "scores": [vars(s) for s in scores]}

@@ -15,6 +15,8 @@ from examples.image_transformer.names import SOURCES
 # Seconds until a server that does not answer counts as out of reach.
 PATIENCE = 5
 VALIDATION = 0.1
+# Images that an epoch is judged by, at most: enough to see a hundredth of a bit.
+JUDGED = 500
 
 
 class DataError(ValueError):
@@ -88,16 +90,15 @@ def training_data(options, distortion=0.0):
         images = distorted(rng, images, distortion, data.levels)
         return {**inputs, "images": images} if options.conditional else images, images
 
-    return tuple(
-        datasets.ArrayDataset(
-            inputs_of(*split, options.conditional),
-            split[0],
-            size,
-            seed=options.seed,
-            shuffle=split is data.training,
-            change=change if distortion and split is data.training else None,
-        )
-        for split in (data.training, data.validation)
+    def batches(images, labels, **arguments):
+        inputs = inputs_of(images, labels, options.conditional)
+        return datasets.ArrayDataset(inputs, images, size, seed=options.seed, **arguments)
+
+    steps = options.steps and options.steps * options.accumulate
+    judged = (array[:JUDGED] for array in data.validation)
+    return (
+        batches(*data.training, steps=steps, change=change if distortion else None),
+        batches(*judged, shuffle=False),
     )
 
 

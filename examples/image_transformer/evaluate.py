@@ -18,23 +18,29 @@ class Score:
     Attributes:
         excess: By how much they exceed those of another method on the same images.
         excess_error: The standard error of that, from the differences image by image.
+        parameters, images: How many the network has, and was trained on, counting repetitions.
+        epoch_seconds: Time of training for every training image once.
+        drawing_milliseconds: Time to draw an image, several together.
     """
 
     method: str
-    parameters: int | None
     bits: float
     error: float
     excess: float
     excess_error: float
+    parameters: int | None = None
+    images: int | None = None
+    epoch_seconds: float | None = None
+    drawing_milliseconds: float | None = None
 
 
-def score(method, bits, reference, parameters=None):
+def score(method, bits, reference, **cost):
     """A `Score` from the bits per dimension of every image, by this method and by another."""
 
     def mean(values):
         return float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))
 
-    return Score(method, parameters, *mean(bits), *mean(bits - reference))
+    return Score(method, *mean(bits), *mean(bits - reference), **cost)
 
 
 def network_bits(model, images, labels, conditional, batch_size=50):
@@ -114,12 +120,17 @@ def table(data_set, kind, scores, count):
     width = max(len(s.method) for s in scores)
     lines = [
         f"{data_set}, {kind}, {count:,} test images; mean ± standard error",
-        f"{'':{width}}  {'parameters':>10}  bits per dimension  more than the first",
+        f"{'':{width}}  {'parameters':>10}  bits per dimension  more than the first  "
+        "images seen  s an epoch  ms to draw one",
     ]
     for s in scores:
-        size = "–" if s.parameters is None else f"{s.parameters:,}"
-        line = f"{s.method:{width}}  {size:>10}  {f'{s.bits:.3f} ± {s.error:.3f}':18}"
-        if s is not scores[0]:
-            line += f"  {s.excess:.3f} ± {s.excess_error:.3f}"
-        lines.append(line.rstrip())
+        excess = "" if s is scores[0] else f"{s.excess:.3f} ± {s.excess_error:.3f}"
+        line = f"{s.method:{width}}  {_shown(s.parameters, 0):>10}  "
+        line += f"{f'{s.bits:.3f} ± {s.error:.3f}':18}  {excess:19}  {_shown(s.images, 0):>11}  "
+        line += f"{_shown(s.epoch_seconds, 0):>10}  {_shown(s.drawing_milliseconds, 1):>14}"
+        lines.append(line)
     return "\n".join(lines)
+
+
+def _shown(number, digits):
+    return "–" if number is None else f"{number:,.{digits}f}"

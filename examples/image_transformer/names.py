@@ -1,4 +1,4 @@
-"""The data sets by name; without imports, for the command line."""
+"""Data sets and references by name; without imports, for the command line."""
 
 import dataclasses
 
@@ -32,4 +32,11 @@ SOURCES = {
     "cifar100": Source("cifar100", address=_TORONTO),
     "bw_cifar": Source("cifar10", address=_TORONTO, change="mean"),
     "small": Source("cifar10", address=_TORONTO, change="center"),
+}
+# Those that can be prepared from idx files.
+IDX = ("mnist", "fashion_mnist")
+# Networks to compare with, and what a table calls them.
+REFERENCES = {
+    "convolution": "causal convolution",
+    "linear-attention": "causal linear attention",
 }

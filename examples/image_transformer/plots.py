@@ -53,3 +53,19 @@ def completions(given, completed, truth, levels, path):
     names = ["given", "completed", *[""] * (len(completed) - 1), "true"]
     images = np.stack([upper, *completed, truth])
     _mosaic(images, levels, path, "upper halves, completed by the network", names)
+
+
+def comparison(curves, path):
+    """Bits per dimension of the images held out against minutes of training.
+
+    Args:
+        curves: Dict from a network's name to the rows of its `metrics.csv`.
+    """
+    figure, axis = plt.subplots(figsize=(4.6, 3.0), layout="constrained")
+    for name, rows in curves.items():
+        minutes = [row["seconds"] / 60 for row in rows]
+        axis.plot(minutes, [row["val_bits_per_dimension"] for row in rows], label=name)
+    axis.set(xlabel="minutes of training", ylabel="bits per dimension, held out")
+    axis.set(xscale="log", yscale="log")
+    axis.legend(frameon=False)
+    plots.save(figure, path)

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sets import layers as set_layers
 from keras_sets import validation
 from keras_sets.layers.image_embedding import ImageEmbedding
 from keras_sets.layers.image_embedding import check_range
@@ -25,11 +24,12 @@ class _Stream(keras.Model):
         super().__init__(name="stream")
         self.embedding, *rest = _layers_of(model)
         self.top_k = top_k
+        # Layers that mix places have a form that goes from place to place; the others have none.
+        make = [getattr(layer, "streaming_cell", None) for layer in rest]
         self.steps = [
-            layer.streaming_cell() if isinstance(layer, set_layers.Swarm) else layer
-            for layer in rest
+            layer if cell is None else cell() for layer, cell in zip(rest, make, strict=True)
         ]
-        self.cells = [s for s in self.steps if isinstance(s, set_layers.SwarmStreamingCell)]
+        self.cells = [step for step, cell in zip(self.steps, make, strict=True) if cell]
         # All weights are there already.
         for layer in (*self.cells, self):
             layer.built = True
