@@ -314,14 +314,21 @@ def scaling(options):
             print(f"  {name + ', ' + backend:42}{times}  {slope:5.2f} {last:5.2f}", flush=True)
     entities = 10 * most
     print(
-        f"\nSwarm of {entities:,} entities, in chunks of 100,000: MiB that inference adds",
+        f"\nSwarm of {entities:,} entities, {options.iterations} iterations, in chunks of 100,000: "
+        "time\nin units of computing every iteration once, and MiB that inference adds",
         flush=True,
     )
     for backend in options.backends:
-        subject = {"subject": "chunks", "backend": backend, "entities": entities, "warm_up": 1}
-        _, facts = measure({"chunks": subject}, 0)
-        results[f"chunks, {backend}"] = added = facts["chunks"]["memory_mib"]
-        print(f"  {backend:12} {mib(added)}", flush=True)
+        common = {"subject": "chunks", "backend": backend, "entities": entities, "warm_up": 1}
+        common["iterations"] = options.iterations
+        methods = ("once", "scratch", "anew")
+        subjects = {name: {**common, "method": name} for name in methods}
+        seconds, facts = measure(subjects, max(1, options.repeats // 3))
+        for name in methods[1:]:
+            ratio = spread(seconds[name] / seconds["once"])
+            added = facts[name]["memory_mib"]
+            results[f"chunks {name}, {backend}"] = {**ratio, "memory_mib": added}
+            print(f"  {name + ', ' + backend:20} {ratio['ratio']:5.2f}  {mib(added)}", flush=True)
     return results
 
 

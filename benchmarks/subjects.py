@@ -6,6 +6,7 @@ because the backend is chosen for a process.
 
 import concurrent.futures
 import os
+import tempfile
 
 import numpy as np
 
@@ -139,20 +140,41 @@ def layer(name, entities):
     return step, {}
 
 
-def chunks(entities, chunk=100_000, hidden=32, iterations=3):
-    """Inference with a `Swarm` for one set that is never in memory as a whole."""
+def chunks(entities, method, chunk=100_000, hidden=32, iterations=10):
+    """Inference with a `Swarm` for one set that is never in memory as a whole.
+
+    Args:
+        method: `"scratch"` keeps the hidden states in files between the passes, `"anew"`
+            computes them anew, and `"once"` computes every iteration once in a single pass, as
+            if what the set pools to were known.
+    """
+    import keras
+
     import keras_sets
+    from keras_sets.layers.pooling import ChunkedPoolingScope
+    from keras_sets.models.chunks import without_gradients
 
     model = keras_sets.models.swarm(2, CLASSES, hidden_units=hidden, iterations=iterations)
+    known = keras.ops.zeros((1, 1, hidden))
 
     def parts():
         for start in range(0, entities, chunk):
             rng = np.random.default_rng(start)
             yield rng.normal(size=(1, min(chunk, entities - start), 2)).astype("float32")
 
+    def once():
+        for part in parts():
+            mask = np.ones(part.shape[:-1], bool)
+            with ChunkedPoolingScope(lambda *arguments: known), without_gradients():
+                outputs = model({"entities": part, "mask": mask}, training=False)
+                yield keras.ops.convert_to_numpy(outputs)
+
     def step():
-        seen = sum(y.shape[1] for y in keras_sets.models.predict_in_chunks(model, parts))
-        assert seen == entities
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = folder if method == "scratch" else None
+            predict = keras_sets.models.predict_in_chunks
+            outputs = once() if method == "once" else predict(model, parts, scratch_dir=scratch)
+            assert sum(y.shape[1] for y in outputs) == entities
 
     return step, {}
 

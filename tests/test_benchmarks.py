@@ -65,8 +65,9 @@ def test_subjects_of_scaling(name):
     subjects.layer(name, 6)[0]()
 
 
-def test_chunks_see_every_entity():
-    subjects.chunks(25, chunk=10, hidden=4, iterations=2)[0]()
+@pytest.mark.parametrize("method", ["once", "scratch", "anew"])
+def test_chunks_see_every_entity(method):
+    subjects.chunks(30, method, chunk=10, hidden=4, iterations=2)[0]()
 
 
 def test_epochs_compile_as_often_with_data_on_the_way(backend):

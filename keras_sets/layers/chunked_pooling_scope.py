@@ -17,6 +17,8 @@ class ChunkedPoolingScope:
 
     Args:
         pool: Function that answers. None where the sets are whole, inside a scope too.
+        states: Object that remembers the states of a `Swarm` for the next time that the same
+            chunk is seen, with `restore()` and `keep(iterations, h, c)`; or None.
 
     Example:
 
@@ -28,8 +30,9 @@ class ChunkedPoolingScope:
     'known'
     """
 
-    def __init__(self, pool):
+    def __init__(self, pool, states=None):
         self.pool = pool
+        self.states = states
 
     def __enter__(self):
         self._outer = _ACTIVE.scope
@@ -44,8 +47,3 @@ def get_chunked_pooling_scope():
     """The scope that is active, or None where sets are whole."""
     scope = _ACTIVE.scope
     return None if scope is None or scope.pool is None else scope
-
-
-def in_chunked_pooling_scope():
-    """Whether layers see chunks only."""
-    return get_chunked_pooling_scope() is not None

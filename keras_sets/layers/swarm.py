@@ -4,7 +4,7 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.base import SetLayer
-from keras_sets.layers.chunked_pooling_scope import in_chunked_pooling_scope
+from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.part_options import build_part
 from keras_sets.layers.pooled_context import PooledContext
@@ -204,18 +204,22 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         recurrent_kernel, pooled_kernel = self.kernels()
         drop = lambda h: self._drop(h, keep, 0)  # noqa: E731
         pool = lambda h: self._pool_context(h, mask, weights)  # noqa: E731
-        gates, h, c = self.first_step(x, pooled_kernel, pool, drop)
-        # Every iteration has to meet its own pooling when those are computed in chunks.
-        in_chunks = in_chunked_pooling_scope()
-        states = loop_ops.iterate(
-            step,
-            (h, c),
-            self.iterations - 1,
-            constants=(gates, recurrent_kernel, pooled_kernel, mask, weights, keep),
-            unroll=True if in_chunks else self.unroll,
-            remat=self.remat and not in_chunks,
-            return_all=bool(self.return_iterations),
-        )
+        scope = get_chunked_pooling_scope()
+        if scope is not None and scope.states is not None and self._has_one_state_a_pass:
+            states = [self._resume(x, pool, scope.states)]
+        else:
+            gates, h, c = self.first_step(x, pooled_kernel, pool, drop)
+            # Every iteration has to meet its own pooling when those are computed in chunks.
+            in_chunks = scope is not None
+            states = loop_ops.iterate(
+                step,
+                (h, c),
+                self.iterations - 1,
+                constants=(gates, recurrent_kernel, pooled_kernel, mask, weights, keep),
+                unroll=True if in_chunks else self.unroll,
+                remat=self.remat and not in_chunks,
+                return_all=bool(self.return_iterations),
+            )
         if self.return_iterations == "outputs":
             every = [set_ops.apply_mask(self.project(*state), mask) for state in states]
             return ops.stack(every, axis=1)
@@ -228,6 +232,28 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         )
         return outputs, every_h, every_c
 
+    @property
+    def _has_one_state_a_pass(self):
+        """Whether, computed in chunks, a pass goes one iteration further than the one before."""
+        causal = getattr(self.pooling, "symmetry", None) == "causal"
+        return self.context == "swarm" and not causal and not self.return_iterations
+
+    def _resume(self, x, pool, memory):
+        """The last states, from those that a pass before has left."""
+        kernels = self.kernels()
+        known = memory.restore()
+        if known is None:
+            gates, h, c = self.first_step(x, kernels[1], pool)
+            done = 1
+        else:
+            gates, (done, h, c) = self._project_inputs(x), known
+        while done < self.iterations:
+            memory.keep(done, h, c)
+            h, c = self.step(h, c, gates, *kernels, pool)
+            done += 1
+        memory.keep(done, h, c)
+        return h, c
+
     # The recurrence, which the streaming cell shares.
 
     def kernels(self):
@@ -237,18 +263,23 @@ class Swarm(PartOptions, PooledContext, SetLayer):
 
     def first_step(self, x, pooled_kernel, pool, drop=lambda h: h):
         """`(gates, h, c)`: the part of the gates that iterations share, and the first states."""
-        gates = ops.cast(self.cell.project_inputs(x), self.compute_dtype)
+        gates = self._project_inputs(x)
         h, c = self.cell.update(gates)
         h = drop(h)
         if self.context == "static" and self.iterations > 1:
             gates = gates + linear_ops.linear(pool(h), pooled_kernel)
         return gates, h, c
 
+    def _project_inputs(self, x):
+        return ops.cast(self.cell.project_inputs(x), self.compute_dtype)
+
     def step(self, h, c, gates, recurrent_kernel, pooled_kernel, pool):
         """`h, c = cell(x, [h, c], pooled=pool(h))`, an iteration after the first."""
+        # First: in chunks, a computation may end there.
+        pooled = None if self.context == "static" else pool(h)
         gates = linear_ops.add_in_place(linear_ops.linear(h, recurrent_kernel), gates)
-        if self.context != "static":
-            gates = linear_ops.add_in_place(gates, linear_ops.linear(pool(h), pooled_kernel))
+        if pooled is not None:
+            gates = linear_ops.add_in_place(gates, linear_ops.linear(pooled, pooled_kernel))
         return loop_ops.remat_gates(self.cell.update, gates, c)
 
     def project(self, h, c):

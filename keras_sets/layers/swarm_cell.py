@@ -166,7 +166,9 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         """`inputs @ kernel + bias`: the part of the gates that iterations share."""
         inputs = ops.cast(inputs, self.compute_dtype)
         gates = linear_ops.linear(inputs, self.in_compute_dtype(self.kernel))
-        return gates if self.bias is None else gates + self.in_compute_dtype(self.bias)
+        if self.bias is None:
+            return gates
+        return linear_ops.add_in_place(gates, self.in_compute_dtype(self.bias))
 
     def update(self, gates, cell_state=None):
         """`(h, c)` from the four pre-activations and the cell state (None is zero)."""

@@ -11,6 +11,7 @@ from keras_sets import layers as set_layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.pooling import ChunkedPoolingScope
+from keras_sets.models.scratch_states import ScratchStates
 
 # Layers that compute every entity on its own, at inference.
 _ENTITY_BY_ENTITY = (
@@ -52,7 +53,7 @@ _REDUCING = (
 )
 
 
-def predict_in_chunks(network, chunks):
+def predict_in_chunks(network, chunks, scratch_dir=None):
     """Outputs of a network for sets that do not fit in memory, chunk by chunk.
 
     The entities of a set arrive in chunks, in a fixed order. The outputs equal those for the
@@ -64,9 +65,11 @@ def predict_in_chunks(network, chunks):
     chunk ends there. After the pass the state is finished. In the second pass the first pooling
     is read from what is known, and the second one is updated; and so on, until a pass reaches
     the outputs. A `Swarm` with T iterations, which pools T - 1 times, needs T passes, the last
-    one for the outputs. Layers that take other sums over the set, such as the moments of a
-    `SlotRefinement`, need a pass for each. A causal pooling carries its state from chunk to
-    chunk and answers at once: it needs no pass of its own.
+    one for the outputs. Every pass computes the iterations before it anew, T (T + 1) / 2 in
+    all. With `scratch_dir` it reads the hidden states that the pass before has left, and
+    computes one iteration: T in all. Layers that take other sums over the set, such as the
+    moments of a `SlotRefinement`, need a pass for each. A causal pooling carries its state from
+    chunk to chunk and answers at once: it needs no pass of its own.
 
     Args:
         network: A functional model such as those of `keras_sets.models.deep_sets` and
@@ -80,6 +83,9 @@ def predict_in_chunks(network, chunks):
             `(entities, mask, weights)` in which mask and weights may be None. A chunk may have
             any number of entities, none included; it holds the same sets as the others.
             Chunks are parts along the first entity axis.
+        scratch_dir: Folder for the hidden states of a `Swarm` between the passes,
+            8 * hidden_units bytes an entity in float32. They are removed at the end. None
+            computes iterations anew.
 
     Returns:
         With one output an entity: an iterator over the outputs of the chunks, as NumPy
@@ -87,8 +93,8 @@ def predict_in_chunks(network, chunks):
         set: a NumPy array.
 
     Raises:
-        ValueError: If a layer cannot be computed in chunks, or the chunks can be seen only
-            once but are needed more often.
+        ValueError: If a layer cannot be computed in chunks, the chunks can be seen only once
+            but are needed more often, or `scratch_dir` is not a folder that can be written.
 
     Example:
 
@@ -104,9 +110,10 @@ def predict_in_chunks(network, chunks):
     for part in parts:
         _check_layer(part)
     chunks = _Chunks(chunks)
+    scratch = None if scratch_dir is None else ScratchStates(scratch_dir)
     finished = []
     while True:
-        current = _Pass(run, finished)
+        current = _Pass(run, finished, scratch)
         remaining = chunks.open()
         outputs = current(next(remaining))
         if outputs is not None:
@@ -220,11 +227,14 @@ class _Pass:
     Args:
         run: Function `run(entities, mask, weights)`.
         finished: Results of the poolings that are known, in the order of the computation.
+        scratch: The `ScratchStates` of the pass before, or None.
     """
 
-    def __init__(self, run, finished):
+    def __init__(self, run, finished, scratch):
         self.run = run
         self.finished = finished
+        self.scratch = scratch
+        self._chunk = 0
         self.inputs_shape = None
         self.carried = []
         self.pooling = None
@@ -234,15 +244,38 @@ class _Pass:
         """The outputs for a chunk, or None where a pooling is not known yet."""
         self.inputs_shape = validation.shape_of(chunk[0])
         self._poolings = self._causal_poolings = 0
+        self._kept = []
+        states = None if self.scratch is None else self
         try:
-            with ChunkedPoolingScope(self._pool), _without_gradients():
+            with ChunkedPoolingScope(self._pool, states), without_gradients():
                 outputs = self.run(*chunk)
                 return keras.tree.map_structure(ops.convert_to_numpy, outputs)
         except _NotYetKnown:
+            for call, state in enumerate(self._kept):
+                self.scratch.write((self._chunk, call), *state)
             return None
+        finally:
+            self._chunk += 1
+            self._kept = []
 
     def finish(self):
         return self.pooling.finish(self.state)
+
+    def restore(self):
+        """What the next `Swarm` that is called has kept in the pass before, or None.
+
+        `(iterations, h, c)`. The poolings before it are taken as asked.
+        """
+        self._kept.append(None)
+        known = self.scratch.read((self._chunk, len(self._kept) - 1))
+        if known is None:
+            return None
+        iterations, self._poolings, h, c = known
+        return iterations, h, c
+
+    def keep(self, iterations, h, c):
+        """Tells the states of the `Swarm` that is running after so many iterations."""
+        self._kept[-1] = iterations, self._poolings, h, c
 
     def _pool(self, pooling, x, mask, weights):
         if getattr(pooling, "reduces_by_layers", False):
@@ -267,7 +300,7 @@ class _Pass:
         raise _NotYetKnown
 
 
-def _without_gradients():
+def without_gradients():
     """On torch, states would hold on to the graph of every chunk."""
     if backend.backend() != "torch":
         return contextlib.nullcontext()
