@@ -29,6 +29,10 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 pytest.register_assert_rewrite("tests.export_cases", "tests.laws")
+# What does not depend on the backend is tested on this one, the quickest; what the others do
+# of it, where that takes long, is a short form.
+THOROUGH = "torch"
+once = pytest.mark.skipif(keras.config.backend() != THOROUGH, reason="the same on every backend")
 DATA = pathlib.Path(__file__).parent / "data"
 
 
@@ -51,6 +55,20 @@ def rng():
 @pytest.fixture
 def backend():
     return keras.config.backend()
+
+
+@pytest.fixture
+def thorough(backend):
+    """Whether tests of what does not depend on the backend run in full."""
+    return backend == THOROUGH
+
+
+@pytest.fixture
+def no_rendering(monkeypatch):
+    """Commands set their pictures up but write no files: for tests that look at none."""
+    from examples.common import plots
+
+    monkeypatch.setattr(plots, "save", lambda figure, path: plots.plt.close(figure))
 
 
 @pytest.fixture
