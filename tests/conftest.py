@@ -22,6 +22,7 @@ if "KERAS_BACKEND" not in os.environ and INSTALLED:
     os.environ["KERAS_BACKEND"] = INSTALLED[0]
 
 import contextlib  # noqa: E402
+import gc  # noqa: E402
 import pathlib  # noqa: E402
 
 import keras  # noqa: E402
@@ -34,6 +35,25 @@ pytest.register_assert_rewrite("tests.export_cases", "tests.laws")
 THOROUGH = "torch"
 once = pytest.mark.skipif(keras.config.backend() != THOROUGH, reason="the same on every backend")
 DATA = pathlib.Path(__file__).parent / "data"
+
+
+# Files that take longest, of few tests each. They come first: whoever starts one of them last
+# is still at it when all others are done.
+LONG = (
+    "golden image_transformer_example amortized_clustering tuning mixture_of_gaussians chunks "
+    "power_spectrum symmetric_elements devices benchmarks max_regression export tutorials wrappers"
+).split()
+
+
+def pytest_collection_modifyitems(items):
+    names = [f"test_{name}.py" for name in LONG]
+    items.sort(key=lambda i: names.index(i.path.name) if i.path.name in names else len(names))
+
+
+def pytest_collection_finish():
+    """What has been imported stays: the collector of garbage need not go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def load_arrays(name):
