@@ -287,10 +287,10 @@ class TestSearch:
 
 
 class TestWorkers:
-    def test_chief_and_two_workers(self, sweep, tmp_path, capsys):
+    def test_chief_and_workers(self, sweep, tmp_path, capsys, thorough):
         """They share one oracle, whose trials are those of a search in one process."""
         path = tmp_path / "run"
-        call(*SWEEP, "--output", path, "--workers", 2)
+        call(*SWEEP, "--output", path, "--workers", 2 if thorough else 1)
         assert len(table(path)) == TRIALS and list(table(path)[0]) == list(table(sweep)[0])
         for row, expected in zip(table(path), table(sweep), strict=True):
             for name in ("score", "learning_rate"):  # these travel in single precision
