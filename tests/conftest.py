@@ -22,6 +22,7 @@ if "KERAS_BACKEND" not in os.environ and INSTALLED:
     os.environ["KERAS_BACKEND"] = INSTALLED[0]
 
 import contextlib  # noqa: E402
+import gc  # noqa: E402
 import pathlib  # noqa: E402
 
 import keras  # noqa: E402
@@ -29,7 +30,30 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 pytest.register_assert_rewrite("tests.export_cases", "tests.laws")
+# What does not depend on the backend is tested on this one, the quickest; what the others do
+# of it, where that takes long, is a short form.
+THOROUGH = "torch"
+once = pytest.mark.skipif(keras.config.backend() != THOROUGH, reason="the same on every backend")
 DATA = pathlib.Path(__file__).parent / "data"
+
+
+# Files that take longest, of few tests each. They come first: whoever starts one of them last
+# is still at it when all others are done.
+LONG = (
+    "golden image_transformer_example amortized_clustering tuning mixture_of_gaussians chunks "
+    "power_spectrum symmetric_elements devices benchmarks max_regression export tutorials wrappers"
+).split()
+
+
+def pytest_collection_modifyitems(items):
+    names = [f"test_{name}.py" for name in LONG]
+    items.sort(key=lambda i: names.index(i.path.name) if i.path.name in names else len(names))
+
+
+def pytest_collection_finish():
+    """What has been imported stays: the collector of garbage need not go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def load_arrays(name):
@@ -51,6 +75,20 @@ def rng():
 @pytest.fixture
 def backend():
     return keras.config.backend()
+
+
+@pytest.fixture
+def thorough(backend):
+    """Whether tests of what does not depend on the backend run in full."""
+    return backend == THOROUGH
+
+
+@pytest.fixture
+def no_rendering(monkeypatch):
+    """Commands set their pictures up but write no files: for tests that look at none."""
+    from examples.common import plots
+
+    monkeypatch.setattr(plots, "save", lambda figure, path: plots.plt.close(figure))
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_sets import layers
 from keras_sets import models
+from keras_sets import testing
+from tests.model_cases import AsLayer
 
 POOLINGS = ("mean", "sum", "max", "logsumexp", "causal", "pooling_maps")
 FEATURES = 11
@@ -200,18 +202,24 @@ def test_logsumexp_and_maps_of_large_values():
     assert_close(read_all(pooling, accumulate(pooling, chunks), chunks), numpy(pooling(x)))
 
 
+def whole_of(layer, x, mask, weights):
+    """What a call gives; JAX compiles one program, not one for every operation."""
+    outputs, _, _ = testing.outputs_and_gradients(
+        layer, x, mask=mask, weights=weights, gradients=False
+    )
+    return outputs[0]
+
+
 def whole_and_chunks(model, weighted=True, cuts=CUTS, features=FEATURES):
     x, mask, weights = sets(features=features)
-    inputs = {"entities": x, "mask": mask}
-    if weighted:
-        inputs["weights"] = weights
-    chunks = cut((x, mask, weights if weighted else None), cuts)
+    weights = weights if weighted else None
+    chunks = cut((x, mask, weights), cuts)
     outputs = models.predict_in_chunks(model, lambda: iter(chunks))
     if not isinstance(outputs, np.ndarray):
         outputs = list(outputs)
         assert [y.shape[1] for y in outputs] == [c[0].shape[1] for c in chunks]
         outputs = np.concatenate(outputs, axis=1)
-    return numpy(model(inputs)), outputs
+    return whole_of(AsLayer(model), x, mask, weights), outputs
 
 
 @pytest.mark.parametrize("output_pooling", [None, "mean"])
@@ -336,7 +344,7 @@ def test_layers_that_reduce_the_set_on_their_way(name):
     """One pass over the chunks for each mean, moment or likelihood of the whole set."""
     x, mask, weights = sets(features=2, size=40)
     layer = REDUCING[name]()
-    whole = numpy(layer(x, mask=mask, weights=weights))
+    whole = whole_of(layer, x, mask, weights)
     chunks = cut((x, mask, weights), (0, 20, 40))
     outputs = list(models.predict_in_chunks(layer, chunks))
     assert_close(np.concatenate(outputs, axis=2 if name == "steps" else 1), whole, 1e-4)

@@ -85,6 +85,7 @@ class TestJAX:
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's")
+@pytest.mark.usefixtures("no_rendering")
 def test_curves_on_tensorflow_are_those_of_one_device(tmp_path):
     one, several = tmp_path / "one", tmp_path / "several"
     worker("train", *RUN, "--epochs", 2, "--output", several, "--devices", 4, "--cpu")

@@ -14,6 +14,8 @@ from tests.conftest import BACKENDS
 
 CASES = make_golden.load_cases()
 EXCHANGE = os.environ.get("KERAS_SETS_EXCHANGE")
+# Compiled models by their configuration: files that hold the same one run on one model.
+RUNNERS = {}
 
 
 def golden_files(name):
@@ -22,15 +24,11 @@ def golden_files(name):
 
 
 def check_files(name, paths):
-    """Loads every file, compares configurations and answers.
-
-    Files that hold the same configuration run on one compiled model.
-    """
-    runners = {}
+    """Loads every file and compares answers."""
     for path in paths:
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         model = keras.saving.load_model(path)
-        runner = runners.setdefault(str(model.get_config()), model)
+        runner = RUNNERS.setdefault(str(model.get_config()), model)
         runner.set_weights(model.get_weights())
         received = make_golden.answers(runner, CASES[name])
         with np.load(path.with_suffix(".npz")) as archive:

@@ -112,6 +112,7 @@ class TestCommand:
         error = np.abs(network.predict(inputs, verbose=0) - targets).mean()
         assert error == pytest.approx(score["mean_absolute_error"], rel=1e-4)
 
+    @pytest.mark.usefixtures("no_rendering")
     def test_resumed_equals_uninterrupted(self, tmp_path):
         options = ["--smoke", "--schedule", "constant", "--steps", 3, "--output"]
         call(*options, tmp_path / "whole", "--epochs", 3)

@@ -277,6 +277,7 @@ class TestCommand:
         inputs = {"entities": np.zeros((1, 7, 2), "float32"), "mask": np.ones((1, 7), bool)}
         assert model.predict(inputs, verbose=0).shape == (1, 4, 5)
 
+    @pytest.mark.usefixtures("no_rendering")
     def test_resume(self, tmp_path):
         options = ["--smoke", "--decoder", "mean", "--steps", "2", "--output"]
         command.main([*options, str(tmp_path / "whole"), "--epochs", "2", "--schedule", "constant"])
@@ -306,6 +307,7 @@ class TestCommand:
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_step_schedule(tmp_path):
     """A tenth of the learning rate after 70 % of the epochs, as in the protocol."""
     output = tmp_path / "run"

@@ -3,11 +3,11 @@
 import pathlib
 import re
 
-import keras
 import numpy as np
 import pytest
 
 import keras_sets
+from tests.conftest import once
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,7 +42,7 @@ def test_readme_is_short():
     assert len(README.splitlines()) <= 150
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="the same on every backend")
+@once
 @pytest.mark.parametrize("page", [page for page in PAGES if code_of(page) and page not in APART])
 def test_code_of_pages_runs(page):
     run(page)

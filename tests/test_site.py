@@ -4,11 +4,11 @@ import importlib
 import pathlib
 import re
 
-import keras
 import pytest
 
 import keras_sets
 from tests import make_layer_table
+from tests.conftest import once
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 REFERENCE = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
@@ -30,7 +30,7 @@ def test_reference_has_every_public_name(part):
     assert not [name for name in shown if not hasattr(module, name)], "in docs/api, but gone"
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="the same on every backend")
+@once
 def test_table_of_layers_is_up_to_date():
     page = make_layer_table.PAGE.read_text()
     assert page == make_layer_table.up_to_date(page), "run python -m tests.make_layer_table"

@@ -3,7 +3,6 @@
 import pathlib
 import runpy
 
-import keras
 import numpy as np
 import pytest
 
@@ -64,9 +63,9 @@ def test_every_tutorial_is_tested():
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_tutorial(check, tmp_path, monkeypatch):
+def test_tutorial(check, thorough, tmp_path, monkeypatch):
     name = check.__name__
-    if check not in OF_EACH_BACKEND and keras.config.backend() != "torch":
+    if check not in OF_EACH_BACKEND and not thorough:
         pytest.skip("the same on every backend")
     if check in WITH:
         pytest.importorskip("keras_sets.utils")

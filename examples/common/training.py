@@ -61,6 +61,9 @@ class Training:
         saved = [self._log, self._traces, self._budget, self._backtracking]
         for callback in saved:
             callback.set_model(model)
+        if not model.optimizer.built:
+            # TensorFlow traces a step twice when the optimizer makes its variables in it.
+            model.optimizer.build(model.trainable_variables)
         checkpoint = Checkpoint(run.path / "checkpoints", saved)
         self._epochs_done = self._restore(checkpoint) if options.resume else 0
         # Keras may tell a dataset of more epoch ends than there are epochs.

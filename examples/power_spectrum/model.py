@@ -69,9 +69,16 @@ NETWORKS = {"note": note_network, "circle": circle_network}
 
 def circle_width(num_layers, num_powers, parameters):
     """The largest even number of units for which `circle_network` is not larger than that."""
-    units = 2
-    while circle_network(num_layers, units + 2, num_powers).count_params() <= parameters:
-        units += 2
+
+    def fits(units):
+        return circle_network(num_layers, units, num_powers).count_params() <= parameters
+
+    units, too_many = 2, 4
+    while fits(too_many):
+        units, too_many = too_many, 2 * too_many
+    while too_many - units > 2:
+        middle = (units + too_many) // 4 * 2
+        units, too_many = (middle, too_many) if fits(middle) else (units, middle)
     return units
 
 
