@@ -1,5 +1,7 @@
 """The published peer: a causal transformer whose attention is linear in the number of places."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -55,11 +57,11 @@ class LinearAttentionBlock(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        features = inputs.shape[-1]
-        x = ops.reshape(inputs, (ops.shape(inputs)[0], -1, features))
+        *_, features = shape = inputs.shape
+        x = ops.reshape(inputs, (-1, math.prod(shape[1:-1]), features))
         query, key, value = self._query_key_value(x)
         x = self._rest(x, causal_linear_attention(query, key, value))
-        return ops.reshape(x, ops.shape(inputs))
+        return ops.reshape(x, (-1, *shape[1:]))
 
     def _query_key_value(self, x):
         """`phi(q)`, `phi(k)` and `v` beside ones, `(..., heads, features / heads)`."""
@@ -141,5 +143,6 @@ def causal_linear_attention(query, key, value, block=BLOCK):
     before = ops.pad(ops.cumsum(sums, axis=2)[:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]])
     scores = ops.tril(ops.matmul(query, ops.swapaxes(key, -1, -2)))
     y = ops.matmul(query, before) + ops.matmul(scores, value)
-    y = ops.reshape(ops.transpose(y, (0, 2, 3, 1, 4)), (batch, -1, heads, value.shape[-1]))
+    y = ops.transpose(y, (0, 2, 3, 1, 4))
+    y = ops.reshape(y, (batch, places + missing, heads, value.shape[-1]))
     return y[:, :places]
