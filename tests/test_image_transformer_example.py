@@ -14,7 +14,9 @@ from keras import ops
 from scipy import special
 from sklearn.datasets import load_digits
 
+from examples.common import image_sets
 from examples.common import optimizers
+from examples.common.image_sources import SOURCES
 from examples.image_transformer import __main__ as command
 from examples.image_transformer import data
 from examples.image_transformer import evaluate
@@ -23,7 +25,6 @@ from examples.image_transformer import linear_attention
 from examples.image_transformer import model as networks
 from examples.image_transformer import references
 from examples.image_transformer.names import REFERENCES
-from examples.image_transformer.names import SOURCES
 from keras_sets import models
 from tests.image_cases import LEVELS
 from tests.image_cases import SHAPE
@@ -44,7 +45,7 @@ def folder(tmp_path_factory):
     """Where TensorFlow Datasets keeps the digits."""
     pytest.importorskip("tensorflow_datasets")
     path = tmp_path_factory.mktemp("data")
-    data.load("digits", path)
+    image_sets.load("digits", path)
     return path
 
 
@@ -72,7 +73,7 @@ def write_idx_files(folder, monkeypatch, damage=lambda files: None):
 
 class TestData:
     def test_digits(self, folder):
-        loaded = data.load("digits", folder)
+        loaded = image_sets.load("digits", folder)
         parts = loaded.training, loaded.validation, loaded.test
         assert [len(images) for images, _ in parts] == [1294, 143, 360]
         assert (loaded.shape, loaded.levels, loaded.classes) == ((8, 8, 1), 17, 10)
@@ -83,7 +84,7 @@ class TestData:
             (*x.ravel(), y) for images, labels in parts for x, y in zip(images, labels, strict=True)
         ]
         assert sorted(map(tuple, received)) == sorted(map(tuple, expected))
-        assert [len(p[0]) for p in (data.load("digits", folder, 20).training,)] == [18]
+        assert [len(p[0]) for p in (image_sets.load("digits", folder, 20).training,)] == [18]
 
     def test_distorted_images(self):
         images = np.zeros((400, 16, 16, 2), "uint8")
@@ -104,7 +105,7 @@ class TestData:
     @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
     def test_the_others(self, name, tmp_path, monkeypatch):
         tfds = pytest.importorskip("tensorflow_datasets")
-        monkeypatch.setattr(data, "reachable", lambda address: True)
+        monkeypatch.setattr(image_sets, "reachable", lambda address: True)
         source = SOURCES[name]
         shape = (28, 28, 1) if "mnist" in name else (32, 32, 3)
         rng = np.random.default_rng(0)
@@ -113,7 +114,7 @@ class TestData:
             for i in range(12)
         ]
         with tfds.testing.mock_data(as_data_source_fn=lambda *args, **kwargs: examples):
-            loaded = data.load(name, tmp_path)
+            loaded = image_sets.load(name, tmp_path)
         original = np.stack([example["image"] for example in examples])
         expected = {
             None: original,
@@ -135,7 +136,7 @@ class TestData:
         data_dir = tmp_path / "data"
         arguments = ["--data-set", "mnist", "--data-dir", data_dir]
         call("--prepare-from", tmp_path / "files", *arguments)
-        loaded = data.load("mnist", data_dir)
+        loaded = image_sets.load("mnist", data_dir)
         expected = [np.frombuffer(contents[name][16:], "uint8") for name in IMAGE_FILES]
         received = [np.concatenate([loaded.training[0], loaded.validation[0]]), loaded.test[0]]
         for own, published in zip(received, expected, strict=True):
@@ -163,35 +164,35 @@ class TestData:
     )
     def test_bad_idx_files(self, tmp_path, monkeypatch, damage, message):
         write_idx_files(tmp_path, monkeypatch, damage)
-        with pytest.raises(data.DataError, match=message):
+        with pytest.raises(image_sets.DataError, match=message):
             idx.read_published("mnist", tmp_path)
         with gzip.open(tmp_path / "train-images-idx3-ubyte.gz", "wb") as file:
             file.write(b"idx")
         (tmp_path / "train-images-idx3-ubyte").unlink()
         path = tmp_path / "train-images-idx3-ubyte.gz"
         path.write_bytes(path.read_bytes()[:-9])
-        with pytest.raises(data.DataError, match="gz cannot be read"):
+        with pytest.raises(image_sets.DataError, match="gz cannot be read"):
             idx.read_published("mnist", tmp_path)
 
     def test_no_network(self, tmp_path, monkeypatch):
         pytest.importorskip("tensorflow_datasets")
-        monkeypatch.setattr(data, "reachable", lambda address: False)
-        with pytest.raises(data.DataError) as error:
-            data.load("mnist", tmp_path)
+        monkeypatch.setattr(image_sets, "reachable", lambda address: False)
+        with pytest.raises(image_sets.DataError) as error:
+            image_sets.load("mnist", tmp_path)
         assert "--data-dir" in str(error.value) and "--data-set digits" in str(error.value)
 
     def test_reachable(self):
-        assert not data.reachable("http://127.0.0.1:9")
+        assert not image_sets.reachable("http://127.0.0.1:9")
 
     def test_bad_values(self):
         images, labels = some_images(), np.array([0, 1, 2])
-        data.check(images, labels, LEVELS, 3)
-        with pytest.raises(data.DataError, match="images with values from 0 to 5"):
-            data.check(images, labels, LEVELS - 1, 3)
-        with pytest.raises(data.DataError, match="labels with values from 0 to 1"):
-            data.check(images, labels, LEVELS, 2)
-        with pytest.raises(data.DataError, match="images as integers"):
-            data.check(images / 255.0, labels, LEVELS, 3)
+        image_sets.check(images, labels, LEVELS, 3)
+        with pytest.raises(image_sets.DataError, match="images with values from 0 to 5"):
+            image_sets.check(images, labels, LEVELS - 1, 3)
+        with pytest.raises(image_sets.DataError, match="labels with values from 0 to 1"):
+            image_sets.check(images, labels, LEVELS, 2)
+        with pytest.raises(image_sets.DataError, match="images as integers"):
+            image_sets.check(images / 255.0, labels, LEVELS, 3)
 
 
 class TestLinearAttention:
@@ -208,7 +209,7 @@ class TestLinearAttention:
 
     def test_drawn_place_by_place(self):
         """The likeliest next value, by the recurrent form, is that of the whole network."""
-        loaded = data.Images(LEVELS, 2, None, None, (some_images(), None))
+        loaded = image_sets.Images(LEVELS, 2, None, None, (some_images(), None))
         options = command.parse(["--conditional"])
         network = references.build("linear-attention", options, loaded, 4_000)
         images, labels = some_images(8), np.arange(8) % 2
@@ -255,7 +256,7 @@ class TestEvaluate:
 
     @pytest.mark.parametrize("name", REFERENCES)
     def test_references_are_causal_and_of_the_size(self, name, folder):
-        loaded = data.load("digits", folder, 20)
+        loaded = image_sets.load("digits", folder, 20)
         options = command.parse(["--conditional", "--hidden", "32"])
         size = networks.build(options, loaded).count_params()
         network = references.build(name, options, loaded, size)
@@ -272,7 +273,7 @@ class TestEvaluate:
 
 
 def test_the_network_that_is_shipped(folder):
-    loaded = data.load("digits", folder)
+    loaded = image_sets.load("digits", folder)
     network = models.load_pretrained("digits")
     bits = evaluate.network_bits(network, *loaded.test, True)
     assert bits.mean() == pytest.approx(1.673, abs=0.001)
@@ -375,7 +376,7 @@ class TestCommand:
 
     def test_no_network(self, tmp_path, capsys, monkeypatch):
         pytest.importorskip("tensorflow_datasets")
-        monkeypatch.setattr(data, "reachable", lambda address: False)
+        monkeypatch.setattr(image_sets, "reachable", lambda address: False)
         with pytest.raises(SystemExit) as error:
             call("--smoke", "--data-set", "mnist", "--data-dir", tmp_path)
         assert error.value.code == 2

@@ -5,9 +5,9 @@ import re
 import time
 
 from examples.common import options as common
+from examples.common.image_sources import SOURCES
 from examples.image_transformer.names import IDX
 from examples.image_transformer.names import REFERENCES
-from examples.image_transformer.names import SOURCES
 
 DEFAULTS = {
     "epochs": 100,
@@ -260,8 +260,8 @@ def sample(options):
 
 def prepare(options):
     """The command with `--prepare-from`."""
+    from examples.common.image_sets import DataError
     from examples.image_transformer import idx
-    from examples.image_transformer.data import DataError
 
     try:
         builder = idx.prepare(options.data_set, options.prepare_from, options.data_dir)
@@ -304,6 +304,7 @@ def main(arguments=None):
     import numpy as np
 
     from examples.common import networks
+    from examples.common.image_sets import DataError
     from examples.common.run import Run
     from examples.common.training import Training
     from examples.image_transformer import data as images
@@ -314,7 +315,7 @@ def main(arguments=None):
 
     try:
         data = images.data_of(options)
-    except images.DataError as error:
+    except DataError as error:
         raise common.RunError(str(error)) from error
     name, conditional = run_name(options), options.conditional
     model = networks.build_network(options, name, lambda: models.build(options, data))

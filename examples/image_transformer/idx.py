@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from examples.image_transformer.data import DataError
+from examples.common.image_sets import DataError
 
 # The names that both data sets have for them, and the shapes that they hold.
 FILES = {

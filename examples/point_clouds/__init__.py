@@ -1,0 +1,1 @@
+"""Point clouds: digits as sets of pixels, and orbits of a chaotic map, in classes."""
