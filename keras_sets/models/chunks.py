@@ -1,6 +1,11 @@
 """Networks on sets that are larger than memory."""
 
 import contextlib
+import os
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,6 +15,7 @@ from keras import ops
 from keras_sets import layers as set_layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import State
 from keras_sets.layers.pooling import ChunkedPoolingScope
 from keras_sets.models.scratch_states import ScratchStates
 
@@ -53,7 +59,11 @@ _REDUCING = (
 )
 
 
-def predict_in_chunks(network, chunks, scratch_dir=None):
+def predict_in_chunks(
+    network: keras.Model | keras.layers.Layer | Sequence[keras.layers.Layer],
+    chunks: Iterable[Any] | Callable[[], Iterable[Any]],
+    scratch_dir: str | os.PathLike[str] | None = None,
+) -> Any:
     """Outputs of a network for sets that do not fit in memory, chunk by chunk.
 
     The entities of a set arrive in chunks, in a fixed order. The outputs equal those for the
@@ -111,7 +121,7 @@ def predict_in_chunks(network, chunks, scratch_dir=None):
         _check_layer(part)
     chunks = _Chunks(chunks)
     scratch = None if scratch_dir is None else ScratchStates(scratch_dir)
-    finished = []
+    finished: list[State] = []
     while True:
         current = _Pass(run, finished, scratch)
         remaining = chunks.open()
