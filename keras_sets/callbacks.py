@@ -8,11 +8,16 @@ import re
 import time
 import warnings
 import zipfile
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_sets import validation
+from keras_sets._typing import Config
+
+__all__ = ["Backtracking", "Checkpoint", "DamagedCheckpoint", "StatefulCallback", "TimeBudget"]
 
 
 class StatefulCallback(keras.callbacks.Callback):
@@ -22,14 +27,14 @@ class StatefulCallback(keras.callbacks.Callback):
     arrays, and `set_state(state)`, called with that dict after training has begun.
     """
 
-    def get_state(self):
+    def get_state(self) -> Config:
         return {}
 
-    def set_state(self, state):
+    def set_state(self, state: Config) -> None:
         pass
 
 
-def model_state(model):
+def model_state(model: keras.Model) -> list[np.ndarray]:
     """All variables of a model and of its optimizer as a list of arrays."""
     # Copies: on torch `convert_to_numpy` shares memory with the variable.
     arrays = [np.array(keras.ops.convert_to_numpy(v)) for v in _variables(model)]
@@ -37,7 +42,7 @@ def model_state(model):
     return [a.astype("float32") if a.dtype.name == "bfloat16" else a for a in arrays]
 
 
-def set_model_state(model, arrays):
+def set_model_state(model: keras.Model, arrays: list[np.ndarray]) -> None:
     """Inverse of `model_state`. Nothing is changed when the arrays do not fit."""
     variables = _variables(model)
     expected = [tuple(variable.shape) for variable in variables]
@@ -60,7 +65,7 @@ def _variables(model):
     return [*kept, *model.optimizer.variables]
 
 
-def backend_random_state():
+def backend_random_state() -> list[np.ndarray]:
     """States of the generators that a backend keeps for itself, as a list of arrays.
 
     On torch, layers without a seed draw from torch's own generators. TensorFlow and JAX
@@ -73,7 +78,7 @@ def backend_random_state():
     return [state.numpy() for state in (torch.get_rng_state(), *torch.cuda.get_rng_state_all())]
 
 
-def set_backend_random_state(arrays):
+def set_backend_random_state(arrays: list[np.ndarray]) -> None:
     """Inverse of `backend_random_state`."""
     if not arrays or keras.backend.backend() != "torch":
         return
@@ -95,7 +100,7 @@ class TimeBudget(StatefulCallback):
         minutes: Positive number, minutes of training with validation.
     """
 
-    def __init__(self, minutes):
+    def __init__(self, minutes: float) -> None:
         super().__init__()
         if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
             raise ValueError(
@@ -104,28 +109,28 @@ class TimeBudget(StatefulCallback):
             )
         self.minutes = minutes
         self._spent = 0.0
-        self._started = None
+        self._started: float | None = None
 
     @property
-    def elapsed(self):
+    def elapsed(self) -> float:
         """Seconds spent so far."""
         running = 0.0 if self._started is None else time.monotonic() - self._started
         return self._spent + running
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._started = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.elapsed >= 60 * self.minutes:
             self.model.stop_training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._spent, self._started = self.elapsed, None
 
-    def get_state(self):
+    def get_state(self) -> Config:
         return {"elapsed": self.elapsed}
 
-    def set_state(self, state):
+    def set_state(self, state: Config) -> None:
         self._spent = state["elapsed"]
 
 
@@ -150,7 +155,9 @@ class Backtracking(StatefulCallback):
         The training script of [Vollgraf, 2019](https://arxiv.org/abs/1906.09400).
     """
 
-    def __init__(self, monitor="val_loss", horizon=0.2, factor=0.9):
+    def __init__(
+        self, monitor: str = "val_loss", horizon: float = 0.2, factor: float = 0.9
+    ) -> None:
         super().__init__()
         self.monitor = monitor
         self.horizon = validation.fraction("horizon", horizon)
@@ -158,15 +165,16 @@ class Backtracking(StatefulCallback):
         if self.factor == 0:
             raise ValueError("`factor` must be above 0. Received: factor=0")
         self.best = float("inf")
-        self.returns = []
-        self._values = []
-        self._best_state = None
+        self.returns: list[int] = []
+        self._values: list[float] = []
+        self._best_state: list[np.ndarray] | None = None
 
-    def on_epoch_end(self, epoch, logs=None):
-        if self.monitor not in (logs or {}):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        if self.monitor not in logs:
             raise ValueError(
                 f"Backtracking monitors {self.monitor!r}, which is not in the logs. "
-                f"Available: {', '.join(sorted(logs or {}))}"
+                f"Available: {', '.join(sorted(logs))}"
             )
         value = float(logs[self.monitor])
         if not np.isfinite(value):
@@ -193,18 +201,18 @@ class Backtracking(StatefulCallback):
         last_worse = worse[-1] if worse else -1
         return len(self._values) - last_worse > patience
 
-    def restore_best(self):
+    def restore_best(self) -> None:
         """Puts the best weights seen so far in the model."""
         if self._best_state is not None:
             set_model_state(self.model, self._best_state)
 
-    def get_state(self):
+    def get_state(self) -> Config:
         state = {"best": self.best, "values": self._values, "returns": self.returns}
         for i, array in enumerate(self._best_state or []):
             state[f"best_state/{i}"] = array
         return state
 
-    def set_state(self, state):
+    def set_state(self, state: Config) -> None:
         self.best = state["best"]
         self._values = list(state["values"])
         self.returns = list(state["returns"])
@@ -247,14 +255,19 @@ class Checkpoint(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, directory, callbacks=(), keep=2):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        callbacks: Sequence[StatefulCallback] = (),
+        keep: int = 2,
+    ) -> None:
         super().__init__()
         self.directory = pathlib.Path(directory)
         self.callbacks = list(callbacks)
         self.keep = validation.positive_integer("keep", keep)
-        self._random_state = []
+        self._random_state: list[np.ndarray] = []
 
-    def files(self):
+    def files(self) -> list[pathlib.Path]:
         """The checkpoint files, oldest first."""
         found = {}
         if self.directory.is_dir():
@@ -264,20 +277,22 @@ class Checkpoint(keras.callbacks.Callback):
                     found[int(match[1])] = path
         return [found[number] for number in sorted(found)]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Not in `restore`: the start of `fit` draws from the generators as well.
         set_backend_random_state(self._random_state)
         self._random_state = []
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.save(epoch + 1)
 
-    def save(self, epoch):
+    def save(self, epoch: int) -> None:
         """Writes the state after `epoch` epochs."""
-        arrays = {f"model/{i}": array for i, array in enumerate(model_state(self.model))}
+        arrays: dict[str, Any] = {
+            f"model/{i}": array for i, array in enumerate(model_state(self.model))
+        }
         for i, array in enumerate(backend_random_state()):
             arrays[f"random/{i}"] = array
-        described = {"epoch": epoch, "callbacks": []}
+        described: Config = {"epoch": epoch, "callbacks": []}
         for position, callback in enumerate(self.callbacks):
             values = {}
             for key, value in callback.get_state().items():
@@ -294,7 +309,7 @@ class Checkpoint(keras.callbacks.Callback):
         for path in self.files()[: -self.keep]:
             path.unlink()
 
-    def restore(self, model):
+    def restore(self, model: keras.Model) -> int:
         """Restores the newest intact checkpoint.
 
         Args:
@@ -350,7 +365,7 @@ class Checkpoint(keras.callbacks.Callback):
             callback.set_state(state)
 
 
-def write_atomically(path, content):
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Writes bytes or text so that `path` holds all of it or what it held before."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

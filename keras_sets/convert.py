@@ -2,16 +2,21 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling_by_multihead_attention import PoolingByMultiheadAttention
 from keras_sets.layers.set_attention import InducedSetAttentionBlock
 from keras_sets.layers.set_attention import SetAttentionBlock
+from keras_sets.layers.swarm import Swarm
+
+__all__ = ["load_torch_set_transformer", "load_torch_swarm"]
 
 
-def load_torch_swarm(layer, state_dict, prefix=""):
+def load_torch_swarm(layer: Swarm, state_dict: Mapping[str, Tensor], prefix: str = "") -> Swarm:
     """Loads the weights of the original PyTorch `SwarmLayer` into a `Swarm`.
 
     Args:
@@ -72,7 +77,9 @@ def load_torch_swarm(layer, state_dict, prefix=""):
     return layer
 
 
-def load_torch_set_transformer(network, state_dict, prefix=""):
+def load_torch_set_transformer(
+    network: keras.Model | keras.layers.Layer, state_dict: Mapping[str, Tensor], prefix: str = ""
+) -> keras.Model | keras.layers.Layer:
     """Loads the weights of the original PyTorch Set Transformer.
 
     Args:
@@ -117,7 +124,7 @@ def load_torch_set_transformer(network, state_dict, prefix=""):
     Reference:
         [juho-lee/set_transformer](https://github.com/juho-lee/set_transformer), `modules.py`.
     """
-    modules = {}
+    modules: dict[str, list[str]] = {}
     for name in state_dict:
         match = _SET_TRANSFORMER_NAME.fullmatch(name[len(prefix) :])
         if name.startswith(prefix) and match:

@@ -1,9 +1,25 @@
 """Groups of permutations, and the parameter sharing that equivariance to them means."""
 
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+from typing import Self
+
 import keras
 import numpy as np
 
 from keras_sets import validation
+from keras_sets._typing import Config
+
+__all__ = [
+    "PermutationGroup",
+    "cyclic",
+    "direct_product",
+    "draw",
+    "from_generators",
+    "symmetric",
+    "trivial",
+]
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -36,7 +52,9 @@ class PermutationGroup:
         Parameter-Sharing](https://arxiv.org/abs/1702.08389).
     """
 
-    def __init__(self, generators, degree=None):
+    def __init__(
+        self, generators: Iterable[Sequence[int] | np.ndarray], degree: int | None = None
+    ) -> None:
         generators = [np.asarray(generator) for generator in generators]
         if degree is None:
             if not generators:
@@ -49,7 +67,7 @@ class PermutationGroup:
         for generator in generators:
             self._check(generator)
         self.generators = tuple(tuple(int(i) for i in g) for g in generators)
-        self._pair_orbits = None
+        self._pair_orbits: np.ndarray | None = None
 
     def _check(self, generator):
         integers = generator.ndim == 1 and generator.dtype.kind in "iu"
@@ -60,17 +78,17 @@ class PermutationGroup:
             )
 
     @property
-    def point_orbits(self):
+    def point_orbits(self) -> np.ndarray:
         """int32 `(degree,)`: the number of every point's orbit, from 0."""
         maps = [np.array(g) for g in self.generators]
         return _number_by_first_use(_components(self.degree, maps)).astype("int32")
 
     @property
-    def num_point_orbits(self):
+    def num_point_orbits(self) -> int:
         return int(self.point_orbits.max()) + 1
 
     @property
-    def pair_orbits(self):
+    def pair_orbits(self) -> np.ndarray:
         """int32 `(degree, degree)`: the number of the orbit of every pair (i, j), from 0.
 
         Orbits are numbered in row-major order of their first pair.
@@ -86,29 +104,29 @@ class PermutationGroup:
         return self._pair_orbits
 
     @property
-    def num_pair_orbits(self):
+    def num_pair_orbits(self) -> int:
         return int(self.pair_orbits.max()) + 1
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> bool:
         """Whether both were made from the same generators."""
         same = isinstance(other, PermutationGroup) and self.degree == other.degree
         return same and self.generators == other.generators
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.degree, self.generators))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<PermutationGroup degree={self.degree} generators={len(self.generators)}>"
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"generators": [list(g) for g in self.generators], "degree": self.degree}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 
-def symmetric(n):
+def symmetric(n: int) -> PermutationGroup:
     """All permutations of n points, which make Deep Sets: 2 free parameters."""
     n = validation.positive_integer("n", n)
     if n < 3:
@@ -116,18 +134,18 @@ def symmetric(n):
     return PermutationGroup([[1, 0, *range(2, n)], _cycle(n)], n)
 
 
-def cyclic(n):
+def cyclic(n: int) -> PermutationGroup:
     """The rotations of n points on a circle, which make convolutions: n free parameters."""
     n = validation.positive_integer("n", n)
     return PermutationGroup([_cycle(n)] if n > 1 else [], n)
 
 
-def trivial(n):
+def trivial(n: int) -> PermutationGroup:
     """Only the identity of n points, which makes dense layers: n^2 free parameters."""
     return PermutationGroup([], validation.positive_integer("n", n))
 
 
-def direct_product(a, b):
+def direct_product(a: PermutationGroup, b: PermutationGroup) -> PermutationGroup:
     """Group a on the rows and group b on the columns of a grid, its points in row-major order.
 
     Point `(i, j)` of the `a.degree * b.degree` points has the number `i * b.degree + j`.
@@ -144,12 +162,12 @@ def direct_product(a, b):
     return PermutationGroup(rows + columns, grid.size)
 
 
-def from_generators(perms):
+def from_generators(perms: Iterable[Sequence[int] | np.ndarray]) -> PermutationGroup:
     """The group spanned by some permutations, each a sequence of 0..n-1 in another order."""
     return PermutationGroup(perms)
 
 
-def draw(group, ax=None, cmap=None):
+def draw(group: PermutationGroup, ax: Any = None, cmap: Any = None) -> Any:
     """Draws the matrix of an equivariant linear map: equal parameters, equal colours.
 
     Args:

@@ -1,13 +1,20 @@
 """Metrics of predicted cluster labels, which have no order."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import DType
+from keras_sets._typing import Tensor
 from keras_sets.labels import LabelledSets
 from keras_sets.ops import entities as entity_ops
 from keras_sets.ops import matching as matching_ops
+
+__all__ = ["AdjustedRandIndex", "MatchedAccuracy", "MatchedF1", "NormalizedMutualInformation"]
 
 
 class _ClusteringMetric(keras.metrics.Mean):
@@ -19,12 +26,16 @@ class _ClusteringMetric(keras.metrics.Mean):
 
     weighs_entities = True
 
-    def __init__(self, ignore_class=-1, name=None, dtype=None):
+    def __init__(
+        self, ignore_class: int | None = -1, name: str | None = None, dtype: DType = None
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.ignore_class = ignore_class
         self._sets = LabelledSets(type(self).__name__, ignore_class)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Any:
         """Accumulates a batch.
 
         Args:
@@ -53,10 +64,10 @@ class _ClusteringMetric(keras.metrics.Mean):
             counted = counted * ops.cast(sample_weight, "float32")
         return super().update_state(self.score(table, counts), sample_weight=counted)
 
-    def score(self, table, counts):
+    def score(self, table: Tensor, counts: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "ignore_class": self.ignore_class}
 
 
@@ -79,10 +90,12 @@ class MatchedAccuracy(_ClusteringMetric):
     1.0
     """
 
-    def __init__(self, ignore_class=-1, name="matched_accuracy", dtype=None):
+    def __init__(
+        self, ignore_class: int | None = -1, name: str = "matched_accuracy", dtype: DType = None
+    ) -> None:
         super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)
 
-    def score(self, table, counts):
+    def score(self, table: Tensor, counts: Tensor) -> Tensor:
         matching = set_ops.linear_sum_assignment(-table)
         hits = ops.take_along_axis(table, ops.expand_dims(matching, -1), axis=-1)
         return entity_ops.safe_ratio(ops.sum(hits, axis=(1, 2)), counts)
@@ -115,10 +128,12 @@ class AdjustedRandIndex(_ClusteringMetric):
 
     weighs_entities = False
 
-    def __init__(self, ignore_class=-1, name="adjusted_rand_index", dtype=None):
+    def __init__(
+        self, ignore_class: int | None = -1, name: str = "adjusted_rand_index", dtype: DType = None
+    ) -> None:
         super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)
 
-    def score(self, table, counts):
+    def score(self, table: Tensor, counts: Tensor) -> Tensor:
         # As shares of all pairs, so that large sets stay exact enough in float32.
         pairs = ops.maximum(counts * (counts - 1) / 2, 1)
 
@@ -160,10 +175,15 @@ class NormalizedMutualInformation(_ClusteringMetric):
         [Vinh et al., 2010](https://jmlr.org/papers/v11/vinh10a.html), table 2, NMI_sum.
     """
 
-    def __init__(self, ignore_class=-1, name="normalized_mutual_information", dtype=None):
+    def __init__(
+        self,
+        ignore_class: int | None = -1,
+        name: str = "normalized_mutual_information",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)
 
-    def score(self, table, counts):
+    def score(self, table: Tensor, counts: Tensor) -> Tensor:
         shares = entity_ops.safe_ratio(table, counts[:, None, None] + ops.zeros_like(table))
 
         def entropy(shares):
@@ -209,10 +229,12 @@ class MatchedF1(_ClusteringMetric):
     1.0
     """
 
-    def __init__(self, ignore_class=-1, name="matched_f1", dtype=None):
+    def __init__(
+        self, ignore_class: int | None = -1, name: str = "matched_f1", dtype: DType = None
+    ) -> None:
         super().__init__(ignore_class=ignore_class, name=name, dtype=dtype)
 
-    def score(self, table, counts):
+    def score(self, table: Tensor, counts: Tensor) -> Tensor:
         true, predicted = ops.sum(table, axis=2), ops.sum(table, axis=1)
         total = ops.expand_dims(true, 2) + ops.expand_dims(predicted, 1)
         f1 = entity_ops.safe_ratio(2 * table, total)

@@ -1,18 +1,24 @@
 """Checks of arguments and inputs, and the wording of their errors."""
 
+from collections.abc import Collection
+from typing import Any
+
 import keras
 import numpy as np
 
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 
-def is_integer(value):
+
+def is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def is_number(value):
+def is_number(value: Any) -> bool:
     return is_integer(value) or isinstance(value, (float, np.floating))
 
 
-def positive_integer(name, value):
+def positive_integer(name: str, value: Any) -> int:
     """`value` as int, or a ValueError that names the argument."""
     if not is_integer(value) or value <= 0:
         raise ValueError(
@@ -22,7 +28,7 @@ def positive_integer(name, value):
     return int(value)
 
 
-def non_negative_integer(name, value):
+def non_negative_integer(name: str, value: Any) -> int:
     """`value` as int, 0 allowed."""
     if not is_integer(value) or value < 0:
         raise ValueError(
@@ -32,7 +38,7 @@ def non_negative_integer(name, value):
     return int(value)
 
 
-def positive_number(name, value):
+def positive_number(name: str, value: Any) -> float:
     """`value` as float, or a ValueError that names the argument."""
     if not is_number(value) or not 0 < value < np.inf:
         raise ValueError(
@@ -42,7 +48,7 @@ def positive_number(name, value):
     return float(value)
 
 
-def fraction(name, value):
+def fraction(name: str, value: Any) -> float:
     """A number in [0, 1)."""
     if not is_number(value) or not 0 <= value < 1:
         raise ValueError(
@@ -52,7 +58,7 @@ def fraction(name, value):
     return float(value)
 
 
-def one_of(name, value, choices):
+def one_of(name: str, value: Any, choices: Collection[Any]) -> Any:
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(
@@ -62,7 +68,7 @@ def one_of(name, value, choices):
     return value
 
 
-def visible_array(x):
+def visible_array(x: Tensor) -> np.ndarray | None:
     """`x` as a NumPy array where its values can be seen now, else None."""
     if isinstance(x, keras.KerasTensor):
         return None
@@ -72,7 +78,7 @@ def visible_array(x):
         return None
 
 
-def check_one_tensor(layer, inputs):
+def check_one_tensor(layer: str, inputs: Tensor) -> None:
     """Nested lists, and sets of different sizes in a list, are no batch of sets."""
     if isinstance(inputs, (list, tuple, dict)) or getattr(inputs, "dtype", None) == np.dtype(
         object
@@ -85,18 +91,20 @@ def check_one_tensor(layer, inputs):
         )
 
 
-def shape_of(x):
+def shape_of(x: Tensor) -> Shape:
     return tuple(getattr(x, "shape", None) or np.shape(x))
 
 
-def compatible_shapes(received, expected):
+def compatible_shapes(received: Shape, expected: Shape) -> bool:
     return len(received) == len(expected) and all(
         None in (r, e) or not isinstance(r, int) or not isinstance(e, int) or r == e
         for r, e in zip(received, expected, strict=True)
     )
 
 
-def check_set(layer, inputs, mask, weights, min_rank=3):
+def check_set(
+    layer: str, inputs: Tensor, mask: Tensor | None, weights: Tensor | None, min_rank: int = 3
+) -> None:
     """Raises a ValueError unless inputs, mask and weights describe a batch of sets."""
     check_one_tensor(layer, inputs)
     shape = shape_of(inputs)
@@ -110,7 +118,7 @@ def check_set(layer, inputs, mask, weights, min_rank=3):
     check_multiplicities(layer, "(batch, *entities)", shape, shape[:-1], mask, weights)
 
 
-def check_features(layer, shape):
+def check_features(layer: str, shape: Shape) -> None:
     if shape[-1] is None:
         raise ValueError(
             f"Layer '{layer}' needs to know the size of the last axis (the features) of "
@@ -118,7 +126,14 @@ def check_features(layer, shape):
         )
 
 
-def check_multiplicities(layer, described, inputs_shape, expected, mask, weights):
+def check_multiplicities(
+    layer: str,
+    described: str,
+    inputs_shape: Shape,
+    expected: Shape,
+    mask: Tensor | None,
+    weights: Tensor | None,
+) -> None:
     """Raises a ValueError unless mask and weights have the expected shape and values."""
     for name, value in (("mask", mask), ("weights", weights)):
         if value is not None and not compatible_shapes(shape_of(value), expected):
@@ -132,7 +147,7 @@ def check_multiplicities(layer, described, inputs_shape, expected, mask, weights
         check_weights(f"Layer '{layer}'", weights, mask)
 
 
-def check_mask(layer, mask):
+def check_mask(layer: str, mask: Tensor) -> None:
     """A mask that holds numbers other than 0 and 1 is an error where seen."""
     mask = np.asarray(mask) if isinstance(mask, (list, tuple)) else mask
     if keras.backend.standardize_dtype(mask.dtype) == "bool":
@@ -150,7 +165,9 @@ def check_mask(layer, mask):
         )
 
 
-def check_weights(consumer, weights, mask=None, argument="weights"):
+def check_weights(
+    consumer: str, weights: Tensor, mask: Tensor | None = None, argument: str = "weights"
+) -> None:
     """Negative or non-finite weights of real entities are an error where seen."""
     values = visible_array(weights)
     if values is None or values.size == 0:

@@ -6,6 +6,8 @@ import os
 import pathlib
 import tempfile
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,8 +31,8 @@ class _Format:
     """
 
     file: str
-    runtime: callable
-    needs: dict
+    runtime: Callable[..., Any]
+    needs: dict[str, tuple[str, ...]]
     free_sizes: bool = True
     half_precision: bool = True
 
@@ -63,7 +65,13 @@ FORMATS = {
 }
 
 
-def export_model(model, output, format="tf_saved_model", batch_size=None, set_size=None):
+def export_model(
+    model: keras.Model | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    format: str = "tf_saved_model",
+    batch_size: int | None = None,
+    set_size: int | None = None,
+) -> pathlib.Path:
     """Writes a model in a format that other programs serve, without Keras and this package.
 
     What is served takes the inputs of the model under their names, for the models of

@@ -1,9 +1,12 @@
 """What all layers on sets have in common."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import validation
+from keras_sets._typing import Tensor
 from keras_sets.ops import accumulation_dtype
 from keras_sets.ops import apply_mask
 from keras_sets.ops import multiplicities
@@ -35,31 +38,54 @@ class SetLayer(keras.layers.Layer):
 
     symmetry = "equivariant"
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         # Casting is done in `prepare`: Keras would round the weights as well.
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def __call__(self, inputs, mask=None, weights=None, **kwargs):
+    def __call__(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         self.check_arguments(inputs, mask, weights)
         return super().__call__(inputs, mask=mask, weights=weights, **kwargs)
 
-    def check_arguments(self, inputs, mask=None, weights=None):
+    def check_arguments(
+        self, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
         """Raises a ValueError unless the arguments are a batch of sets."""
         validation.check_set(self.name, inputs, mask, weights)
 
-    def call(self, inputs, mask=None, weights=None, training=None, inputs_mask=None):
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        training: bool | None = None,
+        inputs_mask: Tensor | None = None,
+    ) -> Tensor:
         x, mask, weights = self.read_call(inputs, mask, weights, inputs_mask)
         return self.compute(x, mask, weights, training)
 
-    def read_call(self, inputs, mask, weights, inputs_mask):
+    def read_call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        weights: Tensor | None,
+        inputs_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The arguments of a call as `compute` takes them."""
         # Keras hands the implicit mask over as `mask` where `inputs` is the only tensor of the
         # call, else as `inputs_mask`. An explicit mask is in `mask`, and wins.
         return self.prepare(inputs, inputs_mask if mask is None else mask, weights)
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         """The outputs, from what `prepare` returns.
 
         Args:
@@ -74,7 +100,9 @@ class SetLayer(keras.layers.Layer):
             f"{type(self).__name__} has no method `compute(x, mask, weights, training)`."
         )
 
-    def prepare(self, inputs, mask=None, weights=None):
+    def prepare(
+        self, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns `(x, mask, weights)` as `compute` takes them."""
         if mask is not None:
             # It may be one that Keras carries along, which `__call__` has not seen.
@@ -84,22 +112,22 @@ class SetLayer(keras.layers.Layer):
         mask, weights = multiplicities(mask, weights, accumulation_dtype(x))
         return apply_mask(x, mask), mask, weights
 
-    def cast_inputs(self, inputs):
+    def cast_inputs(self, inputs: Tensor) -> Tensor:
         """`inputs` in the dtype of the computation."""
         return ops.cast(inputs, self.compute_dtype)
 
-    def fit_mask(self, mask, inputs):
+    def fit_mask(self, mask: Tensor, inputs: Tensor) -> Tensor:
         """A mask of the entities, of the one that Keras carries along with `inputs`.
 
         Keras' layers hand a mask on as it is, also where they take or add axes.
         """
         return fit_mask(mask, ops.shape(inputs)[:-1])
 
-    def in_compute_dtype(self, weight):
+    def in_compute_dtype(self, weight: Tensor) -> Tensor:
         """A weight, as a tensor of the compute dtype."""
         return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         if previous_mask is None or self.symmetry == "invariant":
             return None
         return self.fit_mask(previous_mask, inputs)

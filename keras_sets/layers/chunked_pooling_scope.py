@@ -1,9 +1,12 @@
 import threading
+from collections.abc import Callable
+from typing import Any
+from typing import Self
 
 
 class _Active(threading.local):
     # Each thread has its own. No `ContextVar`: torch compiles nothing that asks one.
-    scope = None
+    scope: "ChunkedPoolingScope | None" = None
 
 
 _ACTIVE = _Active()
@@ -30,20 +33,20 @@ class ChunkedPoolingScope:
     'known'
     """
 
-    def __init__(self, pool, states=None):
-        self.pool = pool
+    def __init__(self, pool: Callable[..., Any] | None, states: Any = None) -> None:
+        self.pool: Any = pool
         self.states = states
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._outer = _ACTIVE.scope
         _ACTIVE.scope = self
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         _ACTIVE.scope = self._outer
 
 
-def get_chunked_pooling_scope():
+def get_chunked_pooling_scope() -> ChunkedPoolingScope | None:
     """The scope that is active, or None where sets are whole."""
     scope = _ACTIVE.scope
     return None if scope is None or scope.pool is None else scope

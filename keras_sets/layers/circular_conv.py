@@ -1,5 +1,8 @@
 """Convolutions around the circle (torus): the far ends of every axis are neighbours."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,9 +10,15 @@ from keras import ops
 class _Circular:
     """Mixin: pads every spatial axis with its other end before a "valid" convolution."""
 
-    def __init__(self, filters, kernel_size, strides=1, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        **kwargs: Any,
+    ) -> None:
         kwargs.update(padding="valid", data_format="channels_last")
-        super().__init__(filters, kernel_size, strides, **kwargs)
+        super().__init__(filters, kernel_size, strides, **kwargs)  # type: ignore[call-arg]
 
     def call(self, inputs):
         x = inputs

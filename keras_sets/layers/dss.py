@@ -1,6 +1,8 @@
 """Layers on sets whose elements have a symmetry of their own."""
 
 import math
+from typing import Any
+from typing import Self
 
 import keras
 from keras import backend
@@ -8,6 +10,11 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import Config
+from keras_sets._typing import PoolingLike
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import build_part
 from keras_sets.layers.part_options import freeze_with
@@ -78,7 +85,14 @@ class DSS(SetLayer):
         2018](https://openaccess.thecvf.com/content_ECCV_2018/html/Miika_Aittala_Burst_Image_Deblurring_ECCV_2018_paper.html).
     """
 
-    def __init__(self, layer, pooled_layer=None, pooling="sum", activation=None, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        pooled_layer: keras.layers.Layer | None = None,
+        pooling: PoolingLike = "sum",
+        activation: Activation = None,
+        **kwargs: Any,
+    ) -> None:
         for name, value in (("layer", layer), ("pooled_layer", pooled_layer)):
             optional = name == "pooled_layer" and value is None
             if not optional and not isinstance(value, keras.layers.Layer):
@@ -121,7 +135,9 @@ class DSS(SetLayer):
                 f"`pooled_layer=` to be given as well. Received: layer={layer!r}"
             ) from error
 
-    def check_arguments(self, inputs, mask=None, weights=None):
+    def check_arguments(
+        self, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
         shape = validation.shape_of(inputs)
         if len(shape) < 3:
             raise ValueError(
@@ -131,7 +147,7 @@ class DSS(SetLayer):
         validation.check_features(self.name, shape)
         validation.check_multiplicities(self.name, "(batch, n)", shape, shape[:2], mask, weights)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         element = (None, *input_shape[2:])
         build_part(self.layer, self._element_shape(element))
         features = None if None in element[1:] else math.prod(element[1:])
@@ -159,16 +175,16 @@ class DSS(SetLayer):
             return (*element[:-1], 2 * element[-1])
         return element
 
-    def cast_inputs(self, inputs):
+    def cast_inputs(self, inputs: Tensor) -> Tensor:
         if backend.is_float_dtype(backend.standardize_dtype(inputs.dtype)):
             return super().cast_inputs(inputs)
         # They may be those of an `Embedding`, and half precision would round them.
         return ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
 
-    def fit_mask(self, mask, inputs):
+    def fit_mask(self, mask: Tensor, inputs: Tensor) -> Tensor:
         return entity_ops.fit_mask(mask, ops.shape(inputs)[:2])
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         """The mask of all places of the output elements, which is what Keras' losses take."""
         if previous_mask is None:
             return None
@@ -181,7 +197,9 @@ class DSS(SetLayer):
         mask = ops.expand_dims(mask, tuple(range(2, len(places))))
         return ops.logical_and(mask, ops.ones(places, "bool"))
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         batch, n, *element = ops.shape(x)
         flat = ops.reshape(x, (batch, n, math.prod(element)))
         if self.pooling == "centered":
@@ -233,11 +251,11 @@ class DSS(SetLayer):
             pooled = self.pooling(x, mask=mask, weights=weights)
         return ops.cast(pooled, x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         element = self._element_shape((None, *input_shape[2:]))
         return (*input_shape[:2], *self.layer.compute_output_shape(element)[1:])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         pooling, pooled = self.pooling, self.pooled_layer
         return {
             **super().get_config(),
@@ -248,7 +266,7 @@ class DSS(SetLayer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         for name in ("layer", "pooled_layer"):
             if isinstance(config.get(name), dict):

@@ -1,8 +1,18 @@
 """`DSS` around the layers of Keras that are used most."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import Config
+from keras_sets._typing import Constraint
+from keras_sets._typing import Initializer
+from keras_sets._typing import PoolingLike
+from keras_sets._typing import Regularizer
+from keras_sets._typing import Shape
 from keras_sets.layers.circular_conv import CircularConv1D
 from keras_sets.layers.circular_conv import CircularConv2D
 from keras_sets.layers.circular_conv import CircularConv3D
@@ -15,7 +25,14 @@ from keras_sets.layers.weight_options import reseeded_config
 class _DSSOf(PartOptions, DSS):
     """DSS around a Keras layer that is made from this layer's own arguments."""
 
-    def __init__(self, layer_class, arguments, pooling, activation, **kwargs):
+    def __init__(
+        self,
+        layer_class: type,
+        arguments: Config,
+        pooling: PoolingLike,
+        activation: Activation,
+        **kwargs: Any,
+    ) -> None:
         dtype = keras.dtype_policies.get(kwargs.get("dtype"))
         layer = layer_class(**arguments, dtype=dtype, name="layer")
         super().__init__(layer, self._pooled(layer, pooling), pooling, activation, **kwargs)
@@ -25,7 +42,7 @@ class _DSSOf(PartOptions, DSS):
     def _parts(self):
         return (self.layer,) if self.pooled_layer is None else (self.layer, self.pooled_layer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
 
@@ -36,7 +53,7 @@ class _DSSOf(PartOptions, DSS):
         pooled = reseeded_config({**layer.get_config(), "use_bias": False}, 1)
         return type(layer).from_config({**pooled, "name": "pooled_layer"})
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config, layer = super().get_config(), self.layer.get_config()
         del config["layer"], config["pooled_layer"]
         return {**config, **{name: layer[name] for name in self._arguments}}
@@ -72,18 +89,18 @@ class DSSDense(_DSSOf):
 
     def __init__(
         self,
-        units,
-        pooling="sum",
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        pooling: PoolingLike = "sum",
+        activation: Activation = None,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         arguments = {
             "units": validation.positive_integer("units", units),
             "use_bias": use_bias,
@@ -100,28 +117,28 @@ class DSSDense(_DSSOf):
 class _DSSConv(_DSSOf):
     """The arguments that convolutions of any rank share."""
 
-    convolution = None
-    circular_convolution = None
+    convolution: Any = None
+    circular_convolution: Any = None
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        strides=1,
-        padding="valid",
-        dilation_rate=1,
-        groups=1,
-        pooling="sum",
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        dilation_rate: int | Sequence[int] = 1,
+        groups: int = 1,
+        pooling: PoolingLike = "sum",
+        activation: Activation = None,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         validation.one_of("padding", padding, ("valid", "same", "circular"))
         arguments = {
             "filters": validation.positive_integer("filters", filters),
@@ -148,7 +165,7 @@ class _DSSConv(_DSSOf):
             name for name in arguments if name not in ("padding", "data_format")
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "padding": self.padding}
 
 

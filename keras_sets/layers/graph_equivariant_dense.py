@@ -1,8 +1,17 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import Config
+from keras_sets._typing import Constraint
+from keras_sets._typing import Initializer
+from keras_sets._typing import Regularizer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.layers.weight_options import own_seed
@@ -111,19 +120,19 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
 
     def __init__(
         self,
-        units,
-        input_order,
-        output_order,
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        input_order: int,
+        output_order: int,
+        activation: Activation = None,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         units = validation.positive_integer("units", units)
         validation.one_of("input_order", input_order, ORDERS)
         validation.one_of("output_order", output_order, ORDERS)
@@ -143,10 +152,12 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         )
 
     @property
-    def symmetry(self):
+    def symmetry(self) -> str:
         return "invariant" if self.output_order == 0 else "equivariant"
 
-    def check_arguments(self, inputs, mask=None, weights=None):
+    def check_arguments(
+        self, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
         shape = validation.shape_of(inputs)
         nodes = shape[1:-1]
         described = ("batch", *"n" * self.input_order, "features")
@@ -166,7 +177,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         expected = (shape[0], nodes[0] if nodes else None)
         validation.check_multiplicities(self.name, "(batch, n)", shape, expected, mask, weights)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         basis = BASES[self.input_order, self.output_order]
         self.kernel = self.add_weight(
             name="kernel",
@@ -195,7 +206,9 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
         self.built = True
 
-    def prepare(self, inputs, mask=None, weights=None):
+    def prepare(
+        self, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         x = self.cast_inputs(inputs)
         if mask is not None:
             if self._is_of_edges(mask):
@@ -206,10 +219,12 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         zero = (lambda x, _: x, set_ops.apply_mask, graph_ops.apply_edge_mask)[self.input_order]
         return zero(x, mask), mask, weights
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         read = (self._read_graph, self._read_nodes, self._read_edges)[self.input_order]
         write = (self._write_graph, self._write_nodes, self._write_edges)[self.output_order]
-        return write(*read(x, mask, weights), mask)
+        return write(*read(x, mask, weights), mask)  # type: ignore[call-arg]
 
     # Reading: what the input gives to single edges, to nodes and to the whole graph.
 
@@ -297,7 +312,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         """A mask of edges as one of their nodes; masks of nodes stay."""
         return graph_ops.nodes_of_edges(mask) if self._is_of_edges(mask) else mask
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         if previous_mask is None or self.output_order == 0:
             return None
         nodes = ops.cast(self._nodes_of(previous_mask), "bool")
@@ -305,11 +320,17 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
             return nodes
         return ops.logical_and(ops.expand_dims(nodes, 2), ops.expand_dims(nodes, 1))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         n = input_shape[1] if self.input_order > 0 else None
         return (input_shape[0], *(n,) * self.output_order, self.units)
 
-    def compute_output_spec(self, inputs, mask=None, weights=None, **kwargs):
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         shape = self.compute_output_shape(inputs.shape)
         if self.input_order == 0:
             # Mask or weights say how many nodes there are.
@@ -318,7 +339,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
             shape = (shape[0], *(n,) * self.output_order, shape[-1])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,

@@ -1,6 +1,10 @@
 """What is set on the parts that a layer makes for itself: frozen, of another dtype, quantised."""
 
+from typing import Self
+
 import keras
+
+from keras_sets._typing import Config
 
 
 class PartOptions:
@@ -24,8 +28,8 @@ class PartOptions:
     def _part_arguments(self):
         return {"dtype": self.dtype_policy, "trainable": self.trainable}
 
-    def get_config(self):
-        config = super().get_config()
+    def get_config(self) -> Config:
+        config = super().get_config()  # type: ignore[misc]
         changed = {}
         for path, part, owner in _walk(self, self._parts):
             options = {}
@@ -38,10 +42,10 @@ class PartOptions:
         return {**config, "part_options": changed} if changed else config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         options = config.pop("part_options", {})
-        layer = super().from_config(config)
+        layer = super().from_config(config)  # type: ignore[misc]
         layer._to_restore = tuple(options.items())
         layer._restore_parts()
         return layer

@@ -1,7 +1,17 @@
+from typing import Any
+
 import keras
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import Config
+from keras_sets._typing import Constraint
+from keras_sets._typing import Initializer
+from keras_sets._typing import PoolingLike
+from keras_sets._typing import Regularizer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import build_part
 from keras_sets.layers.pooled_context import PooledContext
@@ -60,22 +70,22 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
 
     def __init__(
         self,
-        units,
-        activation=None,
-        use_bias=True,
-        pooling="mean",
-        kernel_initializer="glorot_uniform",
-        pooled_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        pooled_regularizer=None,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        pooled_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = None,
+        use_bias: bool = True,
+        pooling: PoolingLike = "mean",
+        kernel_initializer: Initializer = "glorot_uniform",
+        pooled_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        pooled_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        activity_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        pooled_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         units = validation.positive_integer("units", units)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.units = units
@@ -94,7 +104,7 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
             bias_constraint=bias_constraint,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = input_shape[-1]
         build_part(self.pooling, input_shape)
         pooled = self._pooled_features(features)
@@ -124,7 +134,9 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: features})
         self.built = True
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         pooled = self._pool(x, mask, weights)
         y = linear_ops.linear(x, self.in_compute_dtype(self.kernel))
         y = y + linear_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
@@ -132,10 +144,10 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
             y = y + self.in_compute_dtype(self.bias)
         return set_ops.apply_mask(self.activation(y), mask)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,

@@ -1,9 +1,19 @@
+from typing import Any
+from typing import Self
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import Config
+from keras_sets._typing import Constraint
+from keras_sets._typing import Initializer
+from keras_sets._typing import Regularizer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.groups import PermutationGroup
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
@@ -68,18 +78,18 @@ class PermutationGroupDense(WeightOptions, SetLayer):
 
     def __init__(
         self,
-        units,
-        group,
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        group: PermutationGroup,
+        activation: Activation = None,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         units = validation.positive_integer("units", units)
         if not isinstance(group, PermutationGroup):
             raise ValueError(
@@ -101,11 +111,13 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         )
 
     @property
-    def symmetry(self):
+    def symmetry(self) -> str:
         """`"equivariant"` to every permutation if the group is as good as the symmetric."""
         return "equivariant" if self.group.num_pair_orbits <= 2 else "group"
 
-    def check_arguments(self, inputs, mask=None, weights=None):
+    def check_arguments(
+        self, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
         super().check_arguments(inputs, mask, weights)
         shape = validation.shape_of(inputs)
         if len(shape) != 3 or shape[1] not in (None, self.group.degree):
@@ -115,7 +127,7 @@ class PermutationGroupDense(WeightOptions, SetLayer):
                 f"inputs.shape={shape}"
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = input_shape[-1]
         self.kernel = self.add_weight(
             name="kernel",
@@ -152,7 +164,9 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         matrices = count - 1 - int(on_diagonal and count > 1)
         return matrices * n + count * self.units <= n * self.units or count <= 2
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         if weights is not None:
             x = ops.cast(x, weights.dtype) * ops.expand_dims(weights, -1)
         orbits = self.group.pair_orbits
@@ -169,10 +183,10 @@ class PermutationGroupDense(WeightOptions, SetLayer):
             y = y + ops.take(bias, self.group.point_orbits, axis=0)
         return set_ops.apply_mask(self.activation(y), mask)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.group.degree, self.units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,
@@ -183,7 +197,7 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         if isinstance(config.get("group"), dict):
             config["group"] = keras.saving.deserialize_keras_object(config["group"])

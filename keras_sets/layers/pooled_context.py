@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_sets._typing import Config
 from keras_sets.layers.chunked_pooling_scope import ChunkedPoolingScope
 from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.layers.part_options import freeze_with
@@ -18,12 +19,14 @@ class PooledContext:
     weights=None)`.
     """
 
+    dtype_policy: keras.DTypePolicy  # of the layer
+
     def _set_pooling(self, pooling):
         self.pooling = get_pooling(pooling, dtype=self.dtype_policy)
         freeze_with(self, self.pooling)
 
     @property
-    def symmetry(self):
+    def symmetry(self) -> str:
         return "causal" if getattr(self.pooling, "symmetry", None) == "causal" else "equivariant"
 
     def _pooled_features(self, features):
@@ -54,8 +57,8 @@ class PooledContext:
             pooled = self._pool(ops.reshape(x, (-1, 1, x.shape[-1])), None, None)
         return ops.reshape(pooled, ops.shape(x)[:-1] + (pooled.shape[-1],))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
-            **super().get_config(),
+            **super().get_config(),  # type: ignore[misc]
             "pooling": serialize_pooling(self.pooling, self.dtype_policy),
         }

@@ -1,6 +1,12 @@
+from typing import Any
+
 import keras
 
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Initializer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.set_attention import SetAttention
 from keras_sets.ops import entities as entity_ops
 
@@ -56,13 +62,13 @@ class PoolingByMultiheadAttention(SetAttention):
 
     def __init__(
         self,
-        units,
-        num_heads,
-        num_seeds=1,
-        seeds_initializer="glorot_uniform",
-        input_feed_forward_layers=0,
-        **kwargs,
-    ):
+        units: int,
+        num_heads: int,
+        num_seeds: int = 1,
+        seeds_initializer: Initializer = "glorot_uniform",
+        input_feed_forward_layers: int = 0,
+        **kwargs: Any,
+    ) -> None:
         num_seeds = validation.positive_integer("num_seeds", num_seeds)
         input_feed_forward_layers = validation.non_negative_integer(
             "input_feed_forward_layers", input_feed_forward_layers
@@ -77,7 +83,7 @@ class PoolingByMultiheadAttention(SetAttention):
         ]
         self.block = self._block("block", self.seed)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.seeds = self.add_weight(
             name="seeds",
             shape=(self.num_seeds, self.units),
@@ -92,17 +98,19 @@ class PoolingByMultiheadAttention(SetAttention):
         self._restore_parts()
         self.built = True
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         x, mask, weights = entity_ops.flatten_set(x, mask, weights)
         for layer in self.input_feed_forward:
             x = layer(x)
         seeds = self._points(self.seeds, x)
         return self.block(seeds, x, None, None, mask, weights, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.num_seeds, self.units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_seeds": self.num_seeds,

@@ -1,7 +1,11 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.over_sets import max_over_set
 from keras_sets.layers.over_sets import mean_over_set
@@ -52,18 +56,20 @@ class PrincipalAxes(SetLayer):
         principal axes.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         shape = ops.shape(x)
         x, mask, weights = entity_ops.flatten_set(x, mask, weights)
         y = set_ops.principal_axes(x, mask, weights, mean_over_set, max_over_set)
         return ops.cast(ops.reshape(y, shape), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

@@ -1,10 +1,18 @@
 """The layers of the Set Transformer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import Config
+from keras_sets._typing import Initializer
+from keras_sets._typing import Regularizer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.attention_block import AttentionBlock
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.part_options import PartOptions
@@ -20,23 +28,23 @@ class SetAttention(PartOptions, SetLayer):
 
     def __init__(
         self,
-        units,
-        num_heads,
-        normalization="layer",
-        residual="post",
-        feed_forward_layers=4,
-        feed_forward_units=None,
-        feed_forward_activation="relu",
-        dropout=0.0,
-        epsilon=1e-5,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        seed=None,
-        **kwargs,
-    ):
+        units: int,
+        num_heads: int,
+        normalization: str | None = "layer",
+        residual: str = "post",
+        feed_forward_layers: int = 4,
+        feed_forward_units: int | None = None,
+        feed_forward_activation: Activation = "relu",
+        dropout: float = 0.0,
+        epsilon: float = 1e-5,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         units = validation.positive_integer("units", units)
         num_heads = validation.positive_integer("num_heads", num_heads)
         if units % num_heads:
@@ -138,10 +146,10 @@ class SetAttention(PartOptions, SetLayer):
         points = ops.expand_dims(self.in_compute_dtype(points), 0)
         return ops.broadcast_to(points, (ops.shape(x)[0], *points.shape[1:]))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,
@@ -241,17 +249,19 @@ class SetAttentionBlock(SetAttention):
         Connections](https://arxiv.org/abs/2206.11925) for the clean path.
     """
 
-    def __init__(self, units, num_heads, **kwargs):
+    def __init__(self, units: int, num_heads: int, **kwargs: Any) -> None:
         super().__init__(units, num_heads, **kwargs)
         self.block = self._block("block", self.seed, to_itself=True)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         entities = self._build_input_projection(input_shape)
         self.block.build(entities, entities)
         self._restore_parts()
         self.built = True
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         shape = (*ops.shape(x)[:-1], self.units)
         x, mask, weights = entity_ops.flatten_set(x, mask, weights)
         x = self._project_inputs(x, mask)
@@ -300,12 +310,12 @@ class InducedSetAttentionBlock(SetAttention):
 
     def __init__(
         self,
-        units,
-        num_heads,
-        num_inducing_points,
-        inducing_points_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        units: int,
+        num_heads: int,
+        num_inducing_points: int,
+        inducing_points_initializer: Initializer = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         num_inducing_points = validation.positive_integer(
             "num_inducing_points", num_inducing_points
         )
@@ -315,7 +325,7 @@ class InducedSetAttentionBlock(SetAttention):
         self.inducing_block = self._block("inducing_block", self.seed)
         self.block = self._block("block", None if self.seed is None else self.seed + 1)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.inducing_points = self.add_weight(
             name="inducing_points",
             shape=(self.num_inducing_points, self.units),
@@ -328,7 +338,9 @@ class InducedSetAttentionBlock(SetAttention):
         self._restore_parts()
         self.built = True
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         shape = (*ops.shape(x)[:-1], self.units)
         x, mask, weights = entity_ops.flatten_set(x, mask, weights)
         x = self._project_inputs(x, mask)
@@ -338,7 +350,7 @@ class InducedSetAttentionBlock(SetAttention):
         y = set_ops.apply_mask(y, mask)
         return ops.reshape(y, shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_inducing_points": self.num_inducing_points,

@@ -1,8 +1,16 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Constraint
+from keras_sets._typing import Initializer
+from keras_sets._typing import Regularizer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.over_sets import mean_over_set
 from keras_sets.layers.weight_options import WeightOptions
@@ -55,17 +63,17 @@ class SetNormalization(WeightOptions, SetLayer):
 
     def __init__(
         self,
-        epsilon=1e-5,
-        center=True,
-        scale=True,
-        beta_initializer="zeros",
-        gamma_initializer="ones",
-        beta_regularizer=None,
-        gamma_regularizer=None,
-        beta_constraint=None,
-        gamma_constraint=None,
-        **kwargs,
-    ):
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         epsilon = validation.positive_number("epsilon", epsilon)
         super().__init__(**kwargs)
         self.epsilon = epsilon
@@ -80,7 +88,7 @@ class SetNormalization(WeightOptions, SetLayer):
             gamma_constraint=gamma_constraint,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = (input_shape[-1],)
         self.gamma = self.beta = None
         if self.scale:
@@ -102,7 +110,9 @@ class SetNormalization(WeightOptions, SetLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         y = set_ops.set_standardize(x, mask, weights, self.epsilon, mean_over_set)
         if self.gamma is not None:
             y = y * ops.cast(ops.convert_to_tensor(self.gamma), y.dtype)
@@ -110,10 +120,10 @@ class SetNormalization(WeightOptions, SetLayer):
             y = y + ops.cast(ops.convert_to_tensor(self.beta), y.dtype)
         return set_ops.apply_mask(ops.cast(y, self.compute_dtype), mask)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "epsilon": self.epsilon,

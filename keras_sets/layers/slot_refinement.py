@@ -1,10 +1,14 @@
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.over_sets import total_over_set
 from keras_sets.layers.part_options import PartOptions
@@ -111,17 +115,17 @@ class SlotRefinement(PartOptions, SetLayer):
 
     def __init__(
         self,
-        num_slots,
-        units=32,
-        iterations=8,
-        em_steps=3,
-        gradient_damping=0.3,
-        num_starts=1,
-        criterion="evidence",
-        scatter=0.03,
-        return_iterations=False,
-        **kwargs,
-    ):
+        num_slots: int,
+        units: int = 32,
+        iterations: int = 8,
+        em_steps: int = 3,
+        gradient_damping: float = 0.3,
+        num_starts: int = 1,
+        criterion: str = "evidence",
+        scatter: float = 0.03,
+        return_iterations: bool = False,
+        **kwargs: Any,
+    ) -> None:
         num_slots = validation.positive_integer("num_slots", num_slots)
         units = validation.positive_integer("units", units)
         iterations = validation.positive_integer("iterations", iterations)
@@ -141,13 +145,13 @@ class SlotRefinement(PartOptions, SetLayer):
         self.scatter = scatter
         self.return_iterations = bool(return_iterations)
         self.cell = SwarmCell(units, name="cell", **self._part_arguments())
-        self.readout = None  # its width is known in `build`
+        self.readout: Any = None  # its width is known in `build`
 
     @property
     def _parts(self):
         return [self.cell] + ([] if self.readout is None else [self.readout])
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = input_shape[-1]
         if features is None:
             raise ValueError(
@@ -195,7 +199,9 @@ class SlotRefinement(PartOptions, SetLayer):
 
         return initialize
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         shape = (*ops.shape(x)[:-1], self.num_slots)
         x = entity_ops.flatten_entities(ops.cast(x, set_ops.accumulation_dtype(x)))
         counts = entity_ops.flatten_entities(entity_ops.counts_of(x, mask, weights))
@@ -281,14 +287,14 @@ class SlotRefinement(PartOptions, SetLayer):
         offset = EXISTENCE_SCALE * reading[..., 1:2] + ops.expand_dims(ops.log(share), -1)
         return ops.concatenate([density[..., :1] + offset, density[..., 1:]], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         steps = (self.iterations + self.em_steps,) if self.return_iterations else ()
         return (input_shape[0], *steps, *input_shape[1:-1], self.num_slots)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None if self.return_iterations else super().compute_mask(inputs, previous_mask)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_slots": self.num_slots,

@@ -1,8 +1,18 @@
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Self
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_sets._typing import Config
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling import CausalMeanPooling
+
+if TYPE_CHECKING:
+    from keras_sets.layers.swarm import Swarm
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -63,7 +73,7 @@ class SwarmStreamingCell(keras.layers.Layer):
         Mappings](https://arxiv.org/abs/1906.09400).
     """
 
-    def __init__(self, swarm, **kwargs):
+    def __init__(self, swarm: "Swarm", **kwargs: Any) -> None:
         on_a_grid = hasattr(swarm.pooling, "neighbors")
         if type(swarm.pooling) is not CausalMeanPooling and not on_a_grid:
             raise ValueError(
@@ -101,14 +111,16 @@ class SwarmStreamingCell(keras.layers.Layer):
         last = self.swarm.iterations - 1
         return {"swarm": last, "static": min(last, 1), "self": 0}[self.swarm.context]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if not self.swarm.built:
             self.swarm.build((input_shape[0], None, input_shape[-1]))
         features = self.swarm.cell.kernel.shape[0]
         self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: features})
         self.built = True
 
-    def call(self, inputs, states, training=False):
+    def call(
+        self, inputs: Tensor, states: list[Tensor], training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         swarm = self.swarm
         if training and swarm.dropout > 0:
             raise ValueError(
@@ -122,10 +134,10 @@ class SwarmStreamingCell(keras.layers.Layer):
             places = ops.minimum(ops.cast(count[:, 0], "int32"), len(self._slots) - 1)
             slots = ops.take(ops.convert_to_tensor(self._slots), places, axis=0)
             memory = ops.reshape(recent[0], (-1, self._sums, self._reach, swarm.hidden_units))
-        remembered = []
+        remembered: list[Tensor] = []
         count = count + 1
         remaining = ops.split(sums, self._sums, axis=-1) if self._sums else []
-        new_sums = []
+        new_sums: list[Tensor] = []
         # A cast takes time on torch even where it changes nothing.
         half = swarm.compute_dtype != self.compute_dtype
 
@@ -151,21 +163,23 @@ class SwarmStreamingCell(keras.layers.Layer):
             recent = [ops.reshape(ops.stack(remembered, axis=1), ops.shape(recent[0]))]
         return y, [y, sums, count, *recent]
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         return [ops.zeros((batch_size, size), self.compute_dtype) for size in self.state_size]
 
-    def compute_output_shape(self, inputs_shape, states_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Shape, states_shape: list[Shape] | None = None
+    ) -> tuple[Shape, list[Shape]]:
         batch = inputs_shape[0]
         return (batch, self.output_size), [(batch, size) for size in self.state_size]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "swarm": keras.saving.serialize_keras_object(self.swarm),
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         config["swarm"] = keras.saving.deserialize_keras_object(config["swarm"])
         return super().from_config(config)

@@ -1,8 +1,19 @@
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import Config
+from keras_sets._typing import Constraint
+from keras_sets._typing import Initializer
+from keras_sets._typing import PoolingLike
+from keras_sets._typing import Regularizer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.layers.part_options import PartOptions
@@ -98,37 +109,37 @@ class Swarm(PartOptions, PooledContext, SetLayer):
 
     def __init__(
         self,
-        units,
-        hidden_units=None,
-        iterations=5,
-        pooling="mean",
-        context="swarm",
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        unit_forget_bias=True,
-        output_activation=None,
-        dropout=0.0,
-        return_iterations=False,
-        unroll=None,
-        remat=False,
-        seed=None,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        pooled_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        pooled_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        pooled_constraint=None,
-        bias_constraint=None,
-        projection_initializer="glorot_uniform",
-        projection_regularizer=None,
-        **kwargs,
-    ):
+        units: int,
+        hidden_units: int | None = None,
+        iterations: int = 5,
+        pooling: PoolingLike = "mean",
+        context: str = "swarm",
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        unit_forget_bias: bool = True,
+        output_activation: Activation = None,
+        dropout: float = 0.0,
+        return_iterations: bool | str = False,
+        unroll: bool | None = None,
+        remat: bool = False,
+        seed: int | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        pooled_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        pooled_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        pooled_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        projection_initializer: Initializer = "glorot_uniform",
+        projection_regularizer: Regularizer = None,
+        **kwargs: Any,
+    ) -> None:
         units = validation.positive_integer("units", units)
         if hidden_units is not None:
             hidden_units = validation.positive_integer("hidden_units", hidden_units)
@@ -186,14 +197,16 @@ class Swarm(PartOptions, PooledContext, SetLayer):
     def _parts(self):
         return self.cell, self.projection
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.cell.build(input_shape)
         build_part(self.pooling, (*input_shape[:-1], self.hidden_units))
         self.projection.build((*input_shape[:-1], 2 * self.hidden_units))
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         keep = self._dropout_masks(x) if training and self.dropout > 0 else None
 
         def step(index, h, c, gates, recurrent_kernel, pooled_kernel, mask, weights, keep):
@@ -256,12 +269,18 @@ class Swarm(PartOptions, PooledContext, SetLayer):
 
     # The recurrence, which the streaming cell shares.
 
-    def kernels(self):
+    def kernels(self) -> tuple[Tensor, ...]:
         """`(recurrent_kernel, pooled_kernel)` in the compute dtype."""
         kernels = self.cell.recurrent_kernel, self.cell.pooled_kernel
         return tuple(self.in_compute_dtype(kernel) for kernel in kernels)
 
-    def first_step(self, x, pooled_kernel, pool, drop=lambda h: h):
+    def first_step(
+        self,
+        x: Tensor,
+        pooled_kernel: Tensor,
+        pool: Callable[[Tensor], Tensor],
+        drop: Callable[[Tensor], Tensor] = lambda h: h,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`(gates, h, c)`: the part of the gates that iterations share, and the first states."""
         gates = self._project_inputs(x)
         h, c = self.cell.update(gates)
@@ -273,7 +292,15 @@ class Swarm(PartOptions, PooledContext, SetLayer):
     def _project_inputs(self, x):
         return ops.cast(self.cell.project_inputs(x), self.compute_dtype)
 
-    def step(self, h, c, gates, recurrent_kernel, pooled_kernel, pool):
+    def step(
+        self,
+        h: Tensor,
+        c: Tensor,
+        gates: Tensor,
+        recurrent_kernel: Tensor,
+        pooled_kernel: Tensor,
+        pool: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
         """`h, c = cell(x, [h, c], pooled=pool(h))`, an iteration after the first."""
         # First: in chunks, a computation may end there.
         pooled = None if self.context == "static" else pool(h)
@@ -282,7 +309,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             gates = linear_ops.add_in_place(gates, linear_ops.linear(pooled, pooled_kernel))
         return loop_ops.remat_gates(self.cell.update, gates, c)
 
-    def project(self, h, c):
+    def project(self, h: Tensor, c: Tensor) -> Tensor:
         """`projection(concatenate([h, c]))`."""
         y = self.projection(ops.concatenate([h, c], axis=-1))
         return ops.cast(y, self.compute_dtype)
@@ -306,7 +333,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
     def _drop(h, keep, index):
         return h if keep is None else h * ops.take(keep, index, axis=0)
 
-    def streaming_cell(self):
+    def streaming_cell(self) -> SwarmStreamingCell:
         """An RNN cell that shares this layer's weights and sees one entity at a time.
 
         For causal pooling only. `keras.layers.RNN(swarm.streaming_cell(),
@@ -316,7 +343,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         """
         return SwarmStreamingCell(self)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape | tuple[Shape, ...]:
         outputs = (*input_shape[:-1], self.units)
         if not self.return_iterations:
             return outputs
@@ -325,13 +352,13 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         states = (input_shape[0], self.iterations, *input_shape[1:-1], self.hidden_units)
         return outputs, states, states
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         mask = super().compute_mask(inputs, previous_mask)
         if self.return_iterations == "outputs":
             return None
         return (mask, None, None) if self.return_iterations else mask
 
-    def get_config(self):
+    def get_config(self) -> Config:
         cell = self.cell.get_config()
         own = ("name", "trainable", "dtype", "units", "pooled_units")
         projection = self.projection.get_config()

@@ -1,7 +1,16 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import Config
+from keras_sets._typing import Constraint
+from keras_sets._typing import Initializer
+from keras_sets._typing import Regularizer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.layers.weight_options import own_seed
@@ -66,26 +75,26 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        unit_forget_bias=True,
-        pooled_units=None,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        pooled_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        pooled_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        pooled_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        unit_forget_bias: bool = True,
+        pooled_units: int | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        pooled_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        pooled_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        pooled_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         units = validation.positive_integer("units", units)
         if pooled_units is not None:
             pooled_units = validation.positive_integer("pooled_units", pooled_units)
@@ -113,7 +122,7 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         self.state_size = [units, units]
         self.output_size = units
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = input_shape[-1]
         if features is None:
             raise ValueError(
@@ -162,7 +171,7 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         ones = ops.ones((self.units,), dtype=dtype)
         return ops.concatenate([rest[: self.units], ones, rest[self.units :]])
 
-    def project_inputs(self, inputs):
+    def project_inputs(self, inputs: Tensor) -> Tensor:
         """`inputs @ kernel + bias`: the part of the gates that iterations share."""
         inputs = ops.cast(inputs, self.compute_dtype)
         gates = linear_ops.linear(inputs, self.in_compute_dtype(self.kernel))
@@ -170,14 +179,20 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
             return gates
         return linear_ops.add_in_place(gates, self.in_compute_dtype(self.bias))
 
-    def update(self, gates, cell_state=None):
+    def update(self, gates: Tensor, cell_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`(h, c)` from the four pre-activations and the cell state (None is zero)."""
         return linear_ops.lstm_update(gates, cell_state, self.activation, self.recurrent_activation)
 
     # Not a layer on sets, but with weights like theirs.
     in_compute_dtype = SetLayer.in_compute_dtype
 
-    def call(self, inputs, states, pooled=None, training=False):
+    def call(
+        self,
+        inputs: Tensor,
+        states: list[Tensor],
+        pooled: Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[Tensor, list[Tensor]]:
         h, c = states
         gates = self.project_inputs(inputs)
         gates = gates + linear_ops.linear(h, self.in_compute_dtype(self.recurrent_kernel))
@@ -186,14 +201,16 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         h, c = self.update(gates, c)
         return h, [h, c]
 
-    def compute_output_shape(self, inputs_shape, states_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Shape, states_shape: list[Shape] | None = None
+    ) -> tuple[Shape, list[Shape]]:
         state = (*inputs_shape[:-1], self.units)
         return state, [state, state]
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         return [ops.zeros((batch_size, self.units), self.compute_dtype) for _ in range(2)]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_sets._typing import DType
+from keras_sets._typing import Tensor
 from keras_sets.losses.set_loss import SetLoss
 from keras_sets.ops import set_distances
 
@@ -49,8 +51,15 @@ class Chamfer(SetLoss):
         section 3.2, with means in place of sums.
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name="chamfer", dtype=None):
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "chamfer",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype)
 
-    def distance(self, y_true, y_pred, true_weights, pred_weights):
+    def distance(
+        self, y_true: Tensor, y_pred: Tensor, true_weights: Tensor, pred_weights: Tensor
+    ) -> Tensor:
         return set_distances.chamfer(y_true, y_pred, x_weights=true_weights, y_weights=pred_weights)

@@ -3,6 +3,8 @@
 import keras
 
 from keras_sets import validation
+from keras_sets._typing import DType
+from keras_sets._typing import Tensor
 from keras_sets.losses.set_loss import SetLoss
 from keras_sets.losses.set_loss import sizes
 from keras_sets.ops import set_distances
@@ -53,10 +55,17 @@ class EarthMover(SetLoss):
         section 3.2, with the mean in place of the sum. The matching is exact.
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name="earth_mover", dtype=None):
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "earth_mover",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype)
 
-    def distance(self, y_true, y_pred, true_weights, pred_weights):
+    def distance(
+        self, y_true: Tensor, y_pred: Tensor, true_weights: Tensor, pred_weights: Tensor
+    ) -> Tensor:
         # As masks: numbers other than 0 and 1 make the loss NaN.
         return set_distances.earth_mover(y_true, y_pred, true_weights, pred_weights)
 

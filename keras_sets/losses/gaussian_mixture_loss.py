@@ -7,6 +7,9 @@ from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import DType
+from keras_sets._typing import Tensor
 from keras_sets.labels import check_sample_weight
 
 
@@ -58,15 +61,17 @@ class GaussianMixtureLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        epsilon=1e-6,
-        reduction="mean_with_sample_weight",
-        name="gaussian_mixture_loss",
-        dtype=None,
-    ):
+        epsilon: float = 1e-6,
+        reduction: str | None = "mean_with_sample_weight",
+        name: str = "gaussian_mixture_loss",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.epsilon = validation.positive_number("epsilon", epsilon)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         self._check(y_true, y_pred)
         if sample_weight is not None:
@@ -80,7 +85,7 @@ class GaussianMixtureLoss(keras.losses.Loss):
             y_true = set_ops.apply_mask(y_true, present)
         return super().__call__(y_true, y_pred, sample_weight=sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         self._check(y_true, y_pred)
         features = y_true.shape[-1]
         log_weights, means, sigmas = (ops.expand_dims(t, 1) for t in self.mixture(y_pred, features))
@@ -89,7 +94,7 @@ class GaussianMixtureLoss(keras.losses.Loss):
         log_p = log_p - ops.sum(ops.log(sigmas), axis=-1) - 0.5 * features * math.log(2 * math.pi)
         return -ops.logsumexp(log_weights + log_p, axis=-1)
 
-    def mixture(self, y_pred, features):
+    def mixture(self, y_pred: Tensor, features: int) -> tuple[Tensor, Tensor, Tensor]:
         """What `y_pred` says: `(log_weights, means, sigmas)`.
 
         Shapes: `(batch, components)` and twice `(batch, components, features)`.
@@ -120,5 +125,5 @@ class GaussianMixtureLoss(keras.losses.Loss):
                 f"y_pred.shape={pred_shape}"
             )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "epsilon": self.epsilon}

@@ -4,6 +4,9 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets._typing import Config
+from keras_sets._typing import DType
+from keras_sets._typing import Tensor
 from keras_sets.labels import LabelledSets
 from keras_sets.ops import entities as entity_ops
 from keras_sets.ops import matching as matching_ops
@@ -60,24 +63,26 @@ class MatchedCrossentropy(keras.losses.Loss):
 
     def __init__(
         self,
-        from_logits=True,
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="matched_crossentropy",
-        dtype=None,
-    ):
+        from_logits: bool = True,
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "matched_crossentropy",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.from_logits = from_logits
         self.ignore_class = ignore_class
         self._sets = LabelledSets("MatchedCrossentropy", ignore_class)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         members, y_pred, sample_weight = self._sets.read(y_true, y_pred, sample_weight)
         loss = super().__call__(members, y_pred, sample_weight=sample_weight)
         # Of a batch without sets Keras leaves the values as they are, which are none.
         return ops.sum(loss) if self.reduction not in (None, "none") else loss
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """`y_true` are labels, or the `(batch, n, classes)` that `__call__` makes of them."""
         if len(y_true.shape) == 2:
             y_true, y_pred, _ = self._sets.read(y_true, y_pred)
@@ -105,7 +110,7 @@ class MatchedCrossentropy(keras.losses.Loss):
             loss = 0.5 * (loss + ops.mean(matched[:, :-1], axis=1))
         return entity_ops.safe_ratio(loss, counts)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "from_logits": self.from_logits,

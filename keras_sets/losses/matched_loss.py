@@ -1,9 +1,14 @@
 """Losses of elements under the best matching of predicted to true ones."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import DType
+from keras_sets._typing import Tensor
 from keras_sets.losses.set_loss import SetLoss
 from keras_sets.losses.set_loss import sizes
 from keras_sets.ops import set_distances
@@ -75,12 +80,12 @@ class MatchedLoss(SetLoss):
 
     def __init__(
         self,
-        pairwise,
-        no_object_weight=None,
-        reduction="sum_over_batch_size",
-        name="matched_loss",
-        dtype=None,
-    ):
+        pairwise: str | Config | Callable[..., Tensor],
+        no_object_weight: float | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "matched_loss",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         if no_object_weight is not None and no_object_weight != 0:
             no_object_weight = validation.positive_number("no_object_weight", no_object_weight)
@@ -92,7 +97,9 @@ class MatchedLoss(SetLoss):
             )
         self.no_object_weight = no_object_weight
 
-    def distance(self, y_true, y_pred, true_weights, pred_weights):
+    def distance(
+        self, y_true: Tensor, y_pred: Tensor, true_weights: Tensor, pred_weights: Tensor
+    ) -> Tensor:
         pairwise = self.pairwise
         return set_distances.matched_loss(
             y_true,
@@ -112,7 +119,7 @@ class MatchedLoss(SetLoss):
                 f"{seen[0][one]} in `y_true` and {seen[1][one]} in `y_pred` for set {one}"
             )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "pairwise": keras.losses.serialize(self.pairwise),

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_sets import validation
+from keras_sets._typing import DType
+from keras_sets._typing import Tensor
 from keras_sets.labels import IgnoreMasked
 from keras_sets.labels import check_sample_weight
 
@@ -17,11 +19,18 @@ class SetLoss(keras.losses.Loss):
 
     same_features = True
 
-    def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: DType = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self._ignore_masked = IgnoreMasked()
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         self._check(y_true, y_pred)
         true_weights = ops.ones_like(y_true[..., 0], dtype=self.dtype)
@@ -37,14 +46,16 @@ class SetLoss(keras.losses.Loss):
         # Of a batch without sets Keras leaves the values as they are, which are none.
         return ops.sum(loss) if self.reduction not in (None, "none") else loss
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Takes tensors, or pairs of tensors and weights, which `__call__` makes of them."""
         (y_true, true_weights), (y_pred, pred_weights) = (
             y if isinstance(y, tuple) else (y, ops.ones_like(y[..., 0])) for y in (y_true, y_pred)
         )
         return self.distance(y_true, y_pred, true_weights, pred_weights)
 
-    def distance(self, y_true, y_pred, true_weights, pred_weights):
+    def distance(
+        self, y_true: Tensor, y_pred: Tensor, true_weights: Tensor, pred_weights: Tensor
+    ) -> Tensor:
         raise NotImplementedError
 
     def _check_weights(self, true_weights, present):

@@ -3,6 +3,9 @@
 import keras
 
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import DType
+from keras_sets._typing import Tensor
 from keras_sets.losses.set_loss import SetLoss
 from keras_sets.ops import set_distances
 
@@ -64,17 +67,19 @@ class SinkhornDivergence(SetLoss):
 
     def __init__(
         self,
-        epsilon=0.0025,
-        iterations=100,
-        reduction="sum_over_batch_size",
-        name="sinkhorn_divergence",
-        dtype=None,
-    ):
+        epsilon: float = 0.0025,
+        iterations: int = 100,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "sinkhorn_divergence",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         self.epsilon = validation.positive_number("epsilon", epsilon)
         self.iterations = validation.positive_integer("iterations", iterations)
 
-    def distance(self, y_true, y_pred, true_weights, pred_weights):
+    def distance(
+        self, y_true: Tensor, y_pred: Tensor, true_weights: Tensor, pred_weights: Tensor
+    ) -> Tensor:
         return set_distances.sinkhorn_divergence(
             y_true,
             y_pred,
@@ -84,5 +89,5 @@ class SinkhornDivergence(SetLoss):
             y_weights=pred_weights,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "epsilon": self.epsilon, "iterations": self.iterations}

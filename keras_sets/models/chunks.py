@@ -1,6 +1,11 @@
 """Networks on sets that are larger than memory."""
 
 import contextlib
+import os
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +15,9 @@ from keras import ops
 from keras_sets import layers as set_layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import State
 from keras_sets.layers.pooling import ChunkedPoolingScope
+from keras_sets.models.chunk_source import ChunkSource
 from keras_sets.models.scratch_states import ScratchStates
 
 # Layers that compute every entity on its own, at inference.
@@ -53,7 +60,11 @@ _REDUCING = (
 )
 
 
-def predict_in_chunks(network, chunks, scratch_dir=None):
+def predict_in_chunks(
+    network: keras.Model | keras.layers.Layer | Sequence[keras.layers.Layer],
+    chunks: Iterable[Any] | Callable[[], Iterable[Any]],
+    scratch_dir: str | os.PathLike[str] | None = None,
+) -> Any:
     """Outputs of a network for sets that do not fit in memory, chunk by chunk.
 
     The entities of a set arrive in chunks, in a fixed order. The outputs equal those for the
@@ -109,9 +120,9 @@ def predict_in_chunks(network, chunks, scratch_dir=None):
     run, parts = _as_function(network)
     for part in parts:
         _check_layer(part)
-    chunks = _Chunks(chunks)
+    chunks = ChunkSource(chunks)
     scratch = None if scratch_dir is None else ScratchStates(scratch_dir)
-    finished = []
+    finished: list[State] = []
     while True:
         current = _Pass(run, finished, scratch)
         remaining = chunks.open()
@@ -134,84 +145,6 @@ def _rest(made, current, remaining):
         made.append(current(chunk))
         del chunk
         yield made.pop()
-
-
-class _Chunks:
-    """The chunks, once more at every `open()`, each checked and as a tuple of three."""
-
-    def __init__(self, chunks):
-        self._iterator = None
-        self._count = None
-        self._shape = None
-        self._open = chunks if callable(chunks) else chunks.__iter__ if _iterable(chunks) else None
-        if self._open is None:
-            raise ValueError(
-                "Received an invalid value for `chunks`, expected a list of chunks or a "
-                f"function that returns an iterator over them. Received: chunks={chunks!r}"
-            )
-        self._once = not callable(chunks) and iter(chunks) is chunks
-
-    def needed_again(self):
-        if self._once:
-            raise ValueError(
-                "This network needs several passes over `chunks`, one for every pooling and "
-                "one for the outputs, but an iterator can be read only once: pass a list, or a "
-                "function that returns a fresh iterator. Received: "
-                f"chunks of type {type(self._iterator).__name__}"
-            )
-
-    def open(self):
-        before = self._iterator
-        iterable = self._open()
-        if not _iterable(iterable):
-            raise ValueError(
-                "Expected `chunks()` to return an iterator over chunks. Received: "
-                f"{type(iterable).__name__}"
-            )
-        self._iterator = iter(iterable)
-        if self._iterator is before:
-            raise ValueError(
-                "Expected `chunks()` to return a fresh iterator at every call, because the "
-                "network needs several passes. Received: the same iterator twice"
-            )
-        return self._read(self._iterator)
-
-    def _read(self, iterator):
-        count = 0
-        for chunk in map(self._checked, iterator):
-            count += 1
-            waiting = [chunk]
-            del chunk  # nothing holds a chunk while the next one is made
-            yield waiting.pop()
-        if count == 0 or self._count not in (None, count):
-            expected = "at least one chunk" if self._count is None else f"{self._count} chunks"
-            raise ValueError(
-                f"Expected {expected} in every pass over `chunks`. Received: {count} chunks"
-            )
-        self._count = count
-
-    def _checked(self, chunk):
-        parts = tuple(chunk) if isinstance(chunk, (tuple, list)) else (chunk,)
-        if not 1 <= len(parts) <= 3 or parts[0] is None:
-            raise ValueError(
-                "Expected a chunk to be an array of entities or a tuple (entities, mask, "
-                f"weights). Received: a tuple of {len(parts)} parts"
-            )
-        entities, mask, weights = parts + (None,) * (3 - len(parts))
-        validation.check_set("chunks", entities, mask, weights)
-        shape = validation.shape_of(entities)
-        shape = (shape[0], *shape[2:])
-        if self._shape not in (None, shape):
-            raise ValueError(
-                "Expected all chunks to hold parts of the same sets, so with equal sizes of all "
-                f"axes but the first entity axis, here {self._shape}. Received: {shape}"
-            )
-        self._shape = shape
-        return entities, mask, weights
-
-
-def _iterable(value):
-    return hasattr(value, "__iter__")
 
 
 class _NotYetKnown(BaseException):

@@ -4,22 +4,24 @@ import keras
 
 from keras_sets import layers as set_layers
 from keras_sets import validation
+from keras_sets._typing import Activation
+from keras_sets._typing import PoolingLike
 from keras_sets.models.inputs import set_inputs
 from keras_sets.models.inputs import stack
 
 
 def deep_sets(
-    features,
-    units,
-    hidden_units=128,
-    num_layers=3,
-    pooling="mean",
-    activation="relu",
-    dropout=0.0,
-    output_pooling=None,
-    weighted=False,
-    name="deep_sets",
-):
+    features: int,
+    units: int,
+    hidden_units: int = 128,
+    num_layers: int = 3,
+    pooling: PoolingLike = "mean",
+    activation: Activation = "relu",
+    dropout: float = 0.0,
+    output_pooling: PoolingLike | None = None,
+    weighted: bool = False,
+    name: str = "deep_sets",
+) -> keras.Model:
     """Stack of `PermutationEquivariantDense` layers.
 
     Args:

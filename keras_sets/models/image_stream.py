@@ -2,10 +2,12 @@
 
 import math
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_sets import validation
 from keras_sets.layers.image_embedding import ImageEmbedding
@@ -93,7 +95,7 @@ def _layers_of(model):
 
 
 # Compiled loops of the models that are still in use.
-_STREAMS = weakref.WeakKeyDictionary()
+_STREAMS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def _stream_of(model, top_k):
@@ -103,7 +105,15 @@ def _stream_of(model, top_k):
     return streams[top_k]
 
 
-def generate(model, num_images, labels=None, temperature=1.0, top_k=None, seed=None, prefix=None):
+def generate(
+    model: keras.Model,
+    num_images: int,
+    labels: ArrayLike | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+    prefix: ArrayLike | None = None,
+) -> np.ndarray:
     """Draws images from an image transformer, one cell step for every value.
 
     The mean over the values so far is a running sum, so the cost of a value and the memory of

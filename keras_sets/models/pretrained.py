@@ -10,7 +10,7 @@ from keras_sets.layers import mixture_refinement  # noqa: F401, a file names its
 _FOLDER = pathlib.Path(__file__).parent / "weights"
 
 
-def load_pretrained(name):
+def load_pretrained(name: str) -> keras.Model:
     """A network that is trained already.
 
     - `"clustering_2d"` clusters points in the plane: logits `(batch, n, 10)`, one of up to ten

@@ -10,14 +10,14 @@ from keras_sets.models.inputs import set_inputs
 
 
 def bidirectional_lstm(
-    features,
-    units,
-    hidden_units=128,
-    num_layers=1,
-    dropout=0.0,
-    sort=False,
-    name="bidirectional_lstm",
-):
+    features: int,
+    units: int,
+    hidden_units: int = 128,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    sort: bool = False,
+    name: str = "bidirectional_lstm",
+) -> keras.Model:
     """Stack of bidirectional LSTMs with a dense layer for every entity.
 
     It depends on the order in which the entities arrive: a baseline, no set network.
@@ -55,7 +55,14 @@ def bidirectional_lstm(
     return keras.Model(inputs, x, name=name)
 
 
-def sorted_lstm(features, units, hidden_units=128, num_layers=1, dropout=0.0, name="sorted_lstm"):
+def sorted_lstm(
+    features: int,
+    units: int,
+    hidden_units: int = 128,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    name: str = "sorted_lstm",
+) -> keras.Model:
     """`bidirectional_lstm` on entities sorted by their first feature, un-sorted after.
 
     Up to ties it does not depend on the order, but a small change of the points can change

@@ -1,27 +1,30 @@
 """Stacks of attention blocks."""
 
+from typing import Any
+
 import keras
 
 from keras_sets import layers as set_layers
 from keras_sets import validation
+from keras_sets._typing import PoolingLike
 from keras_sets.layers.zero_absent import ZeroAbsent
 from keras_sets.models.inputs import set_inputs
 
 
 def set_transformer(
-    features,
-    units,
-    hidden_units=128,
-    num_layers=1,
-    num_heads=4,
-    num_inducing_points=10,
-    num_seeds=None,
-    dropout=0.0,
-    output_pooling=None,
-    weighted=False,
-    name="set_transformer",
-    **block_arguments,
-):
+    features: int,
+    units: int,
+    hidden_units: int = 128,
+    num_layers: int = 1,
+    num_heads: int = 4,
+    num_inducing_points: int | None = 10,
+    num_seeds: int | None = None,
+    dropout: float = 0.0,
+    output_pooling: PoolingLike | None = None,
+    weighted: bool = False,
+    name: str = "set_transformer",
+    **block_arguments: Any,
+) -> keras.Model:
     """Stack of `InducedSetAttentionBlock` layers.
 
     Args:

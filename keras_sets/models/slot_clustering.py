@@ -8,17 +8,17 @@ from keras_sets.models.inputs import set_inputs
 
 
 def slot_clustering(
-    features,
-    units=10,
-    hidden_units=32,
-    iterations=8,
-    em_steps=3,
-    num_starts=1,
-    criterion="evidence",
-    weighted=False,
-    return_iterations=False,
-    name="slot_clustering",
-):
+    features: int,
+    units: int = 10,
+    hidden_units: int = 32,
+    iterations: int = 8,
+    em_steps: int = 3,
+    num_starts: int = 1,
+    criterion: str = "evidence",
+    weighted: bool = False,
+    return_iterations: bool = False,
+    name: str = "slot_clustering",
+) -> keras.Model:
     """A network that clusters sets: their principal axes, then a swarm of slots.
 
     It finds the number of clusters itself: slots that it does not need end up without

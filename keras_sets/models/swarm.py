@@ -3,31 +3,34 @@
 import keras
 
 from keras_sets import layers as set_layers
+from keras_sets._typing import Activation
+from keras_sets._typing import Initializer
+from keras_sets._typing import PoolingLike
 from keras_sets.models.inputs import STRIDE
 from keras_sets.models.inputs import set_inputs
 from keras_sets.models.inputs import stack
 
 
 def swarm(
-    features,
-    units,
-    hidden_units=128,
-    iterations=10,
-    num_layers=1,
-    pooling="mean",
-    context="swarm",
-    activation="relu",
-    dropout=0.0,
-    output_pooling=None,
-    weighted=False,
-    unroll=None,
-    remat=False,
-    kernel_initializer="lecun_uniform",
-    bias_initializer=None,
-    principal_axes=False,
-    return_iterations=False,
-    name="swarm",
-):
+    features: int,
+    units: int,
+    hidden_units: int = 128,
+    iterations: int = 10,
+    num_layers: int = 1,
+    pooling: PoolingLike = "mean",
+    context: str = "swarm",
+    activation: Activation = "relu",
+    dropout: float = 0.0,
+    output_pooling: PoolingLike | None = None,
+    weighted: bool = False,
+    unroll: bool | None = None,
+    remat: bool = False,
+    kernel_initializer: Initializer = "lecun_uniform",
+    bias_initializer: Initializer = None,
+    principal_axes: bool = False,
+    return_iterations: bool = False,
+    name: str = "swarm",
+) -> keras.Model:
     """Stack of `Swarm` layers; one is often enough.
 
     Args:

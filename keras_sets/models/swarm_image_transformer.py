@@ -1,29 +1,32 @@
 """SWARM as a transformer on images: the probability of every value given those before it."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_sets import layers as set_layers
 from keras_sets import validation
+from keras_sets._typing import Activation
 from keras_sets.layers.causal_neighborhood_pooling import CausalNeighborhoodPooling
 from keras_sets.layers.image_embedding import ImageEmbedding
 
 
 def swarm_image_transformer(
-    image_shape,
-    num_classes=None,
-    num_layers=1,
-    hidden_units=256,
-    iterations=10,
-    learned_locations=False,
-    neighborhood=0,
-    activation="relu",
-    num_levels=256,
-    dropout=0.0,
-    embedding_dropout=0.0,
-    unroll=None,
-    remat=False,
-    name="swarm_image_transformer",
-):
+    image_shape: Sequence[int],
+    num_classes: int | None = None,
+    num_layers: int = 1,
+    hidden_units: int = 256,
+    iterations: int = 10,
+    learned_locations: bool = False,
+    neighborhood: int = 0,
+    activation: Activation = "relu",
+    num_levels: int = 256,
+    dropout: float = 0.0,
+    embedding_dropout: float = 0.0,
+    unroll: bool | None = None,
+    remat: bool = False,
+    name: str = "swarm_image_transformer",
+) -> keras.Model:
     """Causal `Swarm` layers that predict each value of an image from the values before it.
 
     Values are taken in row-major order over (height, width, channel). Trained with the cross

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_sets._typing import Tensor
 from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import largest_over
 from keras_sets.ops.entities import log_weights
@@ -10,7 +11,13 @@ from keras_sets.ops.entities import multiplicities
 from keras_sets.ops.entities import safe_ratio
 
 
-def set_attention(query, key, value, mask=None, weights=None):
+def set_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Softmax attention of every query over the present entities.
 
     `y_t = sum_i p_ti value_i` with p the softmax over i of

@@ -10,22 +10,27 @@ import numpy as np
 from keras import backend
 from keras import ops
 
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
+
 # So many entities TensorFlow adds up one after the other; more are added in blocks of this
 # size, because the rounding errors of a single running sum grow with its length.
 BLOCK = 1024
 
 
-def accumulation_dtype(x):
+def accumulation_dtype(x: Tensor) -> str:
     """float64 for float64 input, float32 for everything else."""
     return "float64" if backend.standardize_dtype(x.dtype) == "float64" else "float32"
 
 
-def entity_axes(x):
+def entity_axes(x: Tensor) -> tuple[int, ...]:
     """All axes between the first (batch) and the last (features)."""
     return tuple(range(1, len(x.shape) - 1))
 
 
-def multiplicities(mask=None, weights=None, dtype="float32"):
+def multiplicities(
+    mask: Tensor | None = None, weights: Tensor | None = None, dtype: str = "float32"
+) -> tuple[Tensor | None, Tensor | None]:
     """Reduces a mask and weights to `(mask, weights)`.
 
     `mask` is bool `(batch, *entities)`, or None when every entity is there.
@@ -52,7 +57,7 @@ def multiplicities(mask=None, weights=None, dtype="float32"):
     return mask, ops.where(mask, weights, ops.zeros_like(weights))
 
 
-def nan_unless_weights(weights):
+def nan_unless_weights(weights: Tensor) -> Tensor:
     """0 where `weights` are at least 0, NaN elsewhere; without a gradient.
 
     A root rather than a fill of NaN: exporters write `where` as products.
@@ -61,7 +66,7 @@ def nan_unless_weights(weights):
     return ops.stop_gradient(ops.sqrt(wrong))
 
 
-def apply_mask(x, mask):
+def apply_mask(x: Tensor, mask: Tensor | None) -> Tensor:
     """`x` with exact zeros at absent entities, in value and in gradient.
 
     `mask` has the leading axes of `x`: an entity may have more axes than that of its
@@ -73,7 +78,7 @@ def apply_mask(x, mask):
     return ops.where(mask, x, ops.zeros_like(x))
 
 
-def fit_mask(mask, shape):
+def fit_mask(mask: Tensor, shape: Shape) -> Tensor:
     """A bool mask that came along with a tensor, for a part or an extension of its axes.
 
     An entity is there if any of its places is; a mask of entities is that of all their places.
@@ -90,7 +95,7 @@ def fit_mask(mask, shape):
     return ops.broadcast_to(mask, shape) if any(m == 1 and s != 1 for m, s in pairs) else mask
 
 
-def flatten_entities(x):
+def flatten_entities(x: Tensor) -> Tensor:
     """`(batch, *entities, features)` to `(batch, n, features)`, row-major."""
     if len(x.shape) == 3:
         return x
@@ -102,7 +107,9 @@ def flatten_entities(x):
     return ops.reshape(x, (batch, math.prod(entities), x.shape[-1]))
 
 
-def flatten_set(x, mask=None, weights=None):
+def flatten_set(
+    x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """A set with one entity axis, and its mask and weights, of which both may be None."""
     flat = [
         None if t is None else flatten_entities(ops.expand_dims(t, -1))[..., 0]
@@ -111,19 +118,21 @@ def flatten_set(x, mask=None, weights=None):
     return flatten_entities(x), *flat
 
 
-def expand_over_entities(pooled, rank):
+def expand_over_entities(pooled: Tensor, rank: int) -> Tensor:
     """`(batch, features)` to `(batch, 1, ..., 1, features)` of the given rank."""
     return ops.expand_dims(pooled, tuple(range(1, rank - 1)))
 
 
-def accumulate(x, mask, weights):
+def accumulate(
+    x: Tensor, mask: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Widens `x`, zeroes absent entities; returns x, mask, weights."""
     dtype = accumulation_dtype(x)
     mask, weights = multiplicities(mask, weights, dtype)
     return apply_mask(ops.cast(x, dtype), mask), mask, weights
 
 
-def counts_of(x, mask, weights):
+def counts_of(x: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
     """The multiplicity of every entity, `(batch, *entities, 1)`, in x's dtype."""
     if weights is not None:
         return ops.expand_dims(weights, -1)
@@ -132,7 +141,7 @@ def counts_of(x, mask, weights):
     return ops.ones_like(x[..., :1])
 
 
-def scale_weights(weights):
+def scale_weights(weights: Tensor) -> tuple[Tensor, Tensor]:
     """`(weights / scale, scale)`, scale the largest weight of every set.
 
     Where only ratios matter this keeps tiny and huge weights within range. The scale
@@ -143,24 +152,24 @@ def scale_weights(weights):
     return weights / ops.where(largest > 0, largest, ops.ones_like(largest)), largest
 
 
-def log_weights(weights):
+def log_weights(weights: Tensor) -> Tensor:
     """What weights add to the exponents of a sum of exponentials; 0 at absent entities."""
     return ops.log(ops.where(weights == 0, ops.ones_like(weights), weights))
 
 
-def safe_ratio(numerator, denominator):
+def safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """`numerator / denominator`, 0 where the denominator is not positive. NaN stays."""
     nothing = denominator <= 0
     safe = ops.where(nothing, ops.ones_like(denominator), denominator)
     return ops.where(nothing, ops.zeros_like(numerator), numerator / safe)
 
 
-def larger(a, b):
+def larger(a: Tensor, b: Tensor) -> Tensor:
     """The larger of two tensors, NaN if one is. (`ops.maximum` rounds float64 on torch.)"""
     return ops.where(ops.logical_or(a > b, a != a), a, b)
 
 
-def largest_over(x, axes, keepdims=False):
+def largest_over(x: Tensor, axes: int | tuple[int, ...], keepdims: bool = False) -> Tensor:
     """`ops.max` that allows a batch of no sets, and gives 0 for sets of known size 0."""
     if 0 in x.shape:
         return ops.sum(x, axis=axes, keepdims=keepdims)
@@ -172,7 +181,7 @@ def largest_over(x, axes, keepdims=False):
     return ops.max(x, axis=axes, keepdims=keepdims)
 
 
-def lowest(x):
+def lowest(x: Tensor) -> float:
     """What fills absent places below all others.
 
     Finite, because exporters write `where` as products, in which infinity gives NaN.
@@ -192,7 +201,7 @@ def _in_blocks(x):
     return ops.reshape(x, (ops.shape(x)[0], blocks, BLOCK, features))
 
 
-def sum_over_entities(x, keepdims=False):
+def sum_over_entities(x: Tensor, keepdims: bool = False) -> Tensor:
     """Sum of `(batch, *entities, features)` over the entities."""
     sizes = x.shape[1:-1]
     if not _needs_blocks(None if None in sizes else math.prod(sizes)):
@@ -201,7 +210,7 @@ def sum_over_entities(x, keepdims=False):
     return expand_over_entities(total, len(x.shape)) if keepdims else total
 
 
-def running_sum(x):
+def running_sum(x: Tensor) -> Tensor:
     """Sums of `(batch, n, features)` over the entities up to each one, itself included."""
     if backend.backend() != "tensorflow":
         return x.cumsum(1)  # `ops.cumsum` rounds float64 on torch

@@ -9,6 +9,7 @@ from keras import backend
 from keras import ops
 
 from keras_sets import validation
+from keras_sets._typing import Tensor
 from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import multiplicities
@@ -19,7 +20,7 @@ SUBSET_LIMIT = 12
 FORBIDDEN = 1e30
 
 
-def linear_sum_assignment(cost, mask=None):
+def linear_sum_assignment(cost: Tensor, mask: Tensor | None = None) -> Tensor:
     """The assignment of rows to columns of least total cost, exactly.
 
     Args:
@@ -245,7 +246,13 @@ def _assign_by_shortest_paths(cost, mask):
     return ops.where(column_of == no_column, ops.zeros_like(column_of), column_of)
 
 
-def class_members(y_true, num_classes, ignore_class=-1, mask=None, weights=None):
+def class_members(
+    y_true: Tensor,
+    num_classes: int,
+    ignore_class: int | None = -1,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """How much every entity counts in every class.
 
     Args:
@@ -274,7 +281,7 @@ def class_members(y_true, num_classes, ignore_class=-1, mask=None, weights=None)
     return apply_mask(members, mask)
 
 
-def class_overlap(members, values):
+def class_overlap(members: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Sums `values` over the entities of every true class.
 
     Args:

@@ -1,7 +1,10 @@
 """Normalisation of whole sets."""
 
+from collections.abc import Callable
+
 from keras import ops
 
+from keras_sets._typing import Tensor
 from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import multiplicities
@@ -15,7 +18,13 @@ TINY = 1e-12
 SYMMETRIC = 1e-5
 
 
-def set_standardize(x, mask=None, weights=None, epsilon=1e-5, mean_over=set_mean):
+def set_standardize(
+    x: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    epsilon: float = 1e-5,
+    mean_over: Callable[..., Tensor] = set_mean,
+) -> Tensor:
     """Subtracts the mean of a set and divides by its standard deviation.
 
     There is one mean and one variance for a set, over its present entities and all
@@ -41,7 +50,13 @@ def set_standardize(x, mask=None, weights=None, epsilon=1e-5, mean_over=set_mean
     return deviation / ops.sqrt(variance + epsilon)
 
 
-def principal_axes(x, mask=None, weights=None, mean_over=set_mean, max_over=set_max):
+def principal_axes(
+    x: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    mean_over: Callable[..., Tensor] = set_mean,
+    max_over: Callable[..., Tensor] = set_max,
+) -> Tensor:
     """A set in coordinates of its own: centred, turned to its principal axes, of unit size.
 
     Args:

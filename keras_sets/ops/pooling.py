@@ -10,9 +10,12 @@ float32 or wider, and sums carry their rounding errors along.
 """
 
 import math
+from collections.abc import Iterable
 
 from keras import ops
 
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.ops import compensated
 from keras_sets.ops.entities import accumulate
 from keras_sets.ops.entities import apply_mask
@@ -30,13 +33,15 @@ from keras_sets.ops.entities import scale_weights
 from keras_sets.ops.entities import sum_over_entities
 
 
-def scale_free(x, weights):
+def scale_free(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`(x * weights / scale, weights / scale, scale)`; see `scale_weights`."""
     weights, scale = scale_weights(weights)
     return x * ops.expand_dims(weights, -1), weights, scale
 
 
-def set_sum(x, mask=None, weights=None, keepdims=False):
+def set_sum(
+    x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None, keepdims: bool = False
+) -> Tensor:
     """Sum over the entities, each counted `weights` times. The empty sum is 0."""
     x, _, weights = accumulate(x, mask, weights)
     if weights is not None:
@@ -44,27 +49,29 @@ def set_sum(x, mask=None, weights=None, keepdims=False):
     return sum_over_entities(x, keepdims)
 
 
-def sum_state(x, mask=None, weights=None):
+def sum_state(x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> State:
     """What a chunk adds to the sum."""
     return total_state(set_sum(x, mask, weights))
 
 
-def total_state(total):
+def total_state(total: Tensor) -> State:
     """The state of a chunk whose sum is known."""
     return {"sum": compensated.exact(total)}
 
 
-def merge_sums(a, b):
+def merge_sums(a: State, b: State) -> State:
     """State of two chunks together, for states that are sums only."""
     return {name: compensated.add(a[name], b[name]) for name in a}
 
 
-def finish_sum(state):
+def finish_sum(state: State) -> Tensor:
     """The sum of all entities in a state; 0 for none."""
     return compensated.rounded(state["sum"])
 
 
-def set_mean(x, mask=None, weights=None, keepdims=False):
+def set_mean(
+    x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None, keepdims: bool = False
+) -> Tensor:
     """Weighted mean over the entities. The mean of nothing is 0."""
     x, mask, weights = accumulate(x, mask, weights)
     if weights is not None:
@@ -77,7 +84,7 @@ def set_mean(x, mask=None, weights=None, keepdims=False):
     return safe_ratio(total, count)
 
 
-def mean_state(x, mask=None, weights=None):
+def mean_state(x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> State:
     """What a chunk adds to the mean: its sum and count in units of its largest weight."""
     x, mask, weights = accumulate(x, mask, weights)
     if weights is not None:
@@ -92,25 +99,27 @@ def mean_state(x, mask=None, weights=None):
     }
 
 
-def in_units_of(scale, state, names):
+def in_units_of(scale: Tensor, state: State, names: Iterable[str]) -> State:
     """Some sums of a state, in another unit of the weights."""
     factor = safe_ratio(state["scale"], scale)
     return {name: compensated.scaled(state[name], factor) for name in names}
 
 
-def merge_means(a, b):
+def merge_means(a: State, b: State) -> State:
     """State of the mean of two chunks together."""
     scale = larger(a["scale"], b["scale"])
     sums = (in_units_of(scale, state, ("sum", "count")) for state in (a, b))
     return {"scale": scale, **merge_sums(*sums)}
 
 
-def finish_mean(state):
+def finish_mean(state: State) -> Tensor:
     """The mean of all entities in a state, under softmaxes too; 0 for none."""
     return safe_ratio(compensated.rounded(state["sum"]), compensated.rounded(state["count"]))
 
 
-def set_max(x, mask=None, weights=None, keepdims=False):
+def set_max(
+    x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None, keepdims: bool = False
+) -> Tensor:
     """Largest value of every feature over the present entities; 0 for none."""
     x, mask, weights = accumulate(x, mask, weights)
     size = x.shape[1:-1]
@@ -119,7 +128,7 @@ def set_max(x, mask=None, weights=None, keepdims=False):
     return finish_max(_max_state(x, mask, weights, keepdims))
 
 
-def max_state(x, mask=None, weights=None):
+def max_state(x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> State:
     """What a chunk adds to the maximum: its own, and whether it has an entity."""
     return _max_state(*accumulate(x, mask, weights))
 
@@ -150,7 +159,7 @@ def _minus_infinity_where(condition, dtype):
     return ops.log(ops.cast(ops.logical_not(condition), dtype))
 
 
-def merge_maxima(a, b):
+def merge_maxima(a: State, b: State) -> State:
     """State of the maximum of two chunks together."""
     return {
         "largest": larger(a["largest"], b["largest"]),
@@ -158,7 +167,7 @@ def merge_maxima(a, b):
     }
 
 
-def finish_max(state):
+def finish_max(state: State) -> Tensor:
     """The largest value of all entities in a state; 0 for none."""
     largest, occupied = state["largest"], state["occupied"]
     all_minus_infinity = ops.logical_and(largest <= lowest(largest), occupied)
@@ -166,17 +175,19 @@ def finish_max(state):
     return largest + _minus_infinity_where(all_minus_infinity, largest.dtype)
 
 
-def set_logsumexp(x, mask=None, weights=None, keepdims=False):
+def set_logsumexp(
+    x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None, keepdims: bool = False
+) -> Tensor:
     """`log sum_i w_i exp(x_i)` over the present entities; 0 for none."""
     return finish_logsumexp(_logsumexp_state(*accumulate(x, mask, weights), keepdims))
 
 
-def add_log_weights(x, weights):
+def add_log_weights(x: Tensor, weights: Tensor | None) -> Tensor:
     """Exponents `x` that count `weights` times."""
     return x if weights is None else x + ops.expand_dims(log_weights(weights), -1)
 
 
-def exponentials(x, mask):
+def exponentials(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """`(shift, exp(x - shift))`, shift the maximum or the finite number next to it."""
     shift = ops.stop_gradient(set_max(x, mask, keepdims=True))
     shift = ops.clip(shift, lowest(x), -lowest(x))
@@ -184,7 +195,7 @@ def exponentials(x, mask):
     return shift, terms if mask is None else terms * counts_of(x, mask, None)
 
 
-def logsumexp_state(x, mask=None, weights=None):
+def logsumexp_state(x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> State:
     """What a chunk adds to the logarithm of the sum of exponentials."""
     return _logsumexp_state(*accumulate(x, mask, weights))
 
@@ -198,7 +209,7 @@ def _logsumexp_state(x, mask, weights, keepdims=False):
     }
 
 
-def merge_logsumexps(a, b):
+def merge_logsumexps(a: State, b: State) -> State:
     """State of the logarithm of the sum of exponentials of two chunks together."""
     shift, factor_a, factor_b = compensated.join_shifts(
         (a["shift"], a["sum"][0] > 0), (b["shift"], b["sum"][0] > 0)
@@ -212,7 +223,7 @@ def merge_logsumexps(a, b):
     }
 
 
-def finish_logsumexp(state):
+def finish_logsumexp(state: State) -> Tensor:
     """The logarithm of the sum of exponentials in a state; 0 for none."""
     total = compensated.rounded(state["sum"])
     nothing = total <= 0
@@ -222,7 +233,7 @@ def finish_logsumexp(state):
     return result + _minus_infinity_where(all_minus_infinity, total.dtype)
 
 
-def set_causal_mean(x, mask=None, weights=None):
+def set_causal_mean(x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
     """Running weighted mean in row-major order over the entity axes.
 
     Entity t gets the mean over the present entities 1..t, itself included, and 0
@@ -231,7 +242,9 @@ def set_causal_mean(x, mask=None, weights=None):
     return scan_causal_mean(None, x, mask, weights)[0]
 
 
-def causal_mean_state(x, mask=None, weights=None):
+def causal_mean_state(
+    x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+) -> State:
     """What a chunk adds to a running mean: its sum and its count.
 
     They have the unit of the weights, because a unit that is found in a chunk would let
@@ -246,7 +259,9 @@ def causal_mean_state(x, mask=None, weights=None):
     }
 
 
-def scan_causal_mean(state, x, mask=None, weights=None):
+def scan_causal_mean(
+    state: State, x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, State]:
     """`(means, state)`: the running means of a chunk, after the entities in `state`.
 
     `state=None` is nothing before, and then no state is returned either.
@@ -274,7 +289,9 @@ def _add_before(pair, running):
     return total + (running + lost)
 
 
-def set_pooling_maps(x, num_maps, mask=None, weights=None):
+def set_pooling_maps(
+    x: Tensor, num_maps: int, mask: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Summaries of the set under learned maps, dealt out to the entities by gates.
 
     The features of `x` split into values, `num_maps` keys and `num_maps` gates. Map s is
@@ -288,7 +305,7 @@ def set_pooling_maps(x, num_maps, mask=None, weights=None):
     return mix_by_gates(safe_ratio(summaries, totals), x, num_maps, mask)
 
 
-def mix_by_gates(summaries, x, num_maps, mask=None):
+def mix_by_gates(summaries: Tensor, x: Tensor, num_maps: int, mask: Tensor | None = None) -> Tensor:
     """Every entity's mixture `(batch, *entities, values)` of `(batch, num_maps, values)`."""
     shape = ops.shape(x)[:-1] + (summaries.shape[-1],)
     gates = flatten_entities(ops.cast(x[..., -num_maps:], summaries.dtype))
@@ -310,7 +327,9 @@ def _map_sums(x, num_maps, mask, weights):
     return shift, totals, summaries
 
 
-def pooling_maps_state(x, num_maps, mask=None, weights=None):
+def pooling_maps_state(
+    x: Tensor, num_maps: int, mask: Tensor | None = None, weights: Tensor | None = None
+) -> State:
     """What a chunk adds to the summaries under learned maps."""
     x, mask, weights = accumulate(x, mask, weights)
     shift, totals, summaries = _map_sums(x, num_maps, mask, weights)
@@ -321,7 +340,7 @@ def pooling_maps_state(x, num_maps, mask=None, weights=None):
     }
 
 
-def merge_softmaxes(a, b):
+def merge_softmaxes(a: State, b: State) -> State:
     """State of two chunks together, for sums and counts in units of `exp(shift)`."""
     shift, *factors = compensated.join_shifts(
         (a["shift"], a["count"][0] > 0), (b["shift"], b["count"][0] > 0)

@@ -1,13 +1,25 @@
 """Outputs and gradients of a layer as arrays: all that differs from backend to backend."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_sets._typing import Tensor
+
 
 def outputs_and_gradients(
-    layer, inputs, cotangents=None, mask=None, weights=None, training=None, gradients=True
-):
+    layer: Callable[..., Any],
+    inputs: Tensor,
+    cotangents: Sequence[np.ndarray] | None = None,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    training: bool | None = None,
+    gradients: bool = True,
+) -> tuple[list[np.ndarray], np.ndarray | None, list[np.ndarray]]:
     """Calls a layer and differentiates it, the same way on every backend.
 
     Args:

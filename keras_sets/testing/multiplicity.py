@@ -1,25 +1,29 @@
 """Multiplicity: weights say how often an entity occurs."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from keras_sets._typing import Tensor
 from keras_sets.testing.check import Check
 from keras_sets.testing.check import compare_results
 from keras_sets.testing.check import number
 
 
 def assert_multiplicity(
-    layer,
-    inputs,
-    mask=None,
-    weights=None,
-    training=None,
-    num_entity_axes=None,
-    scale_invariant=False,
-    copies=None,
-    gradients=True,
-    tolerance=None,
-    seed=0,
-):
+    layer: Callable[..., Any],
+    inputs: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    training: bool | None = None,
+    num_entity_axes: int | None = None,
+    scale_invariant: bool = False,
+    copies: str | None = None,
+    gradients: bool = True,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> None:
     """Checks that weights say how often an entity occurs.
 
     Integer weights must equal repetition of the entities, and weight 0 must equal absence,

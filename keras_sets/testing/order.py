@@ -1,25 +1,30 @@
 """Order: what permutations of the entities change, and what comes after an entity."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from keras_sets._typing import Tensor
+from keras_sets.groups import PermutationGroup
 from keras_sets.testing.check import Check
 from keras_sets.testing.check import number
 from keras_sets.testing.check import where
 
 
 def assert_permutation_equivariant(
-    layer,
-    inputs,
-    mask=None,
-    weights=None,
-    training=None,
-    num_entity_axes=None,
-    permutations=3,
-    group=None,
-    gradients=True,
-    tolerance=None,
-    seed=0,
-):
+    layer: Callable[..., Any],
+    inputs: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    training: bool | None = None,
+    num_entity_axes: int | None = None,
+    permutations: int = 3,
+    group: PermutationGroup | None = None,
+    gradients: bool = True,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> None:
     """Checks `f(P x) = P f(x)`: permuting the entities permutes the outputs.
 
     The permutations are exchanges of neighbours, the reversal, and random ones that differ
@@ -37,18 +42,18 @@ def assert_permutation_equivariant(
 
 
 def assert_permutation_invariant(
-    layer,
-    inputs,
-    mask=None,
-    weights=None,
-    training=None,
-    num_entity_axes=None,
-    permutations=3,
-    group=None,
-    gradients=True,
-    tolerance=None,
-    seed=0,
-):
+    layer: Callable[..., Any],
+    inputs: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    training: bool | None = None,
+    num_entity_axes: int | None = None,
+    permutations: int = 3,
+    group: PermutationGroup | None = None,
+    gradients: bool = True,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> None:
     """Checks `f(P x) = f(x)`: permuting the entities changes no output.
 
     The arguments are those of `assert_permutation_equivariant`.
@@ -58,16 +63,16 @@ def assert_permutation_invariant(
 
 
 def assert_causal(
-    layer,
-    inputs,
-    mask=None,
-    weights=None,
-    training=None,
-    num_entity_axes=None,
-    gradients=True,
-    tolerance=None,
-    seed=0,
-):
+    layer: Callable[..., Any],
+    inputs: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    training: bool | None = None,
+    num_entity_axes: int | None = None,
+    gradients: bool = True,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> None:
     """Checks that output t depends on no entity after t, in row-major order.
 
     The entities after t are replaced, with their mask and weights where these are given;

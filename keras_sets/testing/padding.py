@@ -1,26 +1,29 @@
 """Padding: masked entities change nothing, whatever they hold."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from keras_sets._typing import Tensor
 from keras_sets.testing.check import Check
 from keras_sets.testing.check import number
 
 
 def assert_padding_invariant(
-    layer,
-    inputs,
-    mask=None,
-    weights=None,
-    training=None,
-    num_entity_axes=None,
-    padding=3,
-    zero_outputs=True,
-    gradients=True,
-    tolerance=None,
-    seed=0,
-):
+    layer: Callable[..., Any],
+    inputs: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    training: bool | None = None,
+    num_entity_axes: int | None = None,
+    padding: int = 3,
+    zero_outputs: bool = True,
+    gradients: bool = True,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> None:
     """Checks that masked entities change nothing, whatever they hold.
 
     Every entity axis grows by `padding`. The new places, and those that `mask` leaves out,

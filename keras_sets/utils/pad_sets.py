@@ -1,12 +1,16 @@
 """Padding sets of different sizes to one size."""
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from keras_sets import validation
+from keras_sets._typing import Sets
 from keras_sets.utils.ragged import read_ragged
 
 
-def pad_sets(sets, size=None, dtype=None, value=0):
+def pad_sets(
+    sets: Sets, size: int | None = None, dtype: DTypeLike | None = None, value: float = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Puts sets of different sizes in one array, with a mask.
 
     It is to sets what `keras.utils.pad_sequences` is to sequences: padding follows the

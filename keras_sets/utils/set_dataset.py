@@ -1,9 +1,14 @@
 """Batches of sets of different sizes, for Keras to train on."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sets import validation
+from keras_sets._typing import Sets
 from keras_sets.utils import ragged
 from keras_sets.utils.buckets import bucket_sizes
 
@@ -104,17 +109,17 @@ class SetDataset(keras.utils.PyDataset):
 
     def __init__(
         self,
-        sets,
-        targets=None,
-        weights=None,
-        sample_weight=None,
-        batch_size=32,
-        buckets=4,
-        shuffle=True,
-        seed=0,
-        points=None,
-        **kwargs,
-    ):
+        sets: Sets,
+        targets: ArrayLike | Sets | None = None,
+        weights: Sets | None = None,
+        sample_weight: ArrayLike | Sets | None = None,
+        batch_size: int = 32,
+        buckets: int | Sequence[int] = 4,
+        shuffle: bool = True,
+        seed: int = 0,
+        points: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.batch_size = validation.positive_integer("batch_size", batch_size)
         self.seed = validation.non_negative_integer("seed", seed)
@@ -131,34 +136,34 @@ class SetDataset(keras.utils.PyDataset):
         self._targets, self._of_entities = self._read_targets(targets)
         self._sample_weight = self._read_sample_weight(sample_weight)
         sizes = self._sets.sizes
-        self.sizes = sizes if points is None else np.minimum(sizes, self.points)
+        self.sizes = sizes if self.points is None else np.minimum(sizes, self.points)
         self.buckets = bucket_sizes(self.sizes, buckets, self.batch_size)
         self.epoch = 0
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         return self._epoch
 
     @epoch.setter
-    def epoch(self, epoch):
+    def epoch(self, epoch: int) -> None:
         epoch = validation.non_negative_integer("epoch", epoch)
         batches = self.plan(np.random.default_rng([self.seed, epoch]))
         # In one assignment: threads of Keras may be reading.
         self._order = epoch, _second_differs(batches)
         self._epoch = epoch
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Goes on to the next epoch; Keras calls it."""
         self.epoch += 1
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._order[1])
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         epoch, batches = self._order
         return self.batch(np.random.default_rng([self.seed, epoch, index]), *batches[index])
 
-    def plan(self, rng):
+    def plan(self, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
         """The batches of an epoch, a list of `(indices of sets, size to pad to)`.
 
         Args:
@@ -176,7 +181,7 @@ class SetDataset(keras.utils.PyDataset):
             padded[1] = larger[0] if len(larger) else padded[1] + 1
         return list(zip(batches, padded.tolist(), strict=True))
 
-    def plan_buckets(self, rng=None):
+    def plan_buckets(self, rng: np.random.Generator | None = None) -> list[tuple[np.ndarray, int]]:
         """Batches of sets of one size each, in an order that `rng` draws."""
         bucket = np.searchsorted(self.buckets, self.sizes)
         waiting = np.empty(0, "int64")
@@ -195,7 +200,9 @@ class SetDataset(keras.utils.PyDataset):
             batches.append((waiting, int(self.buckets[-1])))
         return batches
 
-    def choose(self, rng, indices, size):
+    def choose(
+        self, rng: np.random.Generator, indices: np.ndarray, size: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Which entities a batch shows.
 
         Args:
@@ -215,7 +222,7 @@ class SetDataset(keras.utils.PyDataset):
             rows[i, : shown[i]] = rng.choice(sizes[i], shown[i], replace=False)
         return rows, mask
 
-    def batch(self, rng, indices, size):
+    def batch(self, rng: np.random.Generator, indices: np.ndarray, size: int) -> tuple[Any, ...]:
         """A batch as Keras takes it: what the dataset holds of some sets, padded.
 
         Args:

@@ -1,6 +1,8 @@
 """Sets from a table that has a row for every entity."""
 
 import typing
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +17,19 @@ class FrameSets(typing.NamedTuple):
         groups: Array `(num_sets,)`, what the group column holds for each set.
     """
 
-    sets: list
-    targets: np.ndarray | list | None
-    weights: list | None
+    sets: list[np.ndarray]
+    targets: np.ndarray | list[np.ndarray] | None
+    weights: list[np.ndarray] | None
     groups: np.ndarray
 
 
-def sets_from_dataframe(frame, group, features, target=None, weight=None):
+def sets_from_dataframe(
+    frame: Any,
+    group: str,
+    features: str | Iterable[str],
+    target: str | None = None,
+    weight: str | None = None,
+) -> FrameSets:
     """Makes a set of every group of rows.
 
     Sets come in the order in which their groups appear first, and entities in the order of
@@ -80,7 +88,7 @@ def sets_from_dataframe(frame, group, features, target=None, weight=None):
         raise ValueError("`features` must name at least one column. Received: none")
     values = np.stack([_numbers(frame, "features", name) for name in names], axis=-1)
 
-    numbers = {}
+    numbers: dict[Any, int] = {}
     codes = np.array([numbers.setdefault(key, len(numbers)) for key in keys.tolist()])
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(len(numbers)))

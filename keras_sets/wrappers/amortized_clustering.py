@@ -2,9 +2,11 @@
 
 import functools
 import warnings
+from typing import Self
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sets import layers
 from keras_sets import models
@@ -18,10 +20,10 @@ try:
     from sklearn.base import ClusterMixin
 except ImportError:  # the package can do without; the wrapper says so when it is made
 
-    class BaseEstimator:
+    class BaseEstimator:  # type: ignore[no-redef]
         pass
 
-    class ClusterMixin:
+    class ClusterMixin:  # type: ignore[no-redef]
         pass
 
     _has_sklearn = False
@@ -79,7 +81,12 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
     np.float64(1.0)
     """
 
-    def __init__(self, model=None, refine="merge", max_points=5000):
+    def __init__(
+        self,
+        model: keras.Model | str | None = None,
+        refine: str | None = "merge",
+        max_points: int | None = 5000,
+    ) -> None:
         if not _has_sklearn:
             raise ImportError(
                 "`AmortizedClustering` needs scikit-learn, which is not installed: "
@@ -89,11 +96,13 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
         self.refine = refine
         self.max_points = max_points
 
-    def __sklearn_clone__(self):
+    def __sklearn_clone__(self) -> Self:
         # The network is not trained here: a clone can share it.
         return type(self)(**self.get_params(deep=False))
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(
+        self, X: ArrayLike, y: object | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Clusters the points.
 
         Args:
@@ -158,15 +167,17 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
         self.labels_[present] = numbers[labels][inverse.ravel()]
         return self
 
-    def fit_predict(self, X, y=None, sample_weight=None):
+    def fit_predict(
+        self, X: ArrayLike, y: object | None = None, sample_weight: ArrayLike | None = None
+    ) -> np.ndarray:
         """`fit`, and the labels of the points."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The cluster of points, new ones too, under the fitted mixture: int `(n_samples,)`."""
         return self._log_posterior(X).argmax(axis=1)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """The probability of each cluster for points, `(n_samples, n_clusters_)`."""
         return np.exp(self._log_posterior(X))
 

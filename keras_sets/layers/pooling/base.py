@@ -1,9 +1,15 @@
 """What all poolings have in common."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Shape
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
 from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.layers.part_options import build_part
@@ -47,7 +53,7 @@ class Pooling(SetLayer):
     # Whether `pool` reduces the set by layers that know of chunks themselves.
     reduces_by_layers = False
 
-    def __init__(self, keepdims=False, **kwargs):
+    def __init__(self, keepdims: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.keepdims = bool(keepdims)
         if self.keepdims and self.symmetry != "invariant":
@@ -56,12 +62,14 @@ class Pooling(SetLayer):
                 f"apply. Received: keepdims={self.keepdims}"
             )
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         """What the entities have in common, `(batch, features)`, or with axes of size 1."""
         pooled = self.finish(self.chunk_state(x, mask, weights))
         return entity_ops.expand_over_entities(pooled, len(x.shape)) if keepdims else pooled
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.built = True
 
     def _set_features(self, input_shape):
@@ -69,21 +77,23 @@ class Pooling(SetLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: input_shape[-1]})
         self.built = True
 
-    def compute(self, x, mask, weights, training):
+    def compute(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
+    ) -> Tensor:
         scope = get_chunked_pooling_scope()
         if scope is not None:
             return scope.pool(self, x, mask, weights)
         pooled = self.pool(x, mask, weights, self.keepdims)
         return ops.cast(pooled, self.compute_dtype)
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         """The state of a chunk alone."""
         raise NotImplementedError(
             f"{type(self).__name__} cannot be computed in chunks: it needs the methods "
             "`chunk_state(x, mask, weights)`, `merge(a, b)` and `finish(state)`."
         )
 
-    def init(self, batch_size, features):
+    def init(self, batch_size: int, features: int) -> State:
         """The state of `batch_size` sets without entities of `features` features."""
         batch_size = validation.positive_integer("batch_size", batch_size)
         features = validation.positive_integer("features", features)
@@ -93,7 +103,13 @@ class Pooling(SetLayer):
             ops.zeros((batch_size, 0, features), self.compute_dtype), None, None
         )
 
-    def update(self, state, inputs, mask=None, weights=None):
+    def update(
+        self,
+        state: State,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> State:
         """The state with the entities of a chunk added."""
         inputs, mask, weights = self._prepare_chunk(inputs, mask, weights)
         build_part(self, inputs.shape)
@@ -101,15 +117,21 @@ class Pooling(SetLayer):
         self._check_state(state, added)
         return self.merge(state, added)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         """The state of two parts of the same sets together."""
         raise NotImplementedError(f"{type(self).__name__} has no method `merge(a, b)`.")
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         """What the entities of a state have in common."""
         raise NotImplementedError(f"{type(self).__name__} has no method `finish(state)`.")
 
-    def read(self, finished, inputs, mask=None, weights=None):
+    def read(
+        self,
+        finished: State,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """The output of the call at the places of `inputs`, a part of a finished set."""
         return (
             entity_ops.expand_over_entities(finished, len(inputs.shape))
@@ -133,13 +155,13 @@ class Pooling(SetLayer):
         self.check_arguments(inputs, mask, weights)
         return self.prepare(ops.convert_to_tensor(inputs), mask, weights)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         if self.keepdims:
             ones = (1,) * (len(input_shape) - 2)
             return (input_shape[0], *ones, input_shape[-1])
         return (input_shape[0], input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         # Poolings that answer every entity have no such option.
         return {**config, "keepdims": self.keepdims} if self.symmetry == "invariant" else config

@@ -2,6 +2,9 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets._typing import Shape
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.ops import pooling as pooling_ops
 
@@ -43,24 +46,32 @@ class CausalMeanPooling(Pooling):
 
     symmetry = "causal"
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         return set_ops.set_causal_mean(x, mask, weights)
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         return pooling_ops.causal_mean_state(x, mask, weights)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         return pooling_ops.merge_sums(a, b)
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         return ops.cast(pooling_ops.finish_mean(state), self.compute_dtype)
 
-    def scan(self, state, inputs, mask=None, weights=None):
+    def scan(
+        self,
+        state: State,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
         """`(outputs, state)`: the running means of the next chunk, and the state after it."""
         x, mask, weights = self._prepare_chunk(inputs, mask, weights)
         self._check_state(state, self.chunk_state(x[:, :0], None, None))
         means, state = pooling_ops.scan_causal_mean(state, x, mask, weights)
         return ops.cast(means, self.compute_dtype), state
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

@@ -1,8 +1,15 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Initializer
+from keras_sets._typing import Shape
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.layers.weight_options import own_seed
@@ -59,12 +66,12 @@ class GatedAttentionPooling(PartOptions, Pooling):
 
     def __init__(
         self,
-        units=64,
-        gated=True,
-        kernel_initializer="glorot_uniform",
-        keepdims=False,
-        **kwargs,
-    ):
+        units: int = 64,
+        gated: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        keepdims: bool = False,
+        **kwargs: Any,
+    ) -> None:
         units = validation.positive_integer("units", units)
         super().__init__(keepdims, **kwargs)
         self.units = units
@@ -81,14 +88,14 @@ class GatedAttentionPooling(PartOptions, Pooling):
             )
 
         self.value = dense("value", units, activation="tanh")
-        self.gate = dense("gate", units, activation="sigmoid") if self.gated else None
+        self.gate: Any = dense("gate", units, activation="sigmoid") if self.gated else None
         self.score = dense("score", 1, use_bias=False)
 
     @property
     def _parts(self):
         return [part for part in (self.value, self.gate, self.score) if part is not None]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.value.build(input_shape)
         if self.gated:
             self.gate.build(input_shape)
@@ -98,13 +105,13 @@ class GatedAttentionPooling(PartOptions, Pooling):
 
     def call(
         self,
-        inputs,
-        mask=None,
-        weights=None,
-        training=None,
-        inputs_mask=None,
-        return_attention_scores=False,
-    ):
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        training: bool | None = None,
+        inputs_mask: Tensor | None = None,
+        return_attention_scores: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         x, mask, weights = self.read_call(inputs, mask, weights, inputs_mask)
         pooled = self.compute(x, mask, weights, training)
         if not return_attention_scores:
@@ -119,23 +126,25 @@ class GatedAttentionPooling(PartOptions, Pooling):
         exponents = self.score(hidden)
         return ops.cast(exponents, set_ops.accumulation_dtype(exponents))
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         return moments.softmax_state(x, self._exponents(x), mask, weights)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         return pooling_ops.merge_softmaxes(a, b)
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         return ops.cast(pooling_ops.finish_mean(state), self.compute_dtype)
 
-    def compute_output_spec(self, inputs, *args, return_attention_scores=False, **kwargs):
+    def compute_output_spec(
+        self, inputs: Tensor, *args: Any, return_attention_scores: bool = False, **kwargs: Any
+    ) -> Any:
         shape = self.compute_output_shape(inputs.shape)
         pooled = keras.KerasTensor(shape, self.compute_dtype)
         if not return_attention_scores:
             return pooled
         return pooled, keras.KerasTensor(inputs.shape[:-1], self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,

@@ -2,6 +2,8 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.ops import pooling as pooling_ops
 
@@ -41,14 +43,16 @@ class MeanPooling(Pooling):
         [Zaheer et al., 2017, Deep Sets](https://arxiv.org/abs/1703.06114), section 2.
     """
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         return set_ops.set_mean(x, mask, weights, keepdims)
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         return pooling_ops.mean_state(x, mask, weights)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         return pooling_ops.merge_means(a, b)
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         return ops.cast(pooling_ops.finish_mean(state), self.compute_dtype)

@@ -1,5 +1,8 @@
+from typing import Any
+
 import keras
 
+from keras_sets._typing import Config
 from keras_sets.layers.pooling.quantile_pooling import QuantilePooling
 
 
@@ -28,10 +31,10 @@ class MedianPooling(QuantilePooling):
         As for `keras_sets.layers.QuantilePooling`.
     """
 
-    def __init__(self, keepdims=False, **kwargs):
+    def __init__(self, keepdims: bool = False, **kwargs: Any) -> None:
         super().__init__(0.5, keepdims, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["q"]
         return config

@@ -2,6 +2,8 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.ops import pooling as pooling_ops
 
@@ -33,14 +35,16 @@ class MinPooling(Pooling):
         signs changed.
     """
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         return -set_ops.set_max(-x, mask, weights, keepdims)
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         return pooling_ops.max_state(-x, mask, weights)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         return pooling_ops.merge_maxima(a, b)
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         return ops.cast(-pooling_ops.finish_max(state), self.compute_dtype)

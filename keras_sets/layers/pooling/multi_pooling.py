@@ -1,7 +1,15 @@
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import PoolingLike
+from keras_sets._typing import Shape
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.part_options import build_part
 from keras_sets.layers.part_options import freeze_with
 from keras_sets.layers.pooling.base import Pooling
@@ -59,13 +67,13 @@ class MultiPooling(Pooling):
 
     def __init__(
         self,
-        poolings=("mean", "max", "min", "standard_deviation"),
-        scalers=("identity",),
-        combine="concatenate",
-        mean_log_size=1.0,
-        keepdims=False,
-        **kwargs,
-    ):
+        poolings: Sequence[PoolingLike] = ("mean", "max", "min", "standard_deviation"),
+        scalers: Sequence[str] = ("identity",),
+        combine: str = "concatenate",
+        mean_log_size: float = 1.0,
+        keepdims: bool = False,
+        **kwargs: Any,
+    ) -> None:
         # The names of all poolings, of which this is one.
         from keras_sets.layers.pooling.names import get_pooling
 
@@ -97,13 +105,15 @@ class MultiPooling(Pooling):
         self.combine = combine
         self.mean_log_size = mean_log_size
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for pooling in self.poolings:
             build_part(pooling, input_shape)
         self._widths(input_shape)
         self._set_features(input_shape)
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         pooled = [pooling.pool(x, mask, weights, False) for pooling in self.poolings]
         pooled = self._combine(pooled, self._size_state(x, mask, weights))
         return entity_ops.expand_over_entities(pooled, len(x.shape)) if keepdims else pooled
@@ -132,15 +142,15 @@ class MultiPooling(Pooling):
                 combined = combined + part
         return combined / len(parts) if self.combine == "mean" else combined
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         states = {str(i): p.chunk_state(x, mask, weights) for i, p in enumerate(self.poolings)}
         return {**states, "size": self._size_state(x, mask, weights)}
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         states = {str(i): p.merge(a[str(i)], b[str(i)]) for i, p in enumerate(self.poolings)}
         return {**states, "size": pooling_ops.merge_sums(a["size"], b["size"])}
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         pooled = [p.finish(state[str(i)]) for i, p in enumerate(self.poolings)]
         return ops.cast(self._combine(pooled, state["size"]), self.compute_dtype)
 
@@ -153,14 +163,14 @@ class MultiPooling(Pooling):
             )
         return widths
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         *shape, _ = super().compute_output_shape(input_shape)
         widths = self._widths(input_shape)
         if self.combine == "concatenate":
             return (*shape, len(self.scalers) * sum(widths))
         return (*shape, widths[0])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         from keras_sets.layers.pooling.names import serialize_pooling
 
         return {

@@ -1,7 +1,12 @@
 """Poolings by name."""
 
+from typing import Any
+
 import keras
 
+from keras_sets._typing import Config
+from keras_sets._typing import DType
+from keras_sets._typing import PoolingLike
 from keras_sets.layers.part_options import serialize_part
 from keras_sets.layers.pooling.causal_mean_pooling import CausalMeanPooling
 from keras_sets.layers.pooling.gated_attention_pooling import GatedAttentionPooling
@@ -43,7 +48,7 @@ POOLINGS = {
 }
 
 
-def get_pooling(identifier, **kwargs):
+def get_pooling(identifier: PoolingLike, **kwargs: Any) -> Any:
     """Resolves a name, a configuration, a layer or a callable to a pooling.
 
     Args:
@@ -70,7 +75,7 @@ def get_pooling(identifier, **kwargs):
     )
 
 
-def serialize_pooling(pooling, dtype=None):
+def serialize_pooling(pooling: Any, dtype: DType = None) -> str | Config:
     """Inverse of `get_pooling`: the name of a plain pooling, else its configuration.
 
     `dtype` is the dtype policy that a pooling made from its name will get, None for any.

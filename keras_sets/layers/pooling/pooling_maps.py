@@ -1,8 +1,14 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Shape
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.ops import pooling as pooling_ops
 
@@ -51,33 +57,41 @@ class PoolingMaps(Pooling):
 
     symmetry = "equivariant"
 
-    def __init__(self, num_maps=4, **kwargs):
+    def __init__(self, num_maps: int = 4, **kwargs: Any) -> None:
         num_maps = validation.positive_integer("num_maps", num_maps)
         super().__init__(**kwargs)
         self.num_maps = num_maps
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._check_features(input_shape)
         super().build(input_shape)
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         return set_ops.set_pooling_maps(x, self.num_maps, mask, weights)
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         return pooling_ops.pooling_maps_state(x, self.num_maps, mask, weights)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         return pooling_ops.merge_softmaxes(a, b)
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         return pooling_ops.finish_mean(state)
 
-    def read(self, finished, inputs, mask=None, weights=None):
+    def read(
+        self,
+        finished: State,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         x, mask, _ = self._prepare_chunk(inputs, mask, weights)
         pooled = pooling_ops.mix_by_gates(finished, x, self.num_maps, mask)
         return ops.cast(pooled, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         self._check_features(input_shape)
         return (*input_shape[:-1], input_shape[-1] - 2 * self.num_maps)
 
@@ -90,5 +104,5 @@ class PoolingMaps(Pooling):
                 f"(input shape {tuple(input_shape)})"
             )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "num_maps": self.num_maps}

@@ -1,7 +1,14 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Initializer
+from keras_sets._typing import Shape
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.ops import moments
@@ -39,13 +46,19 @@ class PowerMeanPooling(WeightOptions, Pooling):
         [Li et al., 2020, DeeperGCN](https://arxiv.org/abs/2006.07739), equation 3.
     """
 
-    def __init__(self, exponent_initializer="ones", minimum=1e-6, keepdims=False, **kwargs):
+    def __init__(
+        self,
+        exponent_initializer: Initializer = "ones",
+        minimum: float = 1e-6,
+        keepdims: bool = False,
+        **kwargs: Any,
+    ) -> None:
         minimum = validation.positive_number("minimum", minimum)
         super().__init__(keepdims, **kwargs)
         self.minimum = minimum
         self._set_weight_options(exponent_initializer=exponent_initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.exponent = self.add_weight(
             name="exponent",
             shape=(input_shape[-1],),
@@ -53,16 +66,16 @@ class PowerMeanPooling(WeightOptions, Pooling):
         )
         self._set_features(input_shape)
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         exponent = ops.convert_to_tensor(self.exponent)
         return moments.power_mean_state(x, exponent, self.minimum, mask, weights)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         return moments.merge_power_means(a, b)
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         exponent = ops.convert_to_tensor(self.exponent)
         return ops.cast(moments.finish_power_mean(state, exponent), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "minimum": self.minimum, **self._weight_options_config()}

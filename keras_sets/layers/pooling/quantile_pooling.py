@@ -1,6 +1,11 @@
+from typing import Any
+
 import keras
 
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.ops import entities as entity_ops
 from keras_sets.ops import quantiles
@@ -44,7 +49,12 @@ class QuantilePooling(Pooling):
         Packages](https://doi.org/10.1080/00031305.1996.10473566), definition 2.
     """
 
-    def __init__(self, q=0.5, keepdims=False, **kwargs):
+    def __init__(
+        self,
+        q: float | list[float] | tuple[float, ...] = 0.5,
+        keepdims: bool = False,
+        **kwargs: Any,
+    ) -> None:
         shares = list(q) if isinstance(q, (list, tuple)) else [q]
         if not shares or not all(validation.is_number(s) and 0 <= s <= 1 for s in shares):
             raise ValueError(
@@ -55,13 +65,15 @@ class QuantilePooling(Pooling):
         self.q = [float(s) for s in shares] if isinstance(q, (list, tuple)) else float(q)
         self._shares = [float(s) for s in shares]
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         pooled = quantiles.set_quantile(x, self._shares, mask, weights)
         return entity_ops.expand_over_entities(pooled, len(x.shape)) if keepdims else pooled
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         *shape, features = super().compute_output_shape(input_shape)
         return (*shape, features * len(self._shares))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "q": self.q}

@@ -1,8 +1,13 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.part_options import PartOptions
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.layers.principal_axes import PrincipalAxes
@@ -72,15 +77,15 @@ class SlotPooling(PartOptions, Pooling):
 
     def __init__(
         self,
-        num_slots=10,
-        coordinates=2,
-        units=32,
-        iterations=4,
-        em_steps=1,
-        gradient_damping=0.3,
-        scatter=0.03,
-        **kwargs,
-    ):
+        num_slots: int = 10,
+        coordinates: int = 2,
+        units: int = 32,
+        iterations: int = 4,
+        em_steps: int = 1,
+        gradient_damping: float = 0.3,
+        scatter: float = 0.03,
+        **kwargs: Any,
+    ) -> None:
         coordinates = validation.positive_integer("coordinates", coordinates)
         super().__init__(**kwargs)
         self.coordinates = coordinates
@@ -107,23 +112,25 @@ class SlotPooling(PartOptions, Pooling):
     def _parts(self):
         return self.projection, self.axes, self.slots
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.projection.build(input_shape)
         self.axes.build((*input_shape[:-1], self.coordinates))
         self.slots.build((*input_shape[:-1], self.coordinates))
         super().build(input_shape)
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         context = {"mask": mask, "weights": weights}
         logits = self.slots(self.axes(self.projection(x), **context), **context)
         log_p = ops.log_softmax(logits, axis=-1)
         fit = 1 - 2 * ops.maximum(log_p, LEAST_LOG_PROBABILITY) / LEAST_LOG_PROBABILITY
         return set_ops.apply_mask(ops.concatenate([ops.exp(log_p), fit], axis=-1), mask)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], 2 * self.slots.num_slots)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         slots = self.slots
         return {
             **super().get_config(),

@@ -1,7 +1,14 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets._typing import Config
+from keras_sets._typing import Initializer
+from keras_sets._typing import Shape
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.ops import moments
@@ -38,11 +45,13 @@ class SoftmaxPooling(WeightOptions, Pooling):
         [Li et al., 2020, DeeperGCN](https://arxiv.org/abs/2006.07739), equation 2.
     """
 
-    def __init__(self, temperature_initializer="ones", keepdims=False, **kwargs):
+    def __init__(
+        self, temperature_initializer: Initializer = "ones", keepdims: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(keepdims, **kwargs)
         self._set_weight_options(temperature_initializer=temperature_initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.temperature = self.add_weight(
             name="temperature",
             shape=(input_shape[-1],),
@@ -50,16 +59,16 @@ class SoftmaxPooling(WeightOptions, Pooling):
         )
         self._set_features(input_shape)
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         x = ops.cast(x, set_ops.accumulation_dtype(x))
         exponents = x * ops.cast(ops.convert_to_tensor(self.temperature), x.dtype)
         return moments.softmax_state(x, exponents, mask, weights)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         return pooling_ops.merge_softmaxes(a, b)
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         return ops.cast(pooling_ops.finish_mean(state), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), **self._weight_options_config()}

@@ -1,7 +1,13 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sets import validation
+from keras_sets._typing import Config
+from keras_sets._typing import Initializer
+from keras_sets._typing import Shape
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.layers.weight_options import WeightOptions
 from keras_sets.ops import entities as entity_ops
@@ -48,13 +54,19 @@ class SortPooling(WeightOptions, Pooling):
         Featurewise Sort Pooling](https://arxiv.org/abs/1906.02795), section 3.
     """
 
-    def __init__(self, num_pieces=20, kernel_initializer="random_normal", keepdims=False, **kwargs):
+    def __init__(
+        self,
+        num_pieces: int = 20,
+        kernel_initializer: Initializer = "random_normal",
+        keepdims: bool = False,
+        **kwargs: Any,
+    ) -> None:
         num_pieces = validation.positive_integer("num_pieces", num_pieces)
         super().__init__(keepdims, **kwargs)
         self.num_pieces = num_pieces
         self._set_weight_options(kernel_initializer=kernel_initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.num_pieces + 1, input_shape[-1]),
@@ -62,12 +74,14 @@ class SortPooling(WeightOptions, Pooling):
         )
         self._set_features(input_shape)
 
-    def pool(self, x, mask, weights, keepdims):
+    def pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor | None, keepdims: bool
+    ) -> Tensor:
         kernel = ops.convert_to_tensor(self.kernel)
         pooled = quantiles.set_quantile_integral(x, kernel, mask, weights)
         return entity_ops.expand_over_entities(pooled, len(x.shape)) if keepdims else pooled
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_pieces": self.num_pieces,

@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.variance_pooling import VariancePooling
 from keras_sets.ops import moments
 
@@ -33,5 +35,5 @@ class StandardDeviationPooling(VariancePooling):
         Nets](https://arxiv.org/abs/2004.05718), section 2.
     """
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         return ops.cast(moments.root(moments.finish_variance(state)), self.compute_dtype)

@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_sets._typing import State
+from keras_sets._typing import Tensor
 from keras_sets.layers.pooling.base import Pooling
 from keras_sets.ops import moments
 
@@ -35,11 +37,11 @@ class VariancePooling(Pooling):
         Variance](https://doi.org/10.1080/00031305.1983.10483115), for chunks.
     """
 
-    def chunk_state(self, x, mask, weights):
+    def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         return moments.variance_state(x, mask, weights)
 
-    def merge(self, a, b):
+    def merge(self, a: State, b: State) -> State:
         return moments.merge_variances(a, b)
 
-    def finish(self, state):
+    def finish(self, state: State) -> Tensor:
         return ops.cast(moments.finish_variance(state), self.compute_dtype)

@@ -1,0 +1,79 @@
+from keras_sets import validation
+
+
+class ChunkSource:
+    """The chunks, once more at every `open()`, each checked and as a tuple of three."""
+
+    def __init__(self, chunks):
+        self._iterator = None
+        self._count = None
+        self._shape = None
+        self._open = chunks if callable(chunks) else chunks.__iter__ if _iterable(chunks) else None
+        if self._open is None:
+            raise ValueError(
+                "Received an invalid value for `chunks`, expected a list of chunks or a "
+                f"function that returns an iterator over them. Received: chunks={chunks!r}"
+            )
+        self._once = not callable(chunks) and iter(chunks) is chunks
+
+    def needed_again(self):
+        if self._once:
+            raise ValueError(
+                "This network needs several passes over `chunks`, one for every pooling and "
+                "one for the outputs, but an iterator can be read only once: pass a list, or a "
+                "function that returns a fresh iterator. Received: "
+                f"chunks of type {type(self._iterator).__name__}"
+            )
+
+    def open(self):
+        before = self._iterator
+        iterable = self._open()
+        if not _iterable(iterable):
+            raise ValueError(
+                "Expected `chunks()` to return an iterator over chunks. Received: "
+                f"{type(iterable).__name__}"
+            )
+        self._iterator = iter(iterable)
+        if self._iterator is before:
+            raise ValueError(
+                "Expected `chunks()` to return a fresh iterator at every call, because the "
+                "network needs several passes. Received: the same iterator twice"
+            )
+        return self._read(self._iterator)
+
+    def _read(self, iterator):
+        count = 0
+        for chunk in map(self._checked, iterator):
+            count += 1
+            waiting = [chunk]
+            del chunk  # nothing holds a chunk while the next one is made
+            yield waiting.pop()
+        if count == 0 or self._count not in (None, count):
+            expected = "at least one chunk" if self._count is None else f"{self._count} chunks"
+            raise ValueError(
+                f"Expected {expected} in every pass over `chunks`. Received: {count} chunks"
+            )
+        self._count = count
+
+    def _checked(self, chunk):
+        parts = tuple(chunk) if isinstance(chunk, (tuple, list)) else (chunk,)
+        if not 1 <= len(parts) <= 3 or parts[0] is None:
+            raise ValueError(
+                "Expected a chunk to be an array of entities or a tuple (entities, mask, "
+                f"weights). Received: a tuple of {len(parts)} parts"
+            )
+        entities, mask, weights = parts + (None,) * (3 - len(parts))
+        validation.check_set("chunks", entities, mask, weights)
+        shape = validation.shape_of(entities)
+        shape = (shape[0], *shape[2:])
+        if self._shape not in (None, shape):
+            raise ValueError(
+                "Expected all chunks to hold parts of the same sets, so with equal sizes of all "
+                f"axes but the first entity axis, here {self._shape}. Received: {shape}"
+            )
+        self._shape = shape
+        return entities, mask, weights
+
+
+def _iterable(value):
+    return hasattr(value, "__iter__")
