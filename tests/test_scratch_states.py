@@ -58,6 +58,17 @@ def test_equals_the_whole(arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_double_precision(tmp_path):
+    layer = layers.Swarm(2, hidden_units=4, iterations=3, dtype="float64")
+    x = np.nan_to_num(sets(features=FEATURES)[0]).astype("float64")
+    whole, first = (
+        np.concatenate(list(models.predict_in_chunks(layer, cut((x,)), scratch_dir=folder)), axis=1)
+        for folder in (None, tmp_path)
+    )
+    assert whole.dtype == first.dtype
+    np.testing.assert_allclose(first, whole, rtol=0, atol=1e-14 * np.abs(whole).max())
+
+
 def test_every_iteration_is_computed_once(steps, tmp_path):
     model, chunks = network(), cut(sets(features=FEATURES))
     steps.clear()

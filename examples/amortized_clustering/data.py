@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from examples.common import datasets
 from keras_sets import utils
 
 DIMENSIONS = 2
@@ -174,7 +175,7 @@ def posterior(tasks, indices, points):
     return scores - normalizer
 
 
-class ClusteringDataset(utils.SetDataset):
+class ClusteringDataset(datasets.ResumableSets):
     """Batches of tasks of similar size, padded to a few fixed sizes.
 
     They are those of `keras_sets.utils.SetDataset`, but for the points that are shown, and
@@ -226,10 +227,6 @@ class ClusteringDataset(utils.SetDataset):
             turns = random_orthogonal(rng, len(points)).astype(points.dtype)
             inputs["entities"] = points @ turns
         return inputs, np.where(inputs["mask"], labels, PADDING).astype("int32")
-
-    def start_at(self, epoch):
-        """Takes the order of that epoch, as a resumed run must."""
-        self.epoch = epoch
 
 
 def random_orthogonal(rng, count):

@@ -5,6 +5,8 @@ import concurrent.futures
 import keras
 import numpy as np
 
+from keras_sets.utils import SetDataset
+
 
 def generator(seed, stream):
     """A generator of its own for each positive number `stream`, none that a dataset uses."""
@@ -105,6 +107,14 @@ class ArrayDataset(EpochDataset):
         if self.change is None:
             return batch
         return self.change(np.random.default_rng([self.seed, self.epoch, index]), *batch)
+
+
+class ResumableSets(SetDataset):
+    """`keras_sets.utils.SetDataset` with what `Training` asks of a dataset."""
+
+    def start_at(self, epoch):
+        """Gives the batches of that epoch, as a resumed run must."""
+        self.epoch = epoch
 
 
 class PrefetchedDataset(keras.utils.PyDataset):

@@ -11,7 +11,6 @@ import numpy as np
 from examples.common import datasets
 from examples.common import image_sets
 from examples.point_clouds.names import ORBITS
-from keras_sets.utils import SetDataset
 
 # The parameter of each class of orbits.
 PARAMETERS = (2.5, 3.5, 4.0, 4.1, 4.3)
@@ -132,7 +131,7 @@ def load(options):
     return _load(options.data_set, options.data_dir, options.sets, options.seed)
 
 
-class Batches(SetDataset):
+class Batches(datasets.ResumableSets):
     """Batches of point clouds, those to train on with random reflections of orbits.
 
     Args:
@@ -143,10 +142,6 @@ class Batches(SetDataset):
     def __init__(self, sets, labels=None, reflect=False, **kwargs):
         self.reflect = reflect
         super().__init__(sets, labels, **kwargs)
-
-    def start_at(self, epoch):
-        """Gives the batches of that epoch, as a resumed run must."""
-        self.epoch = epoch
 
     def batch(self, rng, indices, size):
         inputs, *rest = super().batch(rng, indices, size)

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_sets import models
+from keras_sets import ops as set_ops
 
 
 @keras.saving.register_keras_serializable(package="examples")
@@ -56,9 +57,8 @@ class MeanOfProducts(keras.layers.Layer):
     """
 
     def call(self, first, second, present):
-        mask = ops.expand_dims(present, -1)
-        first, second = (ops.where(mask, x, ops.zeros_like(x)) for x in (first, second))
-        size = ops.sum(ops.cast(mask, first.dtype), axis=1, keepdims=True)
+        first, second = (set_ops.apply_mask(x, present) for x in (first, second))
+        size = ops.sum(ops.cast(ops.expand_dims(present, -1), first.dtype), axis=1, keepdims=True)
         return ops.matmul(ops.transpose(first, (0, 2, 1)), second) / ops.maximum(size, 1)
 
     def compute_output_shape(self, first_shape, second_shape, present_shape):

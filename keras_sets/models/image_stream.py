@@ -27,11 +27,13 @@ class _Stream(keras.Model):
         self.embedding, *rest = _layers_of(model)
         self.top_k = top_k
         # Layers that mix places have a form that goes from place to place; the others have none.
-        make = [getattr(layer, "streaming_cell", None) for layer in rest]
-        self.steps = [
-            layer if cell is None else cell() for layer, cell in zip(rest, make, strict=True)
-        ]
-        self.cells = [step for step, cell in zip(self.steps, make, strict=True) if cell]
+        steps, cells = [], []
+        for layer in rest:
+            if hasattr(layer, "streaming_cell"):
+                layer = layer.streaming_cell()
+                cells.append(layer)
+            steps.append(layer)
+        self.steps, self.cells = steps, cells
         # All weights are there already.
         for layer in (*self.cells, self):
             layer.built = True

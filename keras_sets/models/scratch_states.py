@@ -6,6 +6,8 @@ import weakref
 import numpy as np
 from keras import ops
 
+from keras_sets import ops as set_ops
+
 
 class ScratchStates:
     """Hidden states of the `Swarm` layers of a network, chunk by chunk, in files.
@@ -42,7 +44,7 @@ class ScratchStates:
     def write(self, key, iterations, poolings, h, c):
         """Replaces what was there."""
         # NumPy files know no bfloat16.
-        wide = "float64" if h.dtype == "float64" else "float32"
+        wide = set_ops.accumulation_dtype(h)
         arrays = [ops.convert_to_numpy(ops.cast(state, wide)) for state in (h, c)]
         mode, shape = ("r+", None) if key in self._facts else ("w+", (2, *arrays[0].shape))
         file = np.lib.format.open_memmap(self._path(key), mode, arrays[0].dtype, shape)
