@@ -1,5 +1,6 @@
 """The example on mixtures of Gaussians: its data, its scores, its networks, its command."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -178,6 +179,61 @@ class TestScores:
         assert np.isfinite(after.means).all() and (after.sigmas > 0).all()
         assert np.isfinite(evaluate.log_likelihoods(sets, after)).all()
 
+    def test_the_best_of_several_views(self):
+        """A network that is right only where the first mean lies up and right of the others."""
+        sets = some_sets(6)
+        true = evaluate.true_mixtures(sets)
+        seen = []
+
+        class OneSided:
+            def predict_on_batch(self, inputs):
+                points = inputs["entities"]
+                seen.append(points)
+                turned = [
+                    np.flatnonzero(
+                        (np.sort(np.abs(sets.points[:, 0])) == np.sort(np.abs(row[0]))).all(axis=1)
+                    )[0]
+                    for row in points
+                ]
+                outputs = np.zeros((len(points), 4, 5), "float32")
+                for k, i in enumerate(turned):
+                    view = next(
+                        v for v in evaluate.VIEWS if (sets.points[i, 0] @ v == points[k, 0]).all()
+                    )
+                    means = true.means[i] @ view
+                    outputs[k, :, 0] = true.log_weights[i]
+                    outputs[k, :, 1:3] = means + 9 * (means[0] < 0).any()
+                    outputs[k, :, 3:] = np.log(np.expm1(0.3))
+                return outputs
+
+        received = evaluate.best_of_views(OneSided(), sets, np.array([30]), 8)
+        assert len(seen) == 8
+        np.testing.assert_allclose(received.means, true.means, atol=1e-5)
+        np.testing.assert_allclose(received.log_weights, true.log_weights, atol=1e-5)
+
+    def test_views_are_the_symmetries_of_the_square(self):
+        views = np.array(evaluate.VIEWS)
+        assert len(np.unique(views, axis=0)) == 8
+        for view in views:
+            np.testing.assert_array_equal(view @ view.T, np.eye(2))
+            assert all((views == product).all(axis=(1, 2)).any() for product in views @ view)
+
+    def test_spreads_turn_with_the_view(self):
+        sets = some_sets(3)
+        outputs = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+
+        class Constant:
+            def predict_on_batch(self, inputs):
+                return outputs
+
+        plain = evaluate.predicted_mixtures(Constant(), sets, np.array([30]))
+        turned = evaluate.best_of_views(Constant(), sets, np.array([30]), 2)
+        quarter = evaluate.log_likelihoods(
+            dataclasses.replace(sets, points=sets.points @ evaluate.VIEWS[1]), plain
+        )
+        expected = np.maximum(evaluate.log_likelihoods(sets, plain), quarter)
+        np.testing.assert_allclose(evaluate.log_likelihoods(sets, turned), expected, rtol=1e-6)
+
     def test_em_to_convergence_is_at_least_the_truth(self):
         sets = data.fixed_sets(20, np.random.default_rng(0), (200, 300), 2)
         fitted = evaluate.log_likelihoods(sets, evaluate.fitted_mixtures(sets))
@@ -189,6 +245,20 @@ class TestScores:
         sets = data.fixed_sets(1500, np.random.default_rng(4), (100, 500), 4)
         oracle = evaluate.log_likelihoods(sets, evaluate.true_mixtures(sets))
         assert abs(oracle.mean() + 1.4726) < 4 * oracle.std() / np.sqrt(1500)
+
+
+@pytest.mark.parametrize(
+    "protocol, oracle", [((4, (100, 500)), "-1.4726"), ((6, (1000, 5000)), "-1.8202")]
+)
+def test_published_rows_are_of_the_protocol(protocol, oracle):
+    scores = [evaluate.Score("network", (-1.5, 0.1), None, (0.1, 0.01))]
+    (row,) = [
+        line
+        for line in evaluate.table(scores, 9, protocol).splitlines()
+        if "published: oracle" in line
+    ]
+    assert row.split()[2] == oracle and row.split()[-1] == "0.0000"
+    assert "published" not in evaluate.table(scores, 9, (6, (100, 500)))
 
 
 def network(*arguments):
@@ -264,13 +334,15 @@ class TestCommand:
         command.main(["--smoke", "--output", str(output)])
         assert set(FILES) <= {path.name for path in output.iterdir()}
         printed = capsys.readouterr().out
-        for line in ("EM from k-means", "oracle, the true mixture", "published: ISAB(32) + PMA"):
+        for line in ("EM from k-means", "oracle, the true mixture", "best of 8 views"):
             assert line in printed
+        assert "published" not in printed  # those are of sets of 100 to 500 points
         scores = json.loads((output / "scores.json").read_text())
-        network, further, fitted, oracle = scores
+        network, further, best, fitted, oracle = scores
+        assert best["ll0"][0] > further["ll0"][0]
         assert further["method"].endswith("2 iterations") and further["ll0"] != network["ll0"]
         assert oracle["gap"] == [0, 0]
-        for score in (network, further, fitted):
+        for score in (network, further, best, fitted):
             assert score["gap"][0] == pytest.approx(oracle["ll0"][0] - score["ll0"][0])
         assert network["ll1"][0] > network["ll0"][0]
         model = keras.models.load_model(output / "model.keras")
@@ -292,7 +364,9 @@ class TestCommand:
     @pytest.mark.parametrize(
         "arguments, message",
         [
-            (["--points", "9", "3"], "LEAST is above MOST"),
+            (["--points", "9", "3"], "argument --points: LEAST is above MOST"),
+            (["--test-points", "9", "3"], "argument --test-points: LEAST is above MOST"),
+            (["--views", "9"], "invalid choice: 9"),
             (["--components", "0"], "expected a positive integer"),
             (["--heads", "3"], "num_heads"),
             (["--test-sets", "1"], "a standard error needs 2 sets"),

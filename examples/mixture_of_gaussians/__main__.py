@@ -77,15 +77,35 @@ def parse(arguments=None):
         metavar=("LEAST", "MOST"),
         help="points in a set",
     )
+    data.add_argument(
+        "--test-points",
+        type=integer,
+        nargs=2,
+        metavar=("LEAST", "MOST"),
+        help="points in a set of the final table (default: as in training)",
+    )
     data.add_argument("--buckets", type=integer, default=4, help="set sizes to pad to")
     data.add_argument("--steps", type=integer, default=500, help="fresh batches in an epoch")
     data.add_argument("--validation-sets", type=integer, default=200, help="sets that validate")
     data.add_argument(
         "--test-sets", type=integer, default=1000, help="fresh sets of the final table"
     )
-    options = common.parse(parser, SMOKE, arguments, free=["test_sets", "test_iterations"])
-    if options.points[0] > options.points[1]:
-        parser.error(f"argument --points: LEAST is above MOST: {options.points}")
+    data.add_argument(
+        "--views",
+        type=int,
+        choices=range(1, 9),
+        default=8,
+        metavar="1..8",
+        help="rotations and reflections of a test set, of which the likeliest answer counts",
+    )
+    free = ["test_sets", "test_iterations", "test_points", "views"]
+    options = common.parse(parser, SMOKE, arguments, free=free)
+    options.test_points = options.test_points or options.points
+    for name in ("points", "test_points"):
+        least, most = getattr(options, name)
+        if least > most:
+            flag = name.replace("_", "-")
+            parser.error(f"argument --{flag}: LEAST is above MOST: [{least}, {most}]")
     if options.test_sets < 2:
         parser.error("argument --test-sets: a standard error needs 2 sets, received 1")
     return options
@@ -115,10 +135,10 @@ def main(arguments=None):
     run = Run("mixture_of_gaussians", name, options)
     run.prepare()
 
-    shape = (options.points, options.components)
-    padded = data.padded_sizes(options.points, options.buckets)
+    padded = data.padded_sizes(options.test_points, options.buckets)
     batches, validation = data.training_data(options)
-    fresh = data.fixed_sets(options.test_sets, datasets.generator(options.seed, 2), *shape)
+    rng = datasets.generator(options.seed, 2)
+    fresh = data.fixed_sets(options.test_sets, rng, options.test_points, options.components)
 
     def draw():
         from examples.mixture_of_gaussians import plots
@@ -147,8 +167,9 @@ def main(arguments=None):
         scored[f"{name}, {options.test_iterations} iterations"] = in_use
         run.save_model(in_use)
         draw()
-    scores = evaluate.compare(scored, fresh, padded, options.seed)
-    text = evaluate.table(scores, len(fresh))
+    scores = evaluate.compare(scored, fresh, padded, options.seed, options.views)
+    protocol = (options.components, tuple(options.test_points))
+    text = evaluate.table(scores, len(fresh), protocol)
     print(f"\n{training.duration}; {text}")
     run.write_results(text, [dataclasses.asdict(score) for score in scores])
     print(f"\nModel, metrics and pictures are in {run.path}")
