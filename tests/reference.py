@@ -1,6 +1,7 @@
 """The layers as plain NumPy loops over sets and entities, in float64: slow and obvious."""
 
 import numpy as np
+from scipy import integrate
 
 
 def sigmoid(x):
@@ -82,7 +83,7 @@ def _integral(values, shares, heights):
     total, before = 0.0, 0.0
     for value, share in zip(values, shares, strict=True):
         ends = np.unique([before, share, *knots[(knots > before) & (knots < share)]])
-        total += value * np.trapezoid(np.interp(ends, knots, heights), ends)
+        total += value * integrate.trapezoid(np.interp(ends, knots, heights), ends)
         before = share
     return total
 
