@@ -76,7 +76,15 @@ def parse(arguments=None):
     task.add_argument("--steps", type=integer, default=100, help="fresh batches in an epoch")
     task.add_argument("--validation-sets", type=integer, default=256, help="sets that validate")
     task.add_argument("--test-sets", type=integer, default=1024, help="fresh sets of the figures")
-    options = common.parse(parser, SMOKE, arguments, free=["repeats", "test_sets"])
+    task.add_argument(
+        "--budget",
+        type=common.positive_number,
+        metavar="HOURS",
+        help="time of all trainings together: each has an equal share for its --time-budget",
+    )
+    options = common.parse(parser, SMOKE, arguments, free=["repeats", "test_sets", "budget"])
+    if options.budget is not None and options.time_budget is not None:
+        parser.error("argument --budget: not allowed with argument --time-budget")
     if options.test_sets < 2:
         parser.error("argument --test-sets: a standard error needs 2 sets, received 1")
     options.figure = SAME_RUN.get(options.figure, options.figure)
@@ -143,6 +151,8 @@ def main(arguments=None):
         return
 
     trained = {name: [] for name in specifications}
+    if options.budget is not None:
+        options.time_budget = 60 * options.budget / (len(specifications) * options.repeats)
     for repeat in range(options.repeats):
         seed = options.seed + repeat
         batches, validation = data.training_data(options, repeat)
