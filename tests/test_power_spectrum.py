@@ -225,6 +225,31 @@ class TestCommand:
         assert (output / "note-1x4-0" / "metrics.csv").read_bytes() == before
         assert json.loads((output / "scores.json").read_text()) == scores
 
+    @pytest.mark.usefixtures("no_rendering")
+    def test_one_network_goes_on_from_another(self, tmp_path):
+        """Its first epoch has a learning rate of about 0, and changes nothing that can be seen."""
+        options = "--smoke --figure 2 --depths 1 --widths 4 --sample-sizes 8 --networks".split()
+        first, second = tmp_path / "first", tmp_path / "second"
+        call(*options, "circle", "--output", first)
+        (network,) = first.glob("circle*")
+        more = ["--initial-model", network / "model.keras", "--learning-rate", 1e-9]
+        call(*options, "circle", *more, "--epochs", 1, "--output", second)
+        before, after = (
+            keras.models.load_model(folder / network.name / "model.keras").get_weights()
+            for folder in (first, second)
+        )
+        for a, b in zip(before, after, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+    @pytest.mark.usefixtures("no_rendering")
+    def test_a_budget_is_shared(self, tmp_path):
+        options = "--smoke --figure 2 --depths 1 --widths 4 8 --networks note --sample-sizes 8"
+        budget = ["--budget", 6e-3 / 3600, "--epochs", 1000, "--output", tmp_path / "run"]
+        call(*options.split(), *budget)
+        for name in ("note-1x4-0", "note-1x8-0"):
+            # An epoch takes longer than the 3 ms.
+            assert len((tmp_path / "run" / name / "metrics.csv").read_text().splitlines()) == 2
+
     def test_figure_5(self, tmp_path):
         output = tmp_path / "run"
         call("--smoke", "--depths", 1, "--widths", 4, "--figure", 5, "--output", output)
@@ -250,6 +275,8 @@ class TestCommand:
             (["--widths", "8", "x"], "expected a positive integer"),
             (["--test-sets", "1"], "a standard error needs 2 sets"),
             (["--initial-model", "a.keras"], "holds the weights of one network"),
+            (["--networks", "square"], "choose from"),
+            (["--budget", "1", "--time-budget", "1"], "not allowed with argument --time-budget"),
         ],
     )
     def test_bad_input(self, tmp_path, capsys, arguments, message):

@@ -2,7 +2,10 @@
 
 import pathlib
 import runpy
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -58,8 +61,28 @@ CHECKS += WITH
 OF_EACH_BACKEND = {training_loops, export_and_serve}
 
 
+# BayesFlow has an environment of its own, with tests/check_bayesflow.py.
+ELSEWHERE = {"several_devices", "bayesflow_summary"}
+
+
 def test_every_tutorial_is_tested():
-    assert {check.__name__ for check in CHECKS} == {path.stem for path in TUTORIALS.glob("*.py")}
+    names = {check.__name__ for check in CHECKS} | ELSEWHERE
+    assert names == {path.stem for path in TUTORIALS.glob("*.py")}
+
+
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="a tutorial for JAX")
+def test_several_devices(tmp_path):
+    """In a process of its own: JAX counts its devices when it starts."""
+    script = TUTORIALS / "several_devices.py"
+    output = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    devices, difference, estimate = output.splitlines()[-3:]
+    assert devices == "['cpu:0', 'cpu:1', 'cpu:2', 'cpu:3']"
+    assert float(difference) < 1e-5
+    received, expected = map(float, estimate.split())
+    assert abs(received - expected) < 0.15
+    assert (tmp_path / "several_devices.png").exists()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -43,6 +43,14 @@ def parse(arguments=None):
         "on a circle, and sets with fractional weights",
     )
     task.add_argument(
+        "--networks",
+        choices=["note", "circle"],
+        nargs="+",
+        default=["note", "circle"],
+        help="note: the network of the note, of every depth and width; circle: one network of the "
+        "size of its largest that knows that x lies on a circle",
+    )
+    task.add_argument(
         "--depths",
         type=integer,
         nargs="+",
@@ -119,10 +127,10 @@ def main(arguments=None):
 
     kmax, wanted, tested = data.FIGURES[options.figure]
     specifications = {}
-    for depth, width in network_sizes(options):
+    sizes = network_sizes(options)
+    for depth, width in sizes if "note" in options.networks else []:
         specifications[f"note-{depth}x{width}"] = (models.note_network, depth, width, wanted)
-    if specifications:
-        # One network that knows of moves, of the size of the largest that does not.
+    if sizes and "circle" in options.networks:
         depth, width = options.depths[-1], options.widths[-1]
         largest = models.note_network(depth, width, wanted).count_params()
         width = models.circle_width(depth, wanted, largest)
@@ -159,6 +167,8 @@ def main(arguments=None):
         for name in specifications:
             keras.utils.set_random_seed(seed)
             model = build(name)
+            if options.initial_model is not None:
+                networks.load_initial_weights(model, options.initial_model)
             models.compile_for_powers(model, options)
             part = run.part(name, str(seed))
             training = Training(part, model, batches, quiet=True)

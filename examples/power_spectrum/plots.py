@@ -63,7 +63,8 @@ def mean(errors, frequency=None):
 
 def grid_of_sizes(axis, results, options, frequency=None):
     """Error against width, a line for each depth; and the network that knows of moves."""
-    for depth, marker in zip(options.depths, MARKERS, strict=False):
+    trained = options.depths if "note" in options.networks else []
+    for depth, marker in zip(trained, MARKERS, strict=False):
         errors = [results[f"note-{depth}x{width}"] for width in options.widths]
         values = [mean(e, frequency) for e in errors]
         axis.plot(options.widths, values, marker=marker, ms=4, lw=1.3, label=f"depth {depth}")
@@ -130,8 +131,11 @@ def set_sizes(by_size, options, note, path):
     """Figure 4: the deepest networks, and the one that knows of moves."""
     figure, axis = plt.subplots(figsize=(6.6, 3.8), constrained_layout=True)
     depth = options.depths[-1]
-    names = [f"note-{depth}x{width}" for width in options.widths]
-    names += [name for name in next(iter(by_size.values())) if name.startswith("circle")]
+    names = [
+        name
+        for name in next(iter(by_size.values()))
+        if name.startswith((f"note-{depth}x", "circle"))
+    ]
     error_by_size(axis, by_size, names)
     axis.axvline(options.training_samples, color="black", lw=0.8, alpha=0.5)
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
