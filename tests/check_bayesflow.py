@@ -5,6 +5,8 @@ Not collected with the other tests, because it needs BayesFlow: `tox run -e baye
 """
 
 import json
+import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -132,6 +134,16 @@ assert samples["mean"].shape == samples["log_scale"].shape == (20, 7, 1)
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(paths[2]), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_tutorial(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tutorials = pathlib.Path(__file__).parent.parent / "docs" / "tutorials"
+    scope = runpy.run_path(str(tutorials / "bayesflow_summary.py"), run_name="__main__")
+    # 200 intervals of probability 0.9: 0.94 is two standard errors above.
+    assert 0.8 < scope["coverage"] <= 1
+    assert scope["few"] > 1.3 * scope["many"]
+    assert (tmp_path / "bayesflow_summary.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,9 @@ print(np.abs(np.array(one) - four).max())
 
 # ## Four devices, each with a quarter of one set
 #
-# A set of 200,000 points may be too large for one device. `ModelParallel` shards arrays by a layout;
-# this one shards axis 1 of everything that has an entity axis. Only pooled vectors travel between
-# the devices.
+# A set of 200,000 points may be too large for one device. `ModelParallel` shards arrays by a
+# layout. The layout below shards axis 1 of everything that has an entity axis. Only pooled vectors
+# travel between the devices.
 
 SIZE = 200_000
 

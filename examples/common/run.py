@@ -95,7 +95,9 @@ class Run:
             raise RunError(f"The output folder {self.path} cannot be written: {error}") from error
 
     def _start_log(self):
-        LOG.handlers.clear()
+        for handler in LOG.handlers[:]:
+            LOG.removeHandler(handler)
+            handler.close()
         LOG.setLevel(logging.INFO)
         LOG.propagate = False
         if self.options.log_to_stdout:
