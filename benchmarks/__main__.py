@@ -315,17 +315,17 @@ def scaling(options):
     entities = 10 * most
     print(
         f"\nSwarm of {entities:,} entities, {options.iterations} iterations, in chunks of 100,000: "
-        "time\nin units of computing every iteration once, and MiB that inference adds",
+        "time\nin units of a pass for every iteration, and MiB that inference adds",
         flush=True,
     )
     for backend in options.backends:
         common = {"subject": "chunks", "backend": backend, "entities": entities, "warm_up": 1}
         common["iterations"] = options.iterations
-        methods = ("once", "scratch", "anew")
+        methods = ("once", "passes", "scratch", "anew")
         subjects = {name: {**common, "method": name} for name in methods}
         seconds, facts = measure(subjects, max(1, options.repeats // 3))
-        for name in methods[1:]:
-            ratio = spread(seconds[name] / seconds["once"])
+        for name in methods:
+            ratio = spread(seconds[name] / seconds["passes"])
             added = facts[name]["memory_mib"]
             results[f"chunks {name}, {backend}"] = {**ratio, "memory_mib": added}
             print(f"  {name + ', ' + backend:20} {ratio['ratio']:5.2f}  {mib(added)}", flush=True)

@@ -145,8 +145,9 @@ def chunks(entities, method, chunk=100_000, hidden=32, iterations=10):
 
     Args:
         method: `"scratch"` keeps the hidden states in files between the passes, `"anew"`
-            computes them anew, and `"once"` computes every iteration once in a single pass, as
-            if what the set pools to were known.
+            computes them anew. `"once"` computes every iteration once in a single pass, as if
+            what the set pools to were known. `"passes"` computes one iteration in each of so
+            many passes, as if the states before it were in memory.
     """
     import keras
 
@@ -169,11 +170,29 @@ def chunks(entities, method, chunk=100_000, hidden=32, iterations=10):
                 outputs = model({"entities": part, "mask": mask}, training=False)
                 yield keras.ops.convert_to_numpy(outputs)
 
+    def passes():
+        (swarm,) = (x for x in model.layers if isinstance(x, keras_sets.layers.Swarm))
+        pooling = keras_sets.layers.MeanPooling()
+        kernels = swarm.kernels()
+        for left in reversed(range(iterations)):
+            state = pooling.init(1, hidden)
+            for part in parts():
+                mask = np.ones(part.shape[:-1], bool)
+                with without_gradients():
+                    zeros = keras.ops.zeros((*part.shape[:-1], hidden))
+                    gates = swarm.cell.project_inputs(keras.ops.convert_to_tensor(part))
+                    h, c = swarm.step(zeros, zeros, gates, *kernels, lambda h: known)
+                    if left:
+                        state = pooling.update(state, h, mask)
+                    else:
+                        yield keras.ops.convert_to_numpy(swarm.project(h, c))
+
     def step():
         with tempfile.TemporaryDirectory() as folder:
             scratch = folder if method == "scratch" else None
             predict = keras_sets.models.predict_in_chunks
-            outputs = once() if method == "once" else predict(model, parts, scratch_dir=scratch)
+            one_pass = {"once": once, "passes": passes}.get(method)
+            outputs = one_pass() if one_pass else predict(model, parts, scratch_dir=scratch)
             assert sum(y.shape[1] for y in outputs) == entities
 
     return step, {}

@@ -66,7 +66,7 @@ def test_subjects_of_scaling(name):
     subjects.layer(name, 6)[0]()
 
 
-@pytest.mark.parametrize("method", ["once", "scratch", "anew"])
+@pytest.mark.parametrize("method", ["once", "passes", "scratch", "anew"])
 def test_chunks_see_every_entity(method):
     subjects.chunks(30, method, chunk=10, hidden=4, iterations=2)[0]()
 

@@ -334,7 +334,7 @@ class TestCommand:
         command.main(["--smoke", "--output", str(output)])
         assert set(FILES) <= {path.name for path in output.iterdir()}
         printed = capsys.readouterr().out
-        for line in ("EM from k-means", "oracle, the true mixture", "best of 8 views"):
+        for line in ("EM from k-means", "oracle, the true mixture", "best of 2 views"):
             assert line in printed
         assert "published" not in printed  # those are of sets of 100 to 500 points
         scores = json.loads((output / "scores.json").read_text())

@@ -25,6 +25,7 @@ SMOKE = {
     "hidden": 8,
     "iterations": 1,
     "test_iterations": 2,
+    "views": 2,
     "epochs": 2,
     "steps": 2,
     "batch_size": 4,

@@ -77,8 +77,8 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
     3
     >>> [len(set(cluster)) for cluster in clustering.labels_.reshape(3, 60).tolist()]
     [1, 1, 1]
-    >>> clustering.predict_proba([[0.0, 28.0]]).round(3).max()
-    np.float64(1.0)
+    >>> float(clustering.predict_proba([[0.0, 28.0]]).round(3).max())
+    1.0
     """
 
     def __init__(
