@@ -39,7 +39,7 @@ class PowerMeanPooling(WeightOptions, Pooling):
     >>> harmonic = keras.initializers.Constant(-1)
     >>> pooling = keras_sets.layers.PowerMeanPooling(exponent_initializer=harmonic)
     >>> y = pooling(np.array([[[1.0], [3.0]]]))  # 2 / (1 + 1 / 3)
-    >>> round(float(y[0, 0]), 4)
+    >>> round(float(keras.ops.convert_to_numpy(y)[0, 0]), 4)
     1.5
 
     Reference:

@@ -35,10 +35,10 @@ class SoftmaxPooling(WeightOptions, Pooling):
 
     Example:
 
-    >>> import numpy as np, keras_sets
+    >>> import keras, numpy as np, keras_sets
     >>> points = np.array([[[0.0], [np.log(3.0)]]])
     >>> y = keras_sets.layers.SoftmaxPooling()(points)  # shares 1/4 and 3/4
-    >>> round(float(y[0, 0] / np.log(3.0)), 4)
+    >>> round(float(keras.ops.convert_to_numpy(y)[0, 0] / np.log(3.0)), 4)
     0.75
 
     Reference:

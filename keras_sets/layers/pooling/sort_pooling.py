@@ -43,10 +43,10 @@ class SortPooling(WeightOptions, Pooling):
 
     Example:
 
-    >>> import numpy as np, keras_sets
+    >>> import keras, numpy as np, keras_sets
     >>> points = np.array([[[1.0], [3.0], [5.0]]])
     >>> mean = keras_sets.layers.SortPooling(kernel_initializer="ones")
-    >>> round(float(mean(points)[0, 0]), 4)
+    >>> round(float(keras.ops.convert_to_numpy(mean(points))[0, 0]), 4)
     3.0
 
     Reference:
