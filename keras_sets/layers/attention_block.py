@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets.layers.over_sets import attention_over_set
+from keras_sets.layers.over_sets import mean_over_set
 from keras_sets.layers.set_normalization import SetNormalization
 from keras_sets.layers.weight_options import own_seed
 
@@ -14,10 +16,14 @@ class SetMultiHeadAttention(keras.layers.MultiHeadAttention):
     Weights, build and projections are those of Keras; the attention itself is
     `keras_sets.ops.set_attention`, because Keras' takes no weights and leaves attention
     to nothing undefined.
+
+    Args:
+        to_points: Whether the keys are points of a layer, in place of entities of a set.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, to_points=False, **kwargs):
         super().__init__(*args, autocast=False, **kwargs)
+        self.to_points = to_points
         self._kernels_made = 0
 
     def _get_common_kwargs_for_sublayer(self):
@@ -38,9 +44,14 @@ class SetMultiHeadAttention(keras.layers.MultiHeadAttention):
         return queries, self.output_dense(context)
 
     def _attend(self, queries, keys, present, weights):
-        context = set_ops.set_attention(
-            queries, self.key_dense(keys), self.value_dense(keys), present, weights
-        )
+        if self.to_points:
+            context = set_ops.set_attention(
+                queries, self.key_dense(keys), self.value_dense(keys), present, weights
+            )
+        else:
+            context = attention_over_set(
+                queries, keys, self.key_dense, self.value_dense, present, weights
+            )
         return ops.cast(context, self.compute_dtype)
 
 
@@ -68,6 +79,9 @@ class AttentionBlock(keras.layers.Layer):
     `residual="clean"`: `h = q + attention(norm(q), norm(k)); y = h + feed_forward(norm(h))`.
     `residual="projected"`: as "post", with the queries and the attention of
     `ProjectedAttention`.
+
+    `points` tells which of the two sides, `"queries"` or `"keys"`, are points of a layer, in
+    place of entities of the set. None: the entities attend to themselves.
     """
 
     def __init__(
@@ -87,12 +101,13 @@ class AttentionBlock(keras.layers.Layer):
         bias_initializer,
         kernel_regularizer,
         bias_regularizer,
-        to_itself=False,
+        points=None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.residual = residual
+        self.points = points
         self.dropout = dropout
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
         part_options = {"dtype": self.dtype_policy, "trainable": self.trainable}
@@ -111,6 +126,7 @@ class AttentionBlock(keras.layers.Layer):
             num_heads,
             units // num_heads,
             flash_attention=False,
+            to_points=points == "keys",
             name="attention",
             **weight_options("attention"),
             **part_options,
@@ -136,7 +152,7 @@ class AttentionBlock(keras.layers.Layer):
         self.attention_normalization = make_normalization("attention_normalization")
         self.feed_forward_normalization = make_normalization("feed_forward_normalization")
         self.key_normalization = None
-        if residual == "clean" and not to_itself:
+        if residual == "clean" and points is not None:
             self.key_normalization = make_normalization("key_normalization")
 
     def build(self, queries_shape, keys_shape):
@@ -167,19 +183,23 @@ class AttentionBlock(keras.layers.Layer):
         if self.residual != "clean":
             queries, attention = self.attention(queries, keys, keys_present, keys_weights)
             h = ops.cast(queries, self.compute_dtype) + self._drop(attention, training)
-            h = _normalize(before, h, present, weights)
+            h = self._normalize_queries(before, h, present, weights)
             h = h + self._drop(self._feed_forward(h), training)
-            return _normalize(after, h, present, weights)
-        to_itself = keys is queries
-        normalized = _normalize(before, queries, present, weights)
-        if to_itself:
+            return self._normalize_queries(after, h, present, weights)
+        normalized = self._normalize_queries(before, queries, present, weights)
+        if self.points is None:
             keys = normalized
         else:
-            keys = _normalize(self.key_normalization, keys, keys_present, keys_weights)
+            mean = set_ops.set_mean if self.points == "keys" else mean_over_set
+            keys = _normalize(self.key_normalization, keys, keys_present, keys_weights, mean)
         _, attention = self.attention(normalized, keys, keys_present, keys_weights)
         h = queries + self._drop(attention, training)
-        normalized = _normalize(after, h, present, weights)
+        normalized = self._normalize_queries(after, h, present, weights)
         return h + self._drop(self._feed_forward(normalized), training)
+
+    def _normalize_queries(self, layer, x, present, weights):
+        mean = set_ops.set_mean if self.points == "queries" else mean_over_set
+        return _normalize(layer, x, present, weights, mean)
 
     def _feed_forward(self, x):
         for layer in self.feed_forward:
@@ -195,10 +215,10 @@ class AttentionBlock(keras.layers.Layer):
         return x * keras.random.dropout(factors, self.dropout, seed=self.seed_generator)
 
 
-def _normalize(layer, x, present, weights):
+def _normalize(layer, x, present, weights, mean_over):
     if layer is None:
         return x
     if isinstance(layer, SetNormalization):
         # Not `layer(x, mask=...)`: the result would carry a mask on to the Dense layers.
-        return ops.cast(layer.compute(x, present, weights, None), x.dtype)
+        return ops.cast(layer.normalize(x, present, weights, mean_over), x.dtype)
     return ops.cast(layer(x), x.dtype)

@@ -81,7 +81,7 @@ class PoolingByMultiheadAttention(SetAttention):
             self._dense(f"input_feed_forward_{i}", self.feed_forward_activation)
             for i in range(input_feed_forward_layers)
         ]
-        self.block = self._block("block", self.seed)
+        self.block = self._block("block", self.seed, points="queries")
 
     def build(self, input_shape: Shape) -> None:
         self.seeds = self.add_weight(

@@ -98,7 +98,7 @@ class SetAttention(PartOptions, SetLayer):
         self.input_projection.build(input_shape)
         return entities
 
-    def _block(self, name, seed, to_itself=False):
+    def _block(self, name, seed, points=None):
         return AttentionBlock(
             units=self.units,
             num_heads=self.num_heads,
@@ -115,7 +115,7 @@ class SetAttention(PartOptions, SetLayer):
             bias_initializer=self.bias_initializer,
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
-            to_itself=to_itself,
+            points=points,
             name=name,
             **self._part_arguments(),
         )
@@ -251,7 +251,7 @@ class SetAttentionBlock(SetAttention):
 
     def __init__(self, units: int, num_heads: int, **kwargs: Any) -> None:
         super().__init__(units, num_heads, **kwargs)
-        self.block = self._block("block", self.seed, to_itself=True)
+        self.block = self._block("block", self.seed)
 
     def build(self, input_shape: Shape) -> None:
         entities = self._build_input_projection(input_shape)
@@ -322,8 +322,9 @@ class InducedSetAttentionBlock(SetAttention):
         super().__init__(units, num_heads, **kwargs)
         self.num_inducing_points = num_inducing_points
         self.inducing_points_initializer = keras.initializers.get(inducing_points_initializer)
-        self.inducing_block = self._block("inducing_block", self.seed)
-        self.block = self._block("block", None if self.seed is None else self.seed + 1)
+        self.inducing_block = self._block("inducing_block", self.seed, points="queries")
+        seed = None if self.seed is None else self.seed + 1
+        self.block = self._block("block", seed, points="keys")
 
     def build(self, input_shape: Shape) -> None:
         self.inducing_points = self.add_weight(
