@@ -46,7 +46,7 @@ VARIED = ((True, CUTS), (False, (0, 15)))
 ATTENTION = {
     "isab": lambda: layers.InducedSetAttentionBlock(6, 2, 3),
     "isab_clean": lambda: layers.InducedSetAttentionBlock(
-        6, 2, 3, residual="clean", normalization="set", dropout=0.5
+        6, 2, 3, residual="clean", normalization="set", dropout=0.5, attention_dropout=0.5
     ),
     "isab_set": lambda: layers.InducedSetAttentionBlock(6, 2, 3, normalization="set"),
     "isab_projected": lambda: layers.InducedSetAttentionBlock(6, 2, 3, residual="projected"),

@@ -38,19 +38,19 @@ class SetMultiHeadAttention(keras.layers.MultiHeadAttention):
     def _build_attention(self, rank):
         """Nothing: what Keras' own attention would be made of."""
 
-    def call(self, queries, keys, present=None, weights=None):
+    def call(self, queries, keys, present=None, weights=None, factors=None):
         """`(queries, attention)`: what the attention is added to, and the attention."""
-        context = self._attend(self.query_dense(queries), keys, present, weights)
+        context = self._attend(self.query_dense(queries), keys, present, weights, factors)
         return queries, self.output_dense(context)
 
-    def _attend(self, queries, keys, present, weights):
+    def _attend(self, queries, keys, present, weights, factors):
         if self.to_points:
             context = set_ops.set_attention(
-                queries, self.key_dense(keys), self.value_dense(keys), present, weights
+                queries, self.key_dense(keys), self.value_dense(keys), present, weights, factors
             )
         else:
             context = attention_over_set(
-                queries, keys, self.key_dense, self.value_dense, present, weights
+                queries, keys, self.key_dense, self.value_dense, present, weights, factors
             )
         return ops.cast(context, self.compute_dtype)
 
@@ -65,9 +65,10 @@ class ProjectedAttention(SetMultiHeadAttention):
     def _make_output_dense(self, query_shape, common_kwargs, name=None):
         return keras.layers.Identity(name=name, dtype=self.dtype_policy, trainable=self.trainable)
 
-    def call(self, queries, keys, present=None, weights=None):
+    def call(self, queries, keys, present=None, weights=None, factors=None):
         queries = self.query_dense(queries)
-        context = self._attend(queries * self.num_heads**-0.5, keys, present, weights)
+        scaled = queries * self.num_heads**-0.5
+        context = self._attend(scaled, keys, present, weights, factors)
         shape = (*ops.shape(queries)[:2], self.num_heads * self.key_dim)
         return ops.reshape(queries, shape), ops.reshape(context, shape)
 
@@ -95,6 +96,7 @@ class AttentionBlock(keras.layers.Layer):
         feed_forward_units,
         feed_forward_activation,
         dropout,
+        attention_dropout,
         seed,
         use_bias,
         kernel_initializer,
@@ -109,7 +111,9 @@ class AttentionBlock(keras.layers.Layer):
         self.residual = residual
         self.points = points
         self.dropout = dropout
-        self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
+        self.attention_dropout = attention_dropout
+        drops = dropout > 0 or attention_dropout > 0
+        self.seed_generator = keras.random.SeedGenerator(seed) if drops else None
         part_options = {"dtype": self.dtype_policy, "trainable": self.trainable}
 
         def weight_options(part):
@@ -180,8 +184,9 @@ class AttentionBlock(keras.layers.Layer):
     ):
         """Mask and weights of the queries count for their normalisation only."""
         before, after = self.attention_normalization, self.feed_forward_normalization
+        factors = self._attention_factors(queries, keys, training)
         if self.residual != "clean":
-            queries, attention = self.attention(queries, keys, keys_present, keys_weights)
+            queries, attention = self.attention(queries, keys, keys_present, keys_weights, factors)
             h = ops.cast(queries, self.compute_dtype) + self._drop(attention, training)
             h = self._normalize_queries(before, h, present, weights)
             h = h + self._drop(self._feed_forward(h), training)
@@ -192,7 +197,7 @@ class AttentionBlock(keras.layers.Layer):
         else:
             mean = set_ops.set_mean if self.points == "keys" else mean_over_set
             keys = _normalize(self.key_normalization, keys, keys_present, keys_weights, mean)
-        _, attention = self.attention(normalized, keys, keys_present, keys_weights)
+        _, attention = self.attention(normalized, keys, keys_present, keys_weights, factors)
         h = queries + self._drop(attention, training)
         normalized = self._normalize_queries(after, h, present, weights)
         return h + self._drop(self._feed_forward(normalized), training)
@@ -206,10 +211,19 @@ class AttentionBlock(keras.layers.Layer):
             x = layer(x)
         return x
 
+    def _attention_factors(self, queries, keys, training):
+        """Factors of the attention weights: entities that attend share what they drop."""
+        if not training or self.attention_dropout == 0:
+            return None
+        count = queries.shape[1] if self.points == "queries" else 1
+        shape = (ops.shape(keys)[0], self.attention.num_heads, count, ops.shape(keys)[1])
+        factors = ops.ones(shape, dtype=set_ops.accumulation_dtype(queries))
+        return keras.random.dropout(factors, self.attention_dropout, seed=self.seed_generator)
+
     def _drop(self, x, training):
         """Drops features of what a part gave; the entities of a set share one mask."""
         x = ops.cast(x, self.compute_dtype)  # the part may have a dtype policy of its own
-        if not training or self.seed_generator is None:
+        if not training or self.dropout == 0:
             return x
         factors = ops.ones((ops.shape(x)[0], 1, self.units), dtype=self.compute_dtype)
         return x * keras.random.dropout(factors, self.dropout, seed=self.seed_generator)

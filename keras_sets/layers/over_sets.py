@@ -52,17 +52,18 @@ def _reduce(reduction, whole, x, mask, weights, keepdims):
     return entity_ops.expand_over_entities(reduced, len(x.shape)) if keepdims else reduced
 
 
-def attention_over_set(query, x, key, value, mask=None, weights=None):
+def attention_over_set(query, x, key, value, mask=None, weights=None, factors=None):
     """`keras_sets.ops.set_attention` of queries to the whole set.
 
     Args:
         query: `(batch, queries, heads, dim)`, the same for all chunks.
         x: Entities, `(batch, n, features)`.
         key, value: Functions that make keys and values of entities.
+        factors: Of the attention to the entities of a whole set.
     """
     scope = get_chunked_pooling_scope()
     if scope is None:
-        return attention_ops.set_attention(query, key(x), value(x), mask, weights)
+        return attention_ops.set_attention(query, key(x), value(x), mask, weights, factors)
     reduction = _Reduction(
         lambda x, mask, weights: attention_ops.attention_state(
             query, key(x), value(x), mask, weights

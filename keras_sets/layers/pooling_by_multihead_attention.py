@@ -28,8 +28,8 @@ class PoolingByMultiheadAttention(SetAttention):
             paper, which has some. 0, as in its code, for none.
         normalization, residual, feed_forward_layers, feed_forward_units,
         feed_forward_activation, dropout, epsilon, use_bias, kernel_initializer,
-        bias_initializer, kernel_regularizer, bias_regularizer, seed: As in
-            `keras_sets.layers.SetAttentionBlock`.
+        bias_initializer, kernel_regularizer, bias_regularizer, seed, attention_dropout: As in
+            `keras_sets.layers.SetAttentionBlock`. Every seed draws anew.
 
     Call arguments:
         inputs: `(batch, *entities, features)`.

@@ -43,6 +43,7 @@ class SetAttention(PartOptions, SetLayer):
         kernel_regularizer: Regularizer = None,
         bias_regularizer: Regularizer = None,
         seed: int | None = None,
+        attention_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         units = validation.positive_integer("units", units)
@@ -62,6 +63,7 @@ class SetAttention(PartOptions, SetLayer):
                 "feed_forward_units", feed_forward_units
             )
         dropout = validation.fraction("dropout", dropout)
+        attention_dropout = validation.fraction("attention_dropout", attention_dropout)
         epsilon = validation.positive_number("epsilon", epsilon)
         super().__init__(**kwargs)
         self.units = units
@@ -79,6 +81,7 @@ class SetAttention(PartOptions, SetLayer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.seed = seed
+        self.attention_dropout = attention_dropout
         self.input_projection = None
 
     @property
@@ -109,6 +112,7 @@ class SetAttention(PartOptions, SetLayer):
             feed_forward_units=self.feed_forward_units,
             feed_forward_activation=self.feed_forward_activation,
             dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
             seed=seed,
             use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer,
@@ -167,6 +171,7 @@ class SetAttention(PartOptions, SetLayer):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "seed": self.seed,
+            "attention_dropout": self.attention_dropout,
         }
 
 
@@ -218,6 +223,11 @@ class SetAttentionBlock(SetAttention):
         kernel_initializer, bias_initializer: Initializers.
         kernel_regularizer, bias_regularizer: Regularizers.
         seed: Seed of the dropout.
+        attention_dropout: Fraction of the attention weights to drop at training, as `dropout`
+            of `keras.layers.MultiHeadAttention` does: an entity that is dropped counts 0, the
+            others count `1 / (1 - attention_dropout)` times. Every head draws anew; entities
+            that attend share what their head drops. Which entities are dropped depends on
+            their places, so the symmetry holds for the distribution of the outputs only.
 
     Call arguments:
         inputs: `(batch, *entities, features)`.
@@ -290,8 +300,8 @@ class InducedSetAttentionBlock(SetAttention):
             units)`.
         normalization, residual, feed_forward_layers, feed_forward_units,
         feed_forward_activation, dropout, epsilon, use_bias, kernel_initializer,
-        bias_initializer, kernel_regularizer, bias_regularizer, seed: As in
-            `keras_sets.layers.SetAttentionBlock`.
+        bias_initializer, kernel_regularizer, bias_regularizer, seed, attention_dropout: As in
+            `keras_sets.layers.SetAttentionBlock`. Every inducing point draws anew.
 
     Call arguments, output shape, masking, symmetry:
         As for `keras_sets.layers.SetAttentionBlock`.

@@ -20,6 +20,7 @@ def set_attention(
     value: Tensor,
     mask: Tensor | None = None,
     weights: Tensor | None = None,
+    factors: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention of every query over the present entities.
 
@@ -32,12 +33,14 @@ def set_attention(
         value: `(batch, n, heads, value_dim)`, the same.
         mask: Optional bool `(batch, n)`.
         weights: Optional float `(batch, n)`, at least 0.
+        factors: Optional, of a shape that broadcasts against `(batch, heads, queries, n)`. They
+            multiply p, as dropout does.
 
     Returns:
         `(batch, queries, heads, value_dim)` in the accumulation dtype. Attention to
         nothing is 0.
     """
-    _, totals, sums = _attention_sums(query, key, value, mask, weights)
+    _, totals, sums = _attention_sums(query, key, value, mask, weights, factors)
     return ops.transpose(safe_ratio(sums, totals), (0, 2, 1, 3))
 
 
@@ -65,7 +68,7 @@ def finish_attention(state: State) -> Tensor:
     return ops.transpose(finish_mean(state), (0, 2, 1, 3))
 
 
-def _attention_sums(query, key, value, mask, weights):
+def _attention_sums(query, key, value, mask, weights, factors=None):
     """`(shift, totals, sums)`: softmax sums before they are normalised.
 
     `totals` `(batch, heads, queries, 1)` and `sums` `(batch, heads, queries, value_dim)` are in
@@ -94,4 +97,6 @@ def _attention_sums(query, key, value, mask, weights):
     if mask is not None:
         occupied = ops.any(there, axis=-1, keepdims=True)
         totals = ops.where(occupied, totals, ops.zeros_like(totals))
+    if factors is not None:
+        terms = terms * ops.cast(factors, dtype)
     return shift, totals, terms @ value
