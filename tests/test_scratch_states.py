@@ -7,9 +7,9 @@ from keras import ops
 
 from keras_sets import layers
 from keras_sets import models
-from tests.test_chunks import assert_close
-from tests.test_chunks import cut
-from tests.test_chunks import sets
+from tests.chunk_cases import assert_close
+from tests.chunk_cases import cut
+from tests.chunk_cases import sets
 
 FEATURES = 3
 

@@ -147,6 +147,7 @@ def test_configuration_symbolic_shapes_and_seeds(block):
         feed_forward_units=16,
         feed_forward_activation="gelu",
         dropout=0.1,
+        attention_dropout=0.2,
         kernel_initializer=keras.initializers.GlorotUniform(seed=3),
     )
     output = layer(keras.Input((None, 3)))
@@ -159,6 +160,63 @@ def test_configuration_symbolic_shapes_and_seeds(block):
     kernels = [ops.convert_to_numpy(w) for w in layer.weights if w.path.endswith("kernel")]
     starts = {tuple(np.round(kernel.ravel()[:4], 5)) for kernel in kernels}
     assert len(starts) == len(kernels)
+
+
+def test_factors_multiply_the_attention():
+    """The softmax is that over all present entities, whatever the factors."""
+    rng = np.random.default_rng(4)
+    q, k, v = (rng.normal(size=(2, n, 1, 4)).astype("float32") for n in (3, 5, 5))
+    mask = np.array([[True, False, True, True, True], [False] * 5])
+    factors = 2.0 * (rng.uniform(size=(2, 1, 3, 5)) < 0.5)
+    p = np.exp(q[0, :, 0] @ k[0, :, 0].T / 2) * mask[0]
+    wanted = p / p.sum(axis=-1, keepdims=True) * factors[0, 0] @ v[0, :, 0]
+    y = ops.convert_to_numpy(set_attention(q, k, v, mask, factors=factors))
+    np.testing.assert_allclose(y[0, :, 0], wanted, atol=1e-5)
+    assert not y[1].any()
+
+
+def test_attention_dropout_drops_entities_and_rescales_the_others():
+    """A set of one real entity: seeds get nothing of it, or twice what they get at inference."""
+    layer = PoolingByMultiheadAttention(
+        4, 1, 2, normalization=None, residual="clean", attention_dropout=0.5, seed=0
+    )
+    x = np.full((500, 3, 4), np.nan, "float32")
+    x[:, 1] = [1.0, -2.0, 0.5, 3.0]
+    mask = np.broadcast_to([False, True, False], (500, 3))
+    layer.build(x.shape)
+    for variable in layer.weights:
+        if "feed_forward" in variable.path:  # its output is 0 then
+            variable.assign(np.zeros(variable.shape, "float32"))
+    seeds = ops.convert_to_numpy(layer.seeds)
+    calm = ops.convert_to_numpy(layer(x, mask=mask)) - seeds
+    (y,), dx, _ = outputs_and_gradients(layer, x, mask=mask, training=True)
+    ratios = ((y - seeds) * calm).sum(axis=-1) / (calm**2).sum(axis=-1)
+    np.testing.assert_allclose(y - seeds, ratios[..., None] * calm, atol=1e-5)
+    np.testing.assert_allclose(ratios * (2 - ratios), 0, atol=1e-4)
+    assert 0.4 < (ratios > 1).mean() < 0.6  # of 1,000 draws
+    assert (ratios[:, 0] != ratios[:, 1]).any()
+    assert np.isfinite(dx).all() and not dx[~mask].any()
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_attention_dropout_is_for_training_and_shared_by_equal_entities(block):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(2, 6, 3)).astype("float32")
+    x[:, 4] = x[:, 2]
+    plain = BLOCKS[block](feed_forward_layers=1)
+    wanted = plain(x)
+    layers = [BLOCKS[block](feed_forward_layers=1, attention_dropout=0.5, seed=7) for _ in range(2)]
+    first, again = [], []
+    for layer, outputs in zip(layers, (first, again), strict=True):
+        layer.build(x.shape)
+        layer.set_weights(plain.get_weights() + layer.get_weights()[len(plain.weights) :])
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (layer(x), wanted)))
+        outputs += [ops.convert_to_numpy(layer(x, training=True)) for _ in range(2)]
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first[0] - first[1]).max() > 1e-3
+    assert np.abs(first[0] - ops.convert_to_numpy(wanted)).max() > 1e-3
+    if block != "pma":
+        np.testing.assert_allclose(first[0][:, 4], first[0][:, 2], atol=1e-6)
 
 
 def test_set_transformers_have_as_many_weights_as_the_original():
@@ -215,5 +273,7 @@ def test_errors():
         InducedSetAttentionBlock(8, 2, 0)
     with pytest.raises(ValueError, match="num_seeds=-1"):
         PoolingByMultiheadAttention(8, 2, -1)
+    with pytest.raises(ValueError, match="attention_dropout=1"):
+        SetAttentionBlock(8, 2, attention_dropout=1)
     with pytest.raises(ValueError, match="epsilon=0"):
         SetNormalization(epsilon=0)

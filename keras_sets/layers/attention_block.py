@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets.layers.over_sets import attention_over_set
+from keras_sets.layers.over_sets import mean_over_set
 from keras_sets.layers.set_normalization import SetNormalization
 from keras_sets.layers.weight_options import own_seed
 
@@ -14,10 +16,14 @@ class SetMultiHeadAttention(keras.layers.MultiHeadAttention):
     Weights, build and projections are those of Keras; the attention itself is
     `keras_sets.ops.set_attention`, because Keras' takes no weights and leaves attention
     to nothing undefined.
+
+    Args:
+        to_points: Whether the keys are points of a layer, in place of entities of a set.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, to_points=False, **kwargs):
         super().__init__(*args, autocast=False, **kwargs)
+        self.to_points = to_points
         self._kernels_made = 0
 
     def _get_common_kwargs_for_sublayer(self):
@@ -32,15 +38,20 @@ class SetMultiHeadAttention(keras.layers.MultiHeadAttention):
     def _build_attention(self, rank):
         """Nothing: what Keras' own attention would be made of."""
 
-    def call(self, queries, keys, present=None, weights=None):
+    def call(self, queries, keys, present=None, weights=None, factors=None):
         """`(queries, attention)`: what the attention is added to, and the attention."""
-        context = self._attend(self.query_dense(queries), keys, present, weights)
+        context = self._attend(self.query_dense(queries), keys, present, weights, factors)
         return queries, self.output_dense(context)
 
-    def _attend(self, queries, keys, present, weights):
-        context = set_ops.set_attention(
-            queries, self.key_dense(keys), self.value_dense(keys), present, weights
-        )
+    def _attend(self, queries, keys, present, weights, factors):
+        if self.to_points:
+            context = set_ops.set_attention(
+                queries, self.key_dense(keys), self.value_dense(keys), present, weights, factors
+            )
+        else:
+            context = attention_over_set(
+                queries, keys, self.key_dense, self.value_dense, present, weights, factors
+            )
         return ops.cast(context, self.compute_dtype)
 
 
@@ -54,9 +65,10 @@ class ProjectedAttention(SetMultiHeadAttention):
     def _make_output_dense(self, query_shape, common_kwargs, name=None):
         return keras.layers.Identity(name=name, dtype=self.dtype_policy, trainable=self.trainable)
 
-    def call(self, queries, keys, present=None, weights=None):
+    def call(self, queries, keys, present=None, weights=None, factors=None):
         queries = self.query_dense(queries)
-        context = self._attend(queries * self.num_heads**-0.5, keys, present, weights)
+        scaled = queries * self.num_heads**-0.5
+        context = self._attend(scaled, keys, present, weights, factors)
         shape = (*ops.shape(queries)[:2], self.num_heads * self.key_dim)
         return ops.reshape(queries, shape), ops.reshape(context, shape)
 
@@ -68,6 +80,9 @@ class AttentionBlock(keras.layers.Layer):
     `residual="clean"`: `h = q + attention(norm(q), norm(k)); y = h + feed_forward(norm(h))`.
     `residual="projected"`: as "post", with the queries and the attention of
     `ProjectedAttention`.
+
+    `points` tells which of the two sides, `"queries"` or `"keys"`, are points of a layer, in
+    place of entities of the set. None: the entities attend to themselves.
     """
 
     def __init__(
@@ -81,20 +96,24 @@ class AttentionBlock(keras.layers.Layer):
         feed_forward_units,
         feed_forward_activation,
         dropout,
+        attention_dropout,
         seed,
         use_bias,
         kernel_initializer,
         bias_initializer,
         kernel_regularizer,
         bias_regularizer,
-        to_itself=False,
+        points=None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.residual = residual
+        self.points = points
         self.dropout = dropout
-        self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
+        self.attention_dropout = attention_dropout
+        drops = dropout > 0 or attention_dropout > 0
+        self.seed_generator = keras.random.SeedGenerator(seed) if drops else None
         part_options = {"dtype": self.dtype_policy, "trainable": self.trainable}
 
         def weight_options(part):
@@ -111,6 +130,7 @@ class AttentionBlock(keras.layers.Layer):
             num_heads,
             units // num_heads,
             flash_attention=False,
+            to_points=points == "keys",
             name="attention",
             **weight_options("attention"),
             **part_options,
@@ -136,7 +156,7 @@ class AttentionBlock(keras.layers.Layer):
         self.attention_normalization = make_normalization("attention_normalization")
         self.feed_forward_normalization = make_normalization("feed_forward_normalization")
         self.key_normalization = None
-        if residual == "clean" and not to_itself:
+        if residual == "clean" and points is not None:
             self.key_normalization = make_normalization("key_normalization")
 
     def build(self, queries_shape, keys_shape):
@@ -164,41 +184,55 @@ class AttentionBlock(keras.layers.Layer):
     ):
         """Mask and weights of the queries count for their normalisation only."""
         before, after = self.attention_normalization, self.feed_forward_normalization
+        factors = self._attention_factors(queries, keys, training)
         if self.residual != "clean":
-            queries, attention = self.attention(queries, keys, keys_present, keys_weights)
+            queries, attention = self.attention(queries, keys, keys_present, keys_weights, factors)
             h = ops.cast(queries, self.compute_dtype) + self._drop(attention, training)
-            h = _normalize(before, h, present, weights)
+            h = self._normalize_queries(before, h, present, weights)
             h = h + self._drop(self._feed_forward(h), training)
-            return _normalize(after, h, present, weights)
-        to_itself = keys is queries
-        normalized = _normalize(before, queries, present, weights)
-        if to_itself:
+            return self._normalize_queries(after, h, present, weights)
+        normalized = self._normalize_queries(before, queries, present, weights)
+        if self.points is None:
             keys = normalized
         else:
-            keys = _normalize(self.key_normalization, keys, keys_present, keys_weights)
-        _, attention = self.attention(normalized, keys, keys_present, keys_weights)
+            mean = set_ops.set_mean if self.points == "keys" else mean_over_set
+            keys = _normalize(self.key_normalization, keys, keys_present, keys_weights, mean)
+        _, attention = self.attention(normalized, keys, keys_present, keys_weights, factors)
         h = queries + self._drop(attention, training)
-        normalized = _normalize(after, h, present, weights)
+        normalized = self._normalize_queries(after, h, present, weights)
         return h + self._drop(self._feed_forward(normalized), training)
+
+    def _normalize_queries(self, layer, x, present, weights):
+        mean = set_ops.set_mean if self.points == "queries" else mean_over_set
+        return _normalize(layer, x, present, weights, mean)
 
     def _feed_forward(self, x):
         for layer in self.feed_forward:
             x = layer(x)
         return x
 
+    def _attention_factors(self, queries, keys, training):
+        """Factors of the attention weights: entities that attend share what they drop."""
+        if not training or self.attention_dropout == 0:
+            return None
+        count = queries.shape[1] if self.points == "queries" else 1
+        shape = (ops.shape(keys)[0], self.attention.num_heads, count, ops.shape(keys)[1])
+        factors = ops.ones(shape, dtype=set_ops.accumulation_dtype(queries))
+        return keras.random.dropout(factors, self.attention_dropout, seed=self.seed_generator)
+
     def _drop(self, x, training):
         """Drops features of what a part gave; the entities of a set share one mask."""
         x = ops.cast(x, self.compute_dtype)  # the part may have a dtype policy of its own
-        if not training or self.seed_generator is None:
+        if not training or self.dropout == 0:
             return x
         factors = ops.ones((ops.shape(x)[0], 1, self.units), dtype=self.compute_dtype)
         return x * keras.random.dropout(factors, self.dropout, seed=self.seed_generator)
 
 
-def _normalize(layer, x, present, weights):
+def _normalize(layer, x, present, weights, mean_over):
     if layer is None:
         return x
     if isinstance(layer, SetNormalization):
         # Not `layer(x, mask=...)`: the result would carry a mask on to the Dense layers.
-        return ops.cast(layer.compute(x, present, weights, None), x.dtype)
+        return ops.cast(layer.normalize(x, present, weights, mean_over), x.dtype)
     return ops.cast(layer(x), x.dtype)

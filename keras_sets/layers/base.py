@@ -7,6 +7,8 @@ from keras import ops
 
 from keras_sets import validation
 from keras_sets._typing import Tensor
+from keras_sets.layers.chunked_pooling_scope import ChunkedPoolingScope
+from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
 from keras_sets.ops import accumulation_dtype
 from keras_sets.ops import apply_mask
 from keras_sets.ops import multiplicities
@@ -52,6 +54,10 @@ class SetLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> Any:
         self.check_arguments(inputs, mask, weights)
+        scope = get_chunked_pooling_scope()
+        if scope is not None and self in scope.whole:
+            with ChunkedPoolingScope(None):
+                return super().__call__(inputs, mask=mask, weights=weights, **kwargs)
         return super().__call__(inputs, mask=mask, weights=weights, **kwargs)
 
     def check_arguments(

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 from typing import Self
 
@@ -22,6 +23,7 @@ class ChunkedPoolingScope:
         pool: Function that answers. None where the sets are whole, inside a scope too.
         states: Object that remembers the states of a `Swarm` for the next time that the same
             chunk is seen, with `restore()` and `keep(iterations, h, c)`; or None.
+        whole: Layers that are called on what sets have pooled to, in place of chunks.
 
     Example:
 
@@ -33,9 +35,15 @@ class ChunkedPoolingScope:
     'known'
     """
 
-    def __init__(self, pool: Callable[..., Any] | None, states: Any = None) -> None:
+    def __init__(
+        self,
+        pool: Callable[..., Any] | None,
+        states: Any = None,
+        whole: Collection[Any] = (),
+    ) -> None:
         self.pool: Any = pool
         self.states = states
+        self.whole = whole
 
     def __enter__(self) -> Self:
         self._outer = _ACTIVE.scope

@@ -16,6 +16,9 @@ from keras_sets._typing import PoolingLike
 from keras_sets._typing import Shape
 from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
+from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
+from keras_sets.layers.over_sets import max_over_set
+from keras_sets.layers.over_sets import mean_over_set
 from keras_sets.layers.part_options import build_part
 from keras_sets.layers.part_options import freeze_with
 from keras_sets.layers.part_options import serialize_part
@@ -203,12 +206,12 @@ class DSS(SetLayer):
         batch, n, *element = ops.shape(x)
         flat = ops.reshape(x, (batch, n, math.prod(element)))
         if self.pooling == "centered":
-            mean = ops.cast(set_ops.set_mean(flat, mask, weights, keepdims=True), x.dtype)
+            mean = ops.cast(mean_over_set(flat, mask, weights, keepdims=True), x.dtype)
             flat = set_ops.apply_mask(flat - mean, mask)
         # Elements become the batch.
         elements = ops.reshape(flat, (-1, *element))
         if self.pooling == "concat_max":
-            largest = set_ops.set_max(flat, mask, weights, keepdims=True)
+            largest = max_over_set(flat, mask, weights, keepdims=True)
             largest = ops.broadcast_to(ops.cast(largest, x.dtype), ops.shape(flat))
             largest = ops.reshape(largest, (-1, *element))
             elements = ops.concatenate([elements, largest], axis=-1)
@@ -244,7 +247,10 @@ class DSS(SetLayer):
 
     def _pool(self, x, mask, weights):
         """`(batch, features)` in the dtype of `x`."""
-        if isinstance(self.pooling, Pooling):
+        scope = get_chunked_pooling_scope()
+        if scope is not None:
+            pooled = scope.pool(self.pooling, x, mask, weights)
+        elif isinstance(self.pooling, Pooling):
             # Not `self.pooling(x)`, which asks for a known number of features.
             pooled = self.pooling.pool(x, mask, weights, False)
         else:

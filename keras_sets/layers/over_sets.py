@@ -4,6 +4,7 @@ Layers that are no poolings, but need a mean over the set on their way, take it 
 """
 
 from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
+from keras_sets.ops import attention as attention_ops
 from keras_sets.ops import entities as entity_ops
 from keras_sets.ops import pooling as pooling_ops
 
@@ -49,6 +50,28 @@ def _reduce(reduction, whole, x, mask, weights, keepdims):
         return whole(x, mask, weights, keepdims)
     reduced = scope.pool(reduction, x, mask, weights)
     return entity_ops.expand_over_entities(reduced, len(x.shape)) if keepdims else reduced
+
+
+def attention_over_set(query, x, key, value, mask=None, weights=None, factors=None):
+    """`keras_sets.ops.set_attention` of queries to the whole set.
+
+    Args:
+        query: `(batch, queries, heads, dim)`, the same for all chunks.
+        x: Entities, `(batch, n, features)`.
+        key, value: Functions that make keys and values of entities.
+        factors: Of the attention to the entities of a whole set.
+    """
+    scope = get_chunked_pooling_scope()
+    if scope is None:
+        return attention_ops.set_attention(query, key(x), value(x), mask, weights, factors)
+    reduction = _Reduction(
+        lambda x, mask, weights: attention_ops.attention_state(
+            query, key(x), value(x), mask, weights
+        ),
+        pooling_ops.merge_softmaxes,
+        attention_ops.finish_attention,
+    )
+    return scope.pool(reduction, x, mask, weights)
 
 
 def total_over_set(partial):

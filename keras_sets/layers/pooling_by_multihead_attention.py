@@ -28,8 +28,8 @@ class PoolingByMultiheadAttention(SetAttention):
             paper, which has some. 0, as in its code, for none.
         normalization, residual, feed_forward_layers, feed_forward_units,
         feed_forward_activation, dropout, epsilon, use_bias, kernel_initializer,
-        bias_initializer, kernel_regularizer, bias_regularizer, seed: As in
-            `keras_sets.layers.SetAttentionBlock`.
+        bias_initializer, kernel_regularizer, bias_regularizer, seed, attention_dropout: As in
+            `keras_sets.layers.SetAttentionBlock`. Every seed draws anew.
 
     Call arguments:
         inputs: `(batch, *entities, features)`.
@@ -81,7 +81,7 @@ class PoolingByMultiheadAttention(SetAttention):
             self._dense(f"input_feed_forward_{i}", self.feed_forward_activation)
             for i in range(input_feed_forward_layers)
         ]
-        self.block = self._block("block", self.seed)
+        self.block = self._block("block", self.seed, points="queries")
 
     def build(self, input_shape: Shape) -> None:
         self.seeds = self.add_weight(

@@ -43,6 +43,7 @@ class SetAttention(PartOptions, SetLayer):
         kernel_regularizer: Regularizer = None,
         bias_regularizer: Regularizer = None,
         seed: int | None = None,
+        attention_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         units = validation.positive_integer("units", units)
@@ -62,6 +63,7 @@ class SetAttention(PartOptions, SetLayer):
                 "feed_forward_units", feed_forward_units
             )
         dropout = validation.fraction("dropout", dropout)
+        attention_dropout = validation.fraction("attention_dropout", attention_dropout)
         epsilon = validation.positive_number("epsilon", epsilon)
         super().__init__(**kwargs)
         self.units = units
@@ -79,6 +81,7 @@ class SetAttention(PartOptions, SetLayer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.seed = seed
+        self.attention_dropout = attention_dropout
         self.input_projection = None
 
     @property
@@ -98,7 +101,7 @@ class SetAttention(PartOptions, SetLayer):
         self.input_projection.build(input_shape)
         return entities
 
-    def _block(self, name, seed, to_itself=False):
+    def _block(self, name, seed, points=None):
         return AttentionBlock(
             units=self.units,
             num_heads=self.num_heads,
@@ -109,13 +112,14 @@ class SetAttention(PartOptions, SetLayer):
             feed_forward_units=self.feed_forward_units,
             feed_forward_activation=self.feed_forward_activation,
             dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
             seed=seed,
             use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer,
             bias_initializer=self.bias_initializer,
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
-            to_itself=to_itself,
+            points=points,
             name=name,
             **self._part_arguments(),
         )
@@ -167,6 +171,7 @@ class SetAttention(PartOptions, SetLayer):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "seed": self.seed,
+            "attention_dropout": self.attention_dropout,
         }
 
 
@@ -218,6 +223,11 @@ class SetAttentionBlock(SetAttention):
         kernel_initializer, bias_initializer: Initializers.
         kernel_regularizer, bias_regularizer: Regularizers.
         seed: Seed of the dropout.
+        attention_dropout: Fraction of the attention weights to drop at training, as `dropout`
+            of `keras.layers.MultiHeadAttention` does: an entity that is dropped counts 0, the
+            others count `1 / (1 - attention_dropout)` times. Every head draws anew; entities
+            that attend share what their head drops. Which entities are dropped depends on
+            their places, so the symmetry holds for the distribution of the outputs only.
 
     Call arguments:
         inputs: `(batch, *entities, features)`.
@@ -251,7 +261,7 @@ class SetAttentionBlock(SetAttention):
 
     def __init__(self, units: int, num_heads: int, **kwargs: Any) -> None:
         super().__init__(units, num_heads, **kwargs)
-        self.block = self._block("block", self.seed, to_itself=True)
+        self.block = self._block("block", self.seed)
 
     def build(self, input_shape: Shape) -> None:
         entities = self._build_input_projection(input_shape)
@@ -290,8 +300,8 @@ class InducedSetAttentionBlock(SetAttention):
             units)`.
         normalization, residual, feed_forward_layers, feed_forward_units,
         feed_forward_activation, dropout, epsilon, use_bias, kernel_initializer,
-        bias_initializer, kernel_regularizer, bias_regularizer, seed: As in
-            `keras_sets.layers.SetAttentionBlock`.
+        bias_initializer, kernel_regularizer, bias_regularizer, seed, attention_dropout: As in
+            `keras_sets.layers.SetAttentionBlock`. Every inducing point draws anew.
 
     Call arguments, output shape, masking, symmetry:
         As for `keras_sets.layers.SetAttentionBlock`.
@@ -322,8 +332,9 @@ class InducedSetAttentionBlock(SetAttention):
         super().__init__(units, num_heads, **kwargs)
         self.num_inducing_points = num_inducing_points
         self.inducing_points_initializer = keras.initializers.get(inducing_points_initializer)
-        self.inducing_block = self._block("inducing_block", self.seed)
-        self.block = self._block("block", None if self.seed is None else self.seed + 1)
+        self.inducing_block = self._block("inducing_block", self.seed, points="queries")
+        seed = None if self.seed is None else self.seed + 1
+        self.block = self._block("block", seed, points="keys")
 
     def build(self, input_shape: Shape) -> None:
         self.inducing_points = self.add_weight(

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -113,7 +114,17 @@ class SetNormalization(WeightOptions, SetLayer):
     def compute(
         self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
     ) -> Tensor:
-        y = set_ops.set_standardize(x, mask, weights, self.epsilon, mean_over_set)
+        return self.normalize(x, mask, weights, mean_over_set)
+
+    def normalize(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        weights: Tensor | None,
+        mean_over: Callable[..., Tensor],
+    ) -> Tensor:
+        """The outputs, with the means that a function like `keras_sets.ops.set_mean` takes."""
+        y = set_ops.set_standardize(x, mask, weights, self.epsilon, mean_over)
         if self.gamma is not None:
             y = y * ops.cast(ops.convert_to_tensor(self.gamma), y.dtype)
         if self.beta is not None:

@@ -63,8 +63,13 @@ class ChunkSource:
                 f"weights). Received: a tuple of {len(parts)} parts"
             )
         entities, mask, weights = parts + (None,) * (3 - len(parts))
-        validation.check_set("chunks", entities, mask, weights)
+        validation.check_set("chunks", entities, None, None)
         shape = validation.shape_of(entities)
+        # An element of `DSS` has further axes, of which masks and weights know nothing.
+        given = [len(validation.shape_of(value)) for value in (mask, weights) if value is not None]
+        known = shape[:-1] if not given or given[0] < 2 else shape[:-1][: given[0]]
+        described = "(batch, *entities)"
+        validation.check_multiplicities("chunks", described, shape, known, mask, weights)
         shape = (shape[0], *shape[2:])
         if self._shape not in (None, shape):
             raise ValueError(

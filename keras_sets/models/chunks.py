@@ -17,6 +17,7 @@ from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets._typing import State
 from keras_sets.layers.pooling import ChunkedPoolingScope
+from keras_sets.layers.zero_absent import ZeroAbsent
 from keras_sets.models.chunk_source import ChunkSource
 from keras_sets.models.scratch_states import ScratchStates
 
@@ -43,17 +44,22 @@ _ENTITY_BY_ENTITY = (
     keras.layers.SpatialDropout2D,
     keras.layers.SpatialDropout3D,
     keras.layers.Subtract,
+    ZeroAbsent,
 )
 # These do if their axis is that of the features.
 _ALONG_AN_AXIS = (
     keras.layers.BatchNormalization,
     keras.layers.Concatenate,
     keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
     keras.layers.Softmax,
+    keras.layers.UnitNormalization,
 )
 
-# Layers that take means and sums over the set on their way.
+# Layers that take means, sums and attention over the set on their way.
 _REDUCING = (
+    set_layers.InducedSetAttentionBlock,
+    set_layers.PoolingByMultiheadAttention,
     set_layers.PrincipalAxes,
     set_layers.SetNormalization,
     set_layers.SlotRefinement,
@@ -80,19 +86,23 @@ def predict_in_chunks(
     all. With `scratch_dir` it reads the hidden states that the pass before has left, and
     computes one iteration: T in all. Layers that take other sums over the set, such as the
     moments of a `SlotRefinement`, need a pass for each. A causal pooling carries its state from
-    chunk to chunk and answers at once: it needs no pass of its own.
+    chunk to chunk and answers at once: it needs no pass of its own. Points that attend to a
+    set do so in one pass. What follows a pooling with one output a set sees the whole answer,
+    and may be any layer.
 
     Args:
         network: A functional model such as those of `keras_sets.models.deep_sets` and
             `keras_sets.models.swarm`, a `keras.Sequential`, a layer, or a list of layers.
-            Its layers are `PermutationEquivariantDense`, `Swarm`, poolings, `PrincipalAxes`,
+            Its layers are `PermutationEquivariantDense`, `Swarm`, `DSS` and its kind, poolings,
+            `InducedSetAttentionBlock`, `PoolingByMultiheadAttention`, `PrincipalAxes`,
             `SetNormalization`, `SlotRefinement`, and Keras layers that compute every entity on
             its own, such as `Dense` and `Activation`.
         chunks: A list of chunks, or a function without arguments that returns a fresh
             iterator over them at every call. A chunk is an array of entities
-            `(batch, *entities, features)`, or a tuple `(entities, mask)` or
-            `(entities, mask, weights)` in which mask and weights may be None. A chunk may have
-            any number of entities, none included; it holds the same sets as the others.
+            `(batch, *entities, features)`, for `DSS` `(batch, n, *element)`, or a tuple
+            `(entities, mask)` or `(entities, mask, weights)` in which mask and weights may be
+            None. A chunk may have any number of entities, none included; it holds the same
+            sets as the others.
             Chunks are parts along the first entity axis.
         scratch_dir: Folder for the hidden states of a `Swarm` between the passes,
             8 * hidden_units bytes an entity in float32. They are removed at the end. None
@@ -117,14 +127,14 @@ def predict_in_chunks(
     >>> np.concatenate(list(outputs), axis=1).shape
     (1, 90, 4)
     """
-    run, parts = _as_function(network)
+    run, parts, whole = _as_function(network)
     for part in parts:
         _check_layer(part)
     chunks = ChunkSource(chunks)
     scratch = None if scratch_dir is None else ScratchStates(scratch_dir)
     finished: list[State] = []
     while True:
-        current = _Pass(run, finished, scratch)
+        current = _Pass(run, finished, scratch, whole)
         remaining = chunks.open()
         outputs = current(next(remaining))
         if outputs is not None:
@@ -161,10 +171,12 @@ class _Pass:
         run: Function `run(entities, mask, weights)`.
         finished: Results of the poolings that are known, in the order of the computation.
         scratch: The `ScratchStates` of the pass before, or None.
+        whole: Layers that are called on what is pooled already.
     """
 
-    def __init__(self, run, finished, scratch):
+    def __init__(self, run, finished, scratch, whole):
         self.run = run
+        self.whole = whole
         self.finished = finished
         self.scratch = scratch
         self._chunk = 0
@@ -180,7 +192,7 @@ class _Pass:
         self._kept = []
         states = None if self.scratch is None else self
         try:
-            with ChunkedPoolingScope(self._pool, states), without_gradients():
+            with ChunkedPoolingScope(self._pool, states, self.whole), without_gradients():
                 outputs = self.run(*chunk)
                 return keras.tree.map_structure(ops.convert_to_numpy, outputs)
         except _NotYetKnown:
@@ -243,7 +255,10 @@ def without_gradients():
 
 
 def _as_function(network):
-    """`(run, layers)`: a function of entities, mask and weights, and what it is made of."""
+    """`(run, layers, whole)`: a function of entities, mask and weights, and its layers.
+
+    `layers` see chunks. `whole` are those of a model that see what sets have pooled to.
+    """
     if isinstance(network, keras.Sequential):
         network = network.layers
     if isinstance(network, keras.Model):
@@ -253,7 +268,9 @@ def _as_function(network):
                 "Received an invalid value for `network`, expected a functional model, whose "
                 f"layers can be seen. Received: network={network!r}"
             )
-        return lambda *chunk: _run_model(network, *chunk), operations
+        whole = _whole_operations(network, operations)
+        parts = [operation for operation in operations if operation not in whole]
+        return lambda *chunk: _run_model(network, *chunk), parts, whole
     parts = [network] if isinstance(network, keras.layers.Layer) else network
     if (
         not isinstance(parts, (list, tuple))
@@ -264,7 +281,40 @@ def _as_function(network):
             "Received an invalid value for `network`, expected a functional model, a layer or a "
             f"list of layers. Received: network={network!r}"
         )
-    return lambda *chunk: _run_layers(parts, *chunk), list(parts)
+    count = next((i + 1 for i, part in enumerate(parts) if _is_invariant(part)), len(parts))
+    on_chunks, on_pooled = parts[:count], parts[count:]
+
+    def run(*chunk):
+        x = _run_layers(on_chunks, *chunk)
+        with ChunkedPoolingScope(None):
+            return _run_each(on_pooled, x)
+
+    return run, on_chunks, set()
+
+
+def _is_invariant(layer):
+    return getattr(layer, "symmetry", None) == "invariant"
+
+
+def _whole_operations(model, operations):
+    """Operations of a model whose arguments all come from what sets have pooled to."""
+    tensors, whole = set(), set()
+    for operation in operations:
+        try:
+            arguments, outputs = (
+                {id(t) for t in keras.tree.flatten(t)} for t in (operation.input, operation.output)
+            )
+        except (AttributeError, ValueError):  # one that is called several times
+            continue
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        if arguments <= tensors:
+            whole.add(operation)
+            if isinstance(operation, keras.Model):
+                whole.update(operation._flatten_layers())
+        if arguments <= tensors or _is_invariant(operation):
+            tensors |= outputs
+    return whole
 
 
 def _run_model(model, entities, mask, weights):
@@ -282,7 +332,8 @@ def _run_model(model, entities, mask, weights):
     for name, value in given.items():
         if name in model.input:
             dtype = "bool" if name == "mask" else "float32"
-            ones = np.ones(validation.shape_of(entities)[:-1], dtype)
+            shape = validation.shape_of(entities)[: len(model.input[name].shape)]
+            ones = np.ones(shape, dtype)
             inputs[name] = ones if value is None else value
         elif value is not None:
             raise ValueError(
@@ -296,11 +347,13 @@ def _run_layers(parts, entities, mask, weights):
     x = ops.convert_to_tensor(entities)
     present, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
     x = set_ops.apply_mask(x, present)
-    context = {"mask": present, "weights": weights}
+    return _run_each(parts, x, mask=present, weights=weights)
+
+
+def _run_each(parts, x, **context):
     for part in parts:
         if isinstance(part, set_layers.SetLayer):
             x = part(x, **context, training=False)
-            context = {} if part.symmetry == "invariant" else context
         elif isinstance(part, _TAKE_TRAINING):
             x = part(x, training=False)
         else:
@@ -318,20 +371,16 @@ _TAKE_TRAINING = (
 
 
 def _gives_one_output_a_set(network, parts, inputs_shape):
-    """Whether the outputs have no entity axis, or one of size 1 whatever the set."""
-    rank = len(inputs_shape)
+    """Whether the outputs have no entity axis, or one whose size does not depend on the set."""
     if isinstance(network, keras.Model) and not isinstance(network, keras.Sequential):
         # For sets of any size, where the network was made for one.
         inputs = keras.tree.map_structure(
-            lambda x: keras.KerasTensor(
-                (None,) * min(rank - 1, x.ndim) + x.shape[rank - 1 :], x.dtype
-            ),
-            network.input,
+            lambda x: keras.KerasTensor((None, None, *x.shape[2:]), x.dtype), network.input
         )
         outputs = keras.tree.flatten(network.compute_output_spec(inputs))
         shape = tuple(outputs[0].shape)
     else:
-        shape = (None,) * (rank - 1) + (inputs_shape[-1],)
+        shape = (None, None, *inputs_shape[2:])
         for part in parts:
             shape = part.compute_output_shape(shape)
     while isinstance(shape, (list, tuple, dict)) and not _is_shape(shape):
@@ -355,13 +404,17 @@ def _check_layer(layer):
         if getattr(layer, "context", None) != "self":
             _check_pooling(layer.pooling, layer)
         return
+    if isinstance(layer, set_layers.DSS):
+        if not isinstance(layer.pooling, str):  # the name of a variant, which needs a mean or max
+            _check_pooling(layer.pooling, layer)
+        return
     if isinstance(layer, (*_ENTITY_BY_ENTITY, *_REDUCING)):
         return
     if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1]):
         return
     described = f"'{layer.name}' of class {type(layer).__name__}" if layer else "a model"
     raise ValueError(
-        "Expected `network` to be made of PermutationEquivariantDense, Swarm, poolings, "
+        "Expected `network` to be made of PermutationEquivariantDense, Swarm, DSS, poolings, "
         f"{', '.join(kind.__name__ for kind in _REDUCING)}, and Keras layers that compute every "
         "entity on its own along the last axis. A layer that mixes entities in another way cannot "
         f"be computed in chunks. Received: {described}"

@@ -2,13 +2,16 @@
 
 from keras import ops
 
+from keras_sets._typing import State
 from keras_sets._typing import Tensor
+from keras_sets.ops import compensated
 from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import largest_over
 from keras_sets.ops.entities import log_weights
 from keras_sets.ops.entities import lowest
 from keras_sets.ops.entities import multiplicities
 from keras_sets.ops.entities import safe_ratio
+from keras_sets.ops.pooling import finish_mean
 
 
 def set_attention(
@@ -17,6 +20,7 @@ def set_attention(
     value: Tensor,
     mask: Tensor | None = None,
     weights: Tensor | None = None,
+    factors: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention of every query over the present entities.
 
@@ -29,16 +33,53 @@ def set_attention(
         value: `(batch, n, heads, value_dim)`, the same.
         mask: Optional bool `(batch, n)`.
         weights: Optional float `(batch, n)`, at least 0.
+        factors: Optional, of a shape that broadcasts against `(batch, heads, queries, n)`. They
+            multiply p, as dropout does.
 
     Returns:
         `(batch, queries, heads, value_dim)` in the accumulation dtype. Attention to
         nothing is 0.
     """
+    _, totals, sums = _attention_sums(query, key, value, mask, weights, factors)
+    return ops.transpose(safe_ratio(sums, totals), (0, 2, 1, 3))
+
+
+def attention_state(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> State:
+    """What a chunk of the entities adds to the attention of the same queries.
+
+    `keras_sets.ops.pooling.merge_softmaxes` merges the states.
+    """
+    shift, totals, sums = _attention_sums(query, key, value, mask, weights)
+    return {
+        "shift": shift,
+        "count": compensated.exact(totals),
+        "sum": compensated.exact(sums),
+    }
+
+
+def finish_attention(state: State) -> Tensor:
+    """The attention to all entities in a state, `(batch, queries, heads, value_dim)`."""
+    return ops.transpose(finish_mean(state), (0, 2, 1, 3))
+
+
+def _attention_sums(query, key, value, mask, weights, factors=None):
+    """`(shift, totals, sums)`: softmax sums before they are normalised.
+
+    `totals` `(batch, heads, queries, 1)` and `sums` `(batch, heads, queries, value_dim)` are in
+    units of `exp(shift)`, of the largest score. The total of nothing is 0.
+    """
     dtype = accumulation_dtype(query)
     mask, weights = multiplicities(mask, weights, dtype)
     if 0 in (query.shape[1], key.shape[1]):
-        shape = ops.shape(query)[:3] + (value.shape[-1],)
-        return ops.zeros(shape, dtype=dtype)
+        batch, queries, heads, _ = ops.shape(query)
+        nothing = ops.zeros((batch, heads, queries, 1), dtype=dtype)
+        return nothing, nothing, ops.repeat(nothing, value.shape[-1], axis=-1)
     query = ops.transpose(ops.cast(query, dtype), (0, 2, 1, 3)) * query.shape[-1] ** -0.5
     key = ops.transpose(ops.cast(key, dtype), (0, 2, 3, 1))
     value = ops.transpose(ops.cast(value, dtype), (0, 2, 1, 3))
@@ -49,10 +90,13 @@ def set_attention(
     if mask is not None:
         there = mask[:, None, None, :]
         scores = ops.where(there, scores, ops.full_like(scores, lowest(scores)))
-    terms = ops.exp(scores - ops.stop_gradient(largest_over(scores, -1, keepdims=True)))
+    shift = ops.stop_gradient(largest_over(scores, -1, keepdims=True))
+    terms = ops.exp(scores - shift)
     # The softmax is normalised after the product with the values.
-    total = ops.sum(terms, axis=-1, keepdims=True)
+    totals = ops.sum(terms, axis=-1, keepdims=True)
     if mask is not None:
         occupied = ops.any(there, axis=-1, keepdims=True)
-        total = ops.where(occupied, total, ops.zeros_like(total))
-    return ops.transpose(safe_ratio(terms @ value, total), (0, 2, 1, 3))
+        totals = ops.where(occupied, totals, ops.zeros_like(totals))
+    if factors is not None:
+        terms = terms * ops.cast(factors, dtype)
+    return shift, totals, terms @ value
