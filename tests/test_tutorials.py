@@ -61,8 +61,8 @@ CHECKS += WITH
 OF_EACH_BACKEND = {training_loops, export_and_serve}
 
 
-# BayesFlow has an environment of its own, with tests/check_bayesflow.py.
-ELSEWHERE = {"several_devices", "bayesflow_summary"}
+# BayesFlow and Dask have environments of their own: tests/check_bayesflow.py, tests/check_dask.py.
+ELSEWHERE = {"several_devices", "bayesflow_summary", "many_workers"}
 
 
 def test_every_tutorial_is_tested():

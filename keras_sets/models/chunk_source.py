@@ -2,7 +2,7 @@ from keras_sets import validation
 
 
 class ChunkSource:
-    """The chunks, once more at every `open()`, each checked and as a tuple of three."""
+    """The chunks, once more at every `open()`, as they were given; `read` checks them."""
 
     def __init__(self, chunks):
         self._iterator = None
@@ -39,11 +39,11 @@ class ChunkSource:
                 "Expected `chunks()` to return a fresh iterator at every call, because the "
                 "network needs several passes. Received: the same iterator twice"
             )
-        return self._read(self._iterator)
+        return self._counted(self._iterator)
 
-    def _read(self, iterator):
+    def _counted(self, iterator):
         count = 0
-        for chunk in map(self._checked, iterator):
+        for chunk in iterator:
             count += 1
             waiting = [chunk]
             del chunk  # nothing holds a chunk while the next one is made
@@ -55,7 +55,9 @@ class ChunkSource:
             )
         self._count = count
 
-    def _checked(self, chunk):
+    def read(self, chunk):
+        """`(entities, mask, weights)` of a chunk, or of the function that returns it."""
+        chunk = chunk() if callable(chunk) else chunk
         parts = tuple(chunk) if isinstance(chunk, (tuple, list)) else (chunk,)
         if not 1 <= len(parts) <= 3 or parts[0] is None:
             raise ValueError(
@@ -70,14 +72,17 @@ class ChunkSource:
         known = shape[:-1] if not given or given[0] < 2 else shape[:-1][: given[0]]
         described = "(batch, *entities)"
         validation.check_multiplicities("chunks", described, shape, known, mask, weights)
-        shape = (shape[0], *shape[2:])
+        self.check_shape((shape[0], *shape[2:]))
+        return entities, mask, weights
+
+    def check_shape(self, shape):
+        """Of a chunk without its first entity axis."""
         if self._shape not in (None, shape):
             raise ValueError(
                 "Expected all chunks to hold parts of the same sets, so with equal sizes of all "
                 f"axes but the first entity axis, here {self._shape}. Received: {shape}"
             )
         self._shape = shape
-        return entities, mask, weights
 
 
 def _iterable(value):

@@ -1,6 +1,6 @@
 """Networks on sets that are larger than memory."""
 
-import contextlib
+import collections
 import os
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import backend
 from keras import ops
 
 from keras_sets import layers as set_layers
@@ -18,7 +17,9 @@ from keras_sets import validation
 from keras_sets._typing import State
 from keras_sets.layers.pooling import ChunkedPoolingScope
 from keras_sets.layers.zero_absent import ZeroAbsent
+from keras_sets.models.chunk_pass import ChunkPass
 from keras_sets.models.chunk_source import ChunkSource
+from keras_sets.models.chunk_workers import ChunkWorkers
 from keras_sets.models.scratch_states import ScratchStates
 
 # Layers that compute every entity on its own, at inference.
@@ -70,6 +71,7 @@ def predict_in_chunks(
     network: keras.Model | keras.layers.Layer | Sequence[keras.layers.Layer],
     chunks: Iterable[Any] | Callable[[], Iterable[Any]],
     scratch_dir: str | os.PathLike[str] | None = None,
+    executor: Any = None,
 ) -> Any:
     """Outputs of a network for sets that do not fit in memory, chunk by chunk.
 
@@ -102,11 +104,16 @@ def predict_in_chunks(
             `(batch, *entities, features)`, for `DSS` `(batch, n, *element)`, or a tuple
             `(entities, mask)` or `(entities, mask, weights)` in which mask and weights may be
             None. A chunk may have any number of entities, none included; it holds the same
-            sets as the others.
-            Chunks are parts along the first entity axis.
+            sets as the others. Chunks are parts along the first entity axis. A function without
+            arguments that returns a chunk stands for the chunk: it is called in every pass.
         scratch_dir: Folder for the hidden states of a `Swarm` between the passes,
             8 * hidden_units bytes an entity in float32. They are removed at the end. None
             computes iterations anew.
+        executor: Workers that share the chunks of every pass: an object with the `map` of
+            `concurrent.futures.Executor`, such as a `ProcessPoolExecutor` with the start method
+            "spawn", or `client.get_executor()` of Dask. Workers get the pickled network and a
+            chunk, and send the state of a pooling back, or the outputs of the chunk. None
+            computes in this process.
 
     Returns:
         With one output an entity: an iterator over the outputs of the chunks, as NumPy
@@ -115,7 +122,9 @@ def predict_in_chunks(
 
     Raises:
         ValueError: If a layer cannot be computed in chunks, the chunks can be seen only once
-            but are needed more often, or `scratch_dir` is not a folder that can be written.
+            but are needed more often, `scratch_dir` is not a folder that can be written, or
+            an `executor` would have to keep chunks in order, for a causal pooling, or hidden
+            states, in `scratch_dir`.
 
     Example:
 
@@ -127,134 +136,44 @@ def predict_in_chunks(
     >>> np.concatenate(list(outputs), axis=1).shape
     (1, 90, 4)
     """
-    run, parts, whole = _as_function(network)
+    run, parts, whole = as_function(network)
     for part in parts:
         _check_layer(part)
     chunks = ChunkSource(chunks)
     scratch = None if scratch_dir is None else ScratchStates(scratch_dir)
+    workers = None if executor is None else ChunkWorkers(executor, network, parts, scratch_dir)
     finished: list[State] = []
     while True:
-        current = _Pass(run, finished, scratch, whole)
+        current = ChunkPass(run, finished, scratch, whole)
         remaining = chunks.open()
-        outputs = current(next(remaining))
+        outputs = current(chunks.read(next(remaining)))
         if outputs is not None:
             break
         chunks.needed_again()
-        for chunk in remaining:
-            current(chunk)
-            del chunk  # before the next one is made
+        if workers is None:
+            collections.deque(_outputs(current, chunks, remaining), maxlen=0)
+        else:
+            for state in workers.run(finished, chunks, remaining):
+                current.add(state)
         finished.append(current.finish())
     if _gives_one_output_a_set(network, parts, current.inputs_shape):
         return outputs
-    return _rest([outputs], current, remaining)
+    if workers is None:
+        return _rest([outputs], _outputs(current, chunks, remaining))
+    return _rest([outputs], workers.run(finished, chunks, remaining))
 
 
-def _rest(made, current, remaining):
+def _outputs(current, chunks, remaining):
+    """Of the chunks that remain, none of which is held while the next one is made."""
+    return map(lambda chunk: current(chunks.read(chunk)), remaining)
+
+
+def _rest(made, remaining):
     yield made.pop()
-    for chunk in remaining:
-        made.append(current(chunk))
-        del chunk
-        yield made.pop()
+    yield from remaining
 
 
-class _NotYetKnown(BaseException):
-    """Ends the computation of a chunk.
-
-    No Exception, so that nothing on the way catches it or adds to it.
-    """
-
-
-class _Pass:
-    """One pass over the chunks, see `predict_in_chunks`.
-
-    Args:
-        run: Function `run(entities, mask, weights)`.
-        finished: Results of the poolings that are known, in the order of the computation.
-        scratch: The `ScratchStates` of the pass before, or None.
-        whole: Layers that are called on what is pooled already.
-    """
-
-    def __init__(self, run, finished, scratch, whole):
-        self.run = run
-        self.whole = whole
-        self.finished = finished
-        self.scratch = scratch
-        self._chunk = 0
-        self.inputs_shape = None
-        self.carried = []
-        self.pooling = None
-        self.state = None
-
-    def __call__(self, chunk):
-        """The outputs for a chunk, or None where a pooling is not known yet."""
-        self.inputs_shape = validation.shape_of(chunk[0])
-        self._poolings = self._causal_poolings = 0
-        self._kept = []
-        states = None if self.scratch is None else self
-        try:
-            with ChunkedPoolingScope(self._pool, states, self.whole), without_gradients():
-                outputs = self.run(*chunk)
-                return keras.tree.map_structure(ops.convert_to_numpy, outputs)
-        except _NotYetKnown:
-            for call, state in enumerate(self._kept):
-                self.scratch.write((self._chunk, call), *state)
-            return None
-        finally:
-            self._chunk += 1
-            self._kept = []
-
-    def finish(self):
-        return self.pooling.finish(self.state)
-
-    def restore(self):
-        """What the next `Swarm` that is called has kept in the pass before, or None.
-
-        `(iterations, h, c)`. The poolings before it are taken as asked.
-        """
-        self._kept.append(None)
-        known = self.scratch.read((self._chunk, len(self._kept) - 1))
-        if known is None:
-            return None
-        iterations, self._poolings, h, c = known
-        return iterations, h, c
-
-    def keep(self, iterations, h, c):
-        """Tells the states of the `Swarm` that is running after so many iterations."""
-        self._kept[-1] = iterations, self._poolings, h, c
-
-    def _pool(self, pooling, x, mask, weights):
-        if getattr(pooling, "reduces_by_layers", False):
-            return pooling.pool(x, mask, weights, keepdims=False)
-        batch_and_features = (x.shape[0], x.shape[-1])
-        if getattr(pooling, "symmetry", None) == "causal":
-            index = self._causal_poolings
-            self._causal_poolings += 1
-            if index == len(self.carried):
-                self.carried.append(pooling.init(*batch_and_features))
-            outputs, self.carried[index] = pooling.scan(self.carried[index], x, mask, weights)
-            return outputs
-        index = self._poolings
-        self._poolings += 1
-        if index < len(self.finished):
-            read = getattr(pooling, "read", None)
-            finished = self.finished[index]
-            return finished if read is None else read(finished, x, mask, weights)
-        if self.state is None:
-            self.pooling, self.state = pooling, pooling.init(*batch_and_features)
-        self.state = pooling.update(self.state, x, mask, weights)
-        raise _NotYetKnown
-
-
-def without_gradients():
-    """On torch, states would hold on to the graph of every chunk."""
-    if backend.backend() != "torch":
-        return contextlib.nullcontext()
-    import torch
-
-    return torch.no_grad()
-
-
-def _as_function(network):
+def as_function(network):
     """`(run, layers, whole)`: a function of entities, mask and weights, and its layers.
 
     `layers` see chunks. `whole` are those of a model that see what sets have pooled to.
