@@ -42,6 +42,18 @@ def test_a_million_entities(features):
     np.testing.assert_allclose(to_numpy(layers.SumPooling()(x)), 1e5, rtol=3e-5)
 
 
+def test_a_million_entities_in_a_compiled_model():
+    """XLA adds up one float32 after the other, on TensorFlow: 0.10096."""
+    inputs = keras.Input((None, 1))
+    poolings = [layers.MeanPooling(), layers.SoftmaxPooling(), layers.VariancePooling()]
+    model = keras.Model(inputs, [pooling(inputs) for pooling in poolings])
+    model.compile(jit_compile=keras.config.backend() != "torch")
+    x = np.full((1, 1_000_000, 1), 0.1, "float32")
+    mean, softmax, variance = model.predict(x, verbose=0)
+    np.testing.assert_allclose([mean.item(), softmax.item()], 0.1, rtol=3e-5)
+    assert abs(variance.item()) < 1e-9
+
+
 @pytest.mark.parametrize("name", ["mean", "sum", "logsumexp", "causal"])
 @pytest.mark.parametrize("size", [(1024,), (1025,), (3, 700)])
 def test_sums_in_blocks(backend, name, size, rng):

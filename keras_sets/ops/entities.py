@@ -206,7 +206,11 @@ def sum_over_entities(x: Tensor, keepdims: bool = False) -> Tensor:
     sizes = x.shape[1:-1]
     if not _needs_blocks(None if None in sizes else math.prod(sizes)):
         return ops.sum(x, axis=entity_axes(x), keepdims=keepdims)
-    total = ops.sum(ops.sum(_in_blocks(flatten_entities(x)), axis=2), axis=1)
+    parts = ops.sum(_in_blocks(flatten_entities(x)), axis=2)
+    # XLA makes one long sum of two, but for what lies between them: it cannot know that no part
+    # is NaN, which alone is another number than itself.
+    parts = ops.where(parts == parts, parts, 0 * parts)
+    total = ops.sum(parts, axis=1)
     return expand_over_entities(total, len(x.shape)) if keepdims else total
 
 
