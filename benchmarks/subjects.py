@@ -153,7 +153,7 @@ def chunks(entities, method, chunk=100_000, hidden=32, iterations=10):
 
     import keras_sets
     from keras_sets.layers.pooling import ChunkedPoolingScope
-    from keras_sets.models.chunks import without_gradients
+    from keras_sets.models.chunk_pass import without_gradients
 
     model = keras_sets.models.swarm(2, CLASSES, hidden_units=hidden, iterations=iterations)
     known = keras.ops.zeros((1, 1, hidden))
