@@ -256,6 +256,7 @@ def test_models_with_one_input():
     stack = [keras.Input((None, FEATURES)), layers.PermutationEquivariantDense(4, "relu")]
     sequential = keras.Sequential([*stack, keras.layers.Dense(2)])
     y = keras.layers.LayerNormalization()(stack[1](stack[0]))
+    y = keras.layers.UnitNormalization()(keras.layers.RMSNormalization()(y))
     functional = keras.Model(stack[0], keras.layers.Dense(2)(y))
     for model in (sequential, functional):
         parts = models.predict_in_chunks(model, cut((x, mask)))

@@ -51,7 +51,9 @@ _ALONG_AN_AXIS = (
     keras.layers.BatchNormalization,
     keras.layers.Concatenate,
     keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
     keras.layers.Softmax,
+    keras.layers.UnitNormalization,
 )
 
 # Layers that take means, sums and attention over the set on their way.
