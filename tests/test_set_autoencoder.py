@@ -95,9 +95,11 @@ class TestNetwork:
 
 class TestReferences:
     def test_reconstructions(self):
-        outputs = np.array([[[1, 2, 0.5], [3, 4, -1]], [[5, 6, -2], [7, 8, -1]]])
-        sets = evaluate.reconstructions(outputs)
-        assert [points.tolist() for points in sets] == [[[1, 2]], [[7, 8]]]
+        outputs = np.array(
+            [[[1, 2, 0], [3, 4, 9], [5, 6, 1]], [[7, 8, -9], [9, 0, -8], [0, 0, -9]]]
+        )
+        sets = evaluate.reconstructions(outputs)  # 0.5 + 1.0 + 0.7 points, and almost none
+        assert [points.tolist() for points in sets] == [[[3, 4], [5, 6]], [[9, 0]]]
 
     def test_chamfer_is_that_of_the_package(self, rng):
         a, b = rng.normal(size=(5, 2)), rng.normal(size=(3, 2))

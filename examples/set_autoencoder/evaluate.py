@@ -4,11 +4,17 @@ import numpy as np
 
 
 def reconstructions(outputs):
-    """Sets of outputs `(sets, most, 3)`: places whose logit is positive, or else the largest."""
-    logits = outputs[..., 2]
-    likeliest = logits == logits.max(axis=1, keepdims=True)
-    chosen = (logits > 0) | likeliest
-    return [places[there] for places, there in zip(outputs[..., :2], chosen, strict=True)]
+    """Sets of outputs `(sets, most, 3)`: the likeliest points, one at least.
+
+    There are as many as the probabilities of all points add up to.
+    """
+    logits = outputs[..., 2].astype("float64")
+    numbers = np.maximum(1, np.round((1 / (1 + np.exp(-logits))).sum(axis=1))).astype(int)
+    order = np.argsort(-logits, axis=1)
+    return [
+        places[chosen[:number]]
+        for places, chosen, number in zip(outputs[..., :2], order, numbers, strict=True)
+    ]
 
 
 def chamfer(a, b):

@@ -14,9 +14,9 @@ _COMMON = {
 }
 # The share of the points that a set has: all of 8 x 8 pixels, about 30 of 28 x 28.
 _DATA = {
-    "digits": {"epochs": 60, "share": 1.0, "harmonics": 3},
-    "mnist": {"epochs": 2, "share": 0.3},
-    "fashion_mnist": {"epochs": 2, "share": 0.15},
+    "digits": {"epochs": 30, "share": 1.0, "harmonics": 3},
+    "mnist": {"epochs": 3, "share": 0.3},
+    "fashion_mnist": {"epochs": 3, "share": 0.15},
 }
 
 

