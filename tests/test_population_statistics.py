@@ -90,7 +90,7 @@ class TestSets:
 
 
 class TestMethods:
-    @pytest.mark.parametrize("name", ["deep-sets", "moments"])
+    @pytest.mark.parametrize("name", ["deep-sets", "log-variances"])
     def test_neither_order_nor_padding_matter(self, rng, name):
         network = models.build(name, 2)
         points = rng.normal(size=(3, 9, 2)).astype("float32")
@@ -130,18 +130,18 @@ class TestCommand:
         scores = json.loads((output / "scores.json").read_text())
         assert list(scores["errors"]) == [*names.MODELS, "plug-in", "constant"]
         assert scores["sets"] == [12]
-        assert (output / "moments-12-0" / "model.keras").exists()
+        assert (output / "log-variances-12-0" / "model.keras").exists()
         assert f"{'12 sets':>22}" in capsys.readouterr().out
 
     def test_resume_goes_on(self, tmp_path):
-        options = ["--smoke", "--models", "moments", "--output", tmp_path]
+        options = ["--smoke", "--models", "log-variances", "--output", tmp_path]
         call(*options)
-        metrics = (tmp_path / "moments-12-0" / "metrics.csv").read_text()
-        first = json.loads((tmp_path / "scores.json").read_text())["errors"]["moments"]
+        metrics = (tmp_path / "log-variances-12-0" / "metrics.csv").read_text()
+        first = json.loads((tmp_path / "scores.json").read_text())["errors"]["log-variances"]
         call(*options, "--resume", "--repeats", 2)
-        both = json.loads((tmp_path / "scores.json").read_text())["errors"]["moments"]
+        both = json.loads((tmp_path / "scores.json").read_text())["errors"]["log-variances"]
         assert both[0][:1] == first[0] and len(both[0]) == 2
-        assert (tmp_path / "moments-12-0" / "metrics.csv").read_text() == metrics
+        assert (tmp_path / "log-variances-12-0" / "metrics.csv").read_text() == metrics
 
     @pytest.mark.parametrize(
         "arguments, message",

@@ -5,10 +5,10 @@ from examples.population_statistics.names import MODELS
 from examples.population_statistics.names import TASKS
 
 DEFAULTS = {
-    "epochs": 20,
-    "batch_size": 16,
+    "epochs": 10,
+    "batch_size": 8,
     "optimizer": "adam",
-    "learning_rate": 0.002,
+    "learning_rate": 0.005,
     "schedule": "cosine",
 }
 SMOKE = {
@@ -46,7 +46,7 @@ def parse(arguments=None):
         "--repeats", type=integer, default=1, help="trainings with other sets and weights"
     )
     comparison.add_argument(
-        "--steps", type=integer, default=50, help="batches in an epoch, however many sets"
+        "--steps", type=integer, default=30, help="batches in an epoch, however many sets"
     )
     comparison.add_argument(
         "--validation-sets", type=integer, default=100, help="sets that choose the epoch"
@@ -107,51 +107,49 @@ def main(arguments=None):
     name = options.task + (f"-{options.run}" if options.run else "")
     run = Run("population_statistics", name, options)
     run.prepare()
+
+    def answers_of(method, seed, training_sets, validation, test):
+        """What a method says of the test sets, in nats."""
+        if method == "plug-in":
+            return evaluate.plug_in(options.task, test.samples)
+        mean, deviation = training_sets.targets.mean(), training_sets.targets.std()
+        if method == "constant":
+            return mean
+        targets = (training_sets.targets - mean) / deviation
+        if method == "kernel":
+            pair = training_sets.samples, targets
+            return mean + deviation * evaluate.kernel(pair, test.samples, seed)
+        keras.utils.set_random_seed(seed)
+        network = builders[method]()
+        if options.initial_model is not None:
+            networks.load_initial_weights(network, options.initial_model)
+        network.compile(optimizers.make_optimizer(options), loss="mse")
+        batches = datasets.RepeatedSets(
+            training_sets.samples,
+            targets,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            buckets=2,
+            seed=seed,
+        )
+        shown = {"batch_size": 50, "buckets": 1, "shuffle": False}
+        standardized = (validation.targets - mean) / deviation
+        held_out = SetDataset(validation.samples, standardized, **shown)
+        names = method, str(len(targets)), str(seed)
+        train_part(run, names, network, batches, held_out)
+        return mean + deviation * network.predict(SetDataset(test.samples, **shown), verbose=0)
+
     methods = [*options.models, "plug-in", "constant"]
     errors = {method: [[] for _ in options.sets] for method in methods}
     counts = options.sets[-1], options.validation_sets, options.test_sets
     for seed in range(options.seed, options.seed + options.repeats):
-        training_sets, validation, test = (
+        drawn, validation, test = (
             data.draw(options.task, seed, datasets.generator(seed, stream), count)
             for stream, count in enumerate(counts, start=2)
         )
-        shown = SetDataset(test.samples, batch_size=50, buckets=1, shuffle=False)
         for place, number in enumerate(options.sets):
-            chosen = training_sets.first(number)
-            mean, deviation = chosen.targets.mean(), chosen.targets.std()
-            targets = (chosen.targets - mean) / deviation
             for method in methods:
-                if method == "plug-in":
-                    answers = evaluate.plug_in(options.task, test.samples)
-                elif method == "constant":
-                    answers = mean
-                elif method == "kernel":
-                    pair = (chosen.samples, targets)
-                    answers = mean + deviation * evaluate.kernel(pair, test.samples, seed)
-                else:
-                    keras.utils.set_random_seed(seed)
-                    network = builders[method]()
-                    if options.initial_model is not None:
-                        networks.load_initial_weights(network, options.initial_model)
-                    network.compile(optimizers.make_optimizer(options), loss="mse")
-                    batches = datasets.RepeatedSets(
-                        chosen.samples,
-                        targets,
-                        steps=options.steps,
-                        batch_size=options.batch_size,
-                        buckets=2,
-                        seed=seed,
-                    )
-                    held_out = SetDataset(
-                        validation.samples,
-                        (validation.targets - mean) / deviation,
-                        batch_size=50,
-                        buckets=1,
-                        shuffle=False,
-                    )
-                    names = method, str(number), str(seed)
-                    train_part(run, names, network, batches, held_out)
-                    answers = mean + deviation * network.predict(shown, verbose=0)
+                answers = answers_of(method, seed, drawn.first(number), validation, test)
                 error = float(np.mean((answers - test.targets) ** 2))
                 errors[method][place].append(error)
                 print(f"{method}-{number}-{seed}: error {error:.3g}", flush=True)

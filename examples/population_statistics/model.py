@@ -1,11 +1,13 @@
 """The networks, from sets of samples to a standardized statistic of their distribution."""
 
 import keras
+from keras import ops
 
-from examples.point_clouds.model import MeanOfProducts
 from keras_sets import layers as set_layers
 
 UNITS = 128
+PROJECTIONS = 64
+LEAST_VARIANCE = 1e-6
 
 
 def build(name, dimensions):
@@ -13,7 +15,8 @@ def build(name, dimensions):
 
     Args:
         name: `"deep-sets"`: dense layers on every sample, the mean, dense layers.
-            `"moments"`: the mean of all products of two coordinates, dense layers.
+            `"log-variances"`: the logarithms of the variances along learned directions, and
+            dense layers. An entropy of a Gaussian is a sum of such logarithms.
         dimensions: Of a sample.
     """
     inputs = {
@@ -25,11 +28,12 @@ def build(name, dimensions):
         for depth in range(3):
             x = keras.layers.Dense(UNITS, activation="elu", name=f"encoder_{depth}")(x)
         x = set_layers.MeanPooling(name="pooling")(x, mask=mask)
+        for depth in range(2):
+            x = keras.layers.Dense(UNITS, activation="elu", name=f"decoder_{depth}")(x)
     else:
-        x = MeanOfProducts(name="pooling")(x, x, mask)
-        x = keras.layers.Flatten(name="products")(x)
-        # Each product counts as much as the others, whatever its unit.
-        x = keras.layers.BatchNormalization(momentum=0.9, name="standardized")(x)
-    for depth in range(2):
-        x = keras.layers.Dense(UNITS, activation="elu", name=f"decoder_{depth}")(x)
+        x = keras.layers.Dense(PROJECTIONS, use_bias=False, name="directions")(x)
+        variances = set_layers.VariancePooling(name="pooling")(x, mask=mask)
+        logarithms = ops.log(variances + LEAST_VARIANCE)
+        hidden = keras.layers.Dense(UNITS, activation="elu", name="hidden")(logarithms)
+        x = keras.layers.Concatenate(name="features")([logarithms, hidden])
     return keras.Model(inputs, keras.layers.Dense(1, name="output")(x), name=name.replace("-", "_"))

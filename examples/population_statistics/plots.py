@@ -7,7 +7,7 @@ from examples.common import plots
 
 STYLES = {
     "deep-sets": {"color": "C0", "marker": "o"},
-    "moments": {"color": "C1", "marker": "s"},
+    "log-variances": {"color": "C1", "marker": "s"},
     "kernel": {"color": "C2", "marker": "^"},
     "plug-in": {"color": "black", "ls": "--"},
     "constant": {"color": "gray", "ls": ":"},
