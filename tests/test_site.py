@@ -56,4 +56,4 @@ def test_settings_of_the_examples_are_those_of_their_commands():
         expected = [defaults[key] for key in ("optimizer", "learning_rate", "batch_size")]
         assert [cells[2].lower(), float(cells[3]), int(cells[4])] == expected, cells[0]
         shown += 1
-    assert shown == 9
+    assert shown == 11

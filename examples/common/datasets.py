@@ -117,6 +117,25 @@ class ResumableSets(SetDataset):
         self.epoch = epoch
 
 
+class RepeatedSets(ResumableSets):
+    """Epochs of a given length: all sets in a new order, as often as it takes.
+
+    Args:
+        steps: Positive integer, batches in an epoch.
+        **kwargs: Of `keras_sets.utils.SetDataset`.
+    """
+
+    def __init__(self, *args, steps, **kwargs):
+        self.steps = steps
+        super().__init__(*args, **kwargs)
+
+    def plan(self, rng):
+        batches = []
+        while len(batches) < self.steps:
+            batches += super().plan(rng)
+        return batches[: self.steps]
+
+
 class PrefetchedDataset(keras.utils.PyDataset):
     """Makes every batch of a dataset in a thread while the network trains on the one before.
 

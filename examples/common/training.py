@@ -137,3 +137,25 @@ class Training:
         plots.learning_curves(self._log.rows, path / "learning_curves.png")
         plots.weight_traces(self._traces.names, self._traces.values, path / "weight_traces.png")
         self._draw_task()
+
+
+def train_part(run, names, model, batches, validation):
+    """One of many trainings of a run, without prints and pictures; the model has been compiled.
+
+    Args:
+        run: The `Run`, prepared.
+        names: Strings that name the training, and its folder in that of the run.
+        model, batches: As for `Training`.
+        validation: Data that validate.
+    """
+    training = Training(run.part(*names), model, batches, quiet=True)
+    model.fit(
+        training.batches,
+        validation_data=validation,
+        epochs=run.options.epochs,
+        initial_epoch=training.initial_epoch,
+        shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
+        verbose=0,
+        callbacks=training.callbacks,
+    )
+    training.finish()

@@ -91,7 +91,7 @@ def main(arguments=None):
     from examples.common import networks
     from examples.common import optimizers
     from examples.common.run import Run
-    from examples.common.training import Training
+    from examples.common.training import train_part
     from examples.symmetric_elements import data
     from examples.symmetric_elements import model as models
 
@@ -129,21 +129,11 @@ def main(arguments=None):
                     options.steps,
                     seed,
                 )
-                part = run.part(model, str(size), str(seed))
-                training = Training(part, network, batches, quiet=True)
-                network.fit(
-                    training.batches,
-                    validation_data=validation,
-                    epochs=options.epochs,
-                    initial_epoch=training.initial_epoch,
-                    shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
-                    verbose=0,
-                    callbacks=training.callbacks,
-                )
-                training.finish()
+                names = model, str(size), str(seed)
+                train_part(run, names, network, batches, validation)
                 predicted = network.predict(inputs, batch_size=100, verbose=0).argmax(axis=1)
                 results[model][place].append(float(np.mean(predicted == labels)))
-                print(f"{part.name}: accuracy {results[model][place][-1]:.3f}", flush=True)
+                print(f"{'-'.join(names)}: accuracy {results[model][place][-1]:.3f}", flush=True)
 
     accuracies = {
         model: [summary(repeats, options.test_sets) for repeats in points]

@@ -1,0 +1,159 @@
+"""Population statistics: the targets, the sets, the methods, the command."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from examples.common import datasets
+from examples.population_statistics import __main__ as command
+from examples.population_statistics import data
+from examples.population_statistics import evaluate
+from examples.population_statistics import model as models
+from examples.population_statistics import names
+
+
+def call(*arguments):
+    command.main([str(argument) for argument in arguments])
+
+
+class TestTargets:
+    def test_entropy(self):
+        covariance = np.array([[[4.0, 1.0], [1.0, 2.0]]])
+        expected = stats.norm(scale=2).entropy()
+        assert data.statistic("rotation", covariance) == pytest.approx(expected)
+
+    def test_rotation(self):
+        covariance = data.covariances("rotation", 0, datasets.generator(0, 2), 50)
+        fixed = data.wishart(datasets.generator(0, 1), 2)
+        values, vectors = np.linalg.eigh(fixed)
+        np.testing.assert_allclose(np.linalg.eigvalsh(covariance), np.tile(values, (50, 1)))
+        # The variance of the first coordinate goes through all that a turn can give.
+        first = covariance[:, 0, 0]
+        assert values[0] <= first.min() < first.max() <= values[1]
+        assert np.ptp(first) > 0.9 * np.ptp(values)
+
+    def test_correlation(self):
+        covariance = data.covariances("correlation", 0, datasets.generator(0, 2), 20)
+        a = covariance[:, 0, 16] / covariance[:, 0, 0]
+        assert a.min() < -0.5 and a.max() > 0.5
+        expected = -8 * np.log(1 - a**2)
+        np.testing.assert_allclose(data.statistic("correlation", covariance), expected, atol=1e-9)
+
+    def test_rank_1(self):
+        covariance = data.covariances("rank-1", 0, datasets.generator(0, 2), 20)
+        v = datasets.generator(0, 1).standard_normal(32)
+        a = (covariance[:, 0, 0] - 1) / v[0] ** 2
+        assert 0 < a.min() < 0.3 and 0.7 < a.max() < 1
+        one, other = (v[:16] ** 2).sum(), (v[16:] ** 2).sum()
+        ratio = (1 + a * one) * (1 + a * other) / (1 + a * (one + other))
+        np.testing.assert_allclose(data.statistic("rank-1", covariance), 0.5 * np.log(ratio))
+
+    def test_mutual_information_from_canonical_correlations(self):
+        (covariance,) = data.covariances("random", 0, datasets.generator(0, 2), 1)
+        halves = np.split(np.arange(32), 2)
+        a, b = (np.linalg.cholesky(covariance[np.ix_(half, half)]) for half in halves)
+        mixed = np.linalg.solve(a, np.linalg.solve(b, covariance[16:, :16]).T)
+        correlations = np.linalg.svd(mixed, compute_uv=False)
+        expected = -0.5 * np.log(1 - correlations**2).sum()
+        assert data.statistic("random", covariance) == pytest.approx(expected)
+
+
+class TestSets:
+    @pytest.mark.parametrize("task", names.TASKS)
+    def test_protocol(self, task):
+        sets = data.draw(task, 0, datasets.generator(0, 2), 30)
+        sizes = np.array([len(points) for points in sets.samples])
+        assert 300 <= sizes.min() < 350 and 450 < sizes.max() <= 500
+        assert sets.targets.shape == (30, 1) and sets.targets.dtype == np.float32
+        assert {points.dtype for points in sets.samples} == {np.dtype("float32")}
+        # Every set is drawn from its own covariance: whitened samples are standard normal.
+        covariance = data.covariances(task, 0, datasets.generator(0, 2), 30)
+        expected = data.statistic(task, covariance)
+        np.testing.assert_allclose(sets.targets[:, 0], expected, rtol=1e-5)
+        for points, factor in zip(sets.samples, np.linalg.cholesky(covariance), strict=True):
+            white = np.linalg.solve(factor, points.T)
+            assert stats.kstest(white.ravel(), "norm").pvalue > 1e-4
+
+    def test_first(self):
+        sets = data.draw("rotation", 0, datasets.generator(0, 2), 5)
+        few = sets.first(2)
+        assert len(few.samples) == 2 and (few.targets == sets.targets[:2]).all()
+
+    def test_what_the_sets_of_a_task_have_in_common(self):
+        one, other = (
+            data.covariances("correlation", 3, datasets.generator(3, stream), 2)[:, :16, :16]
+            for stream in (2, 3)
+        )
+        np.testing.assert_array_equal(one, other)
+
+
+class TestMethods:
+    @pytest.mark.parametrize("name", ["deep-sets", "log-variances"])
+    def test_neither_order_nor_padding_matter(self, rng, name):
+        network = models.build(name, 2)
+        points = rng.normal(size=(3, 9, 2)).astype("float32")
+        mask = np.arange(9) < np.array([[9], [4], [1]])
+        expected = network.predict_on_batch({"entities": points, "mask": mask})
+        assert expected.shape == (3, 1)
+        order = rng.permutation(9)
+        points, mask = points[:, order], mask[:, order]
+        points[~mask] = np.nan
+        changed = network.predict_on_batch({"entities": points, "mask": mask})
+        np.testing.assert_allclose(changed, expected, rtol=1e-4, atol=1e-5)
+
+    def test_plug_in(self, rng):
+        samples = [np.array([[3.0, 1.0], [1.0, 5.0]]), rng.normal(size=(9, 2))]
+        answers = evaluate.plug_in("rotation", samples)
+        assert answers[0, 0] == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 5))
+        variance = (samples[1][:, 0] ** 2).mean()
+        assert answers[1, 0] == pytest.approx(0.5 * np.log(2 * np.pi * np.e * variance))
+
+    def test_kernel_learns(self):
+        training, test = (
+            data.draw("rotation", 0, datasets.generator(0, stream), 60) for stream in (2, 3)
+        )
+        mean, deviation = training.targets.mean(), training.targets.std()
+        pair = training.samples, (training.targets - mean) / deviation
+        answers = mean + deviation * evaluate.kernel(pair, test.samples, 0)
+        assert ((answers - test.targets) ** 2).mean() < 0.1 * test.targets.var()
+
+
+class TestCommand:
+    @pytest.mark.parametrize("task", ["rotation", "correlation"])
+    def test_smoke(self, tmp_path, capsys, task):
+        output = tmp_path / "run"
+        call("--smoke", "--task", task, "--output", output)
+        files = {path.name for path in output.iterdir()}
+        assert {"errors.png", "config.json", "scores.json", "table.txt"} <= files
+        scores = json.loads((output / "scores.json").read_text())
+        assert list(scores["errors"]) == [*names.MODELS, "plug-in", "constant"]
+        assert scores["sets"] == [12]
+        assert (output / "log-variances-12-0" / "model.keras").exists()
+        assert f"{'12 sets':>22}" in capsys.readouterr().out
+
+    def test_resume_goes_on(self, tmp_path):
+        options = ["--smoke", "--models", "log-variances", "--output", tmp_path]
+        call(*options)
+        metrics = (tmp_path / "log-variances-12-0" / "metrics.csv").read_text()
+        first = json.loads((tmp_path / "scores.json").read_text())["errors"]["log-variances"]
+        call(*options, "--resume", "--repeats", 2)
+        both = json.loads((tmp_path / "scores.json").read_text())["errors"]["log-variances"]
+        assert both[0][:1] == first[0] and len(both[0]) == 2
+        assert (tmp_path / "log-variances-12-0" / "metrics.csv").read_text() == metrics
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            (["--task", "rank-2"], "argument --task: invalid choice: 'rank-2'"),
+            (["--sets", "8", "-1"], "expected a positive integer, received '-1'"),
+            (["--sets", "2"], "argument --sets: expected at least 3, received 2"),
+            (["--initial-model", "x.keras"], "holds the weights of one network"),
+        ],
+    )
+    def test_bad_input(self, tmp_path, capsys, arguments, message):
+        with pytest.raises(SystemExit) as error:
+            call("--smoke", "--output", tmp_path / "run", *arguments)
+        assert error.value.code == 2 and message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
