@@ -140,7 +140,7 @@ class TestCommand:
         options = ["--data-dir", folder, "--epochs", 12, "--hidden", 64, "--decoder", "dense"]
         call(*options, "--output", tmp_path / "run")
         own, mean, *_ = json.loads((tmp_path / "run" / "scores.json").read_text())["scores"]
-        assert own["chamfer"] < mean["chamfer"] and own["number"] < mean["number"]
+        assert own["chamfer"] < 0.7 * mean["chamfer"]
 
     def test_resumed_equals_uninterrupted(self, folder, tmp_path):
         options = ["--smoke", "--schedule", "constant", "--data-dir", folder, "--share", 0.5]
