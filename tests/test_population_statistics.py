@@ -18,6 +18,16 @@ def call(*arguments):
     command.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize("steps", [2, 3, 7, 12])
+def test_epochs_of_a_given_length(steps):
+    """The first two batches differ in size, from which TensorFlow learns that it varies."""
+    sets = [np.ones((n, 1)) for n in (4, 4, 4, 4, 4, 4, 4, 4, 9, 9)]
+    for seed in range(5):
+        batches = datasets.RepeatedSets(sets, steps=steps, batch_size=2, buckets=2, seed=seed)
+        sizes = [batches[i][0]["entities"].shape[1] for i in range(len(batches))]
+        assert len(sizes) == steps and sizes[0] != sizes[1]
+
+
 class TestTargets:
     def test_entropy(self):
         covariance = np.array([[[4.0, 1.0], [1.0, 2.0]]])

@@ -133,7 +133,12 @@ class RepeatedSets(ResumableSets):
         batches = []
         while len(batches) < self.steps:
             batches += super().plan(rng)
-        return batches[: self.steps]
+        batches, rest = batches[: self.steps], batches[self.steps :]
+        # Keras on TensorFlow learns from the first two batches of all that the size varies.
+        others = [batch for batch in rest if batch[1] != batches[0][1]]
+        if others and len({size for _, size in batches}) == 1 < self.steps:
+            batches[-1] = others[0]
+        return batches
 
 
 class PrefetchedDataset(keras.utils.PyDataset):
