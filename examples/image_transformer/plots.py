@@ -63,7 +63,8 @@ def comparison(curves, path):
     """
     figure, axis = plt.subplots(figsize=(4.6, 3.0), layout="constrained")
     for name, rows in curves.items():
-        minutes = [row["seconds"] / 60 for row in rows]
+        # The log rounds to tenths of a second.
+        minutes = [max(row["seconds"], 0.1) / 60 for row in rows]
         axis.plot(minutes, [row["val_bits_per_dimension"] for row in rows], label=name)
     axis.set(xlabel="minutes of training", ylabel="bits per dimension, held out")
     axis.set(xscale="log", yscale="log")
