@@ -4,6 +4,7 @@ import concurrent.futures
 import functools
 import multiprocessing
 
+import keras
 import numpy as np
 import pytest
 
@@ -83,7 +84,10 @@ def test_bad_input(threads, tmp_path):
         models.predict_in_chunks(swarm, chunks, executor=4)
     with pytest.raises(ValueError, match="Expected one of `scratch_dir` and `executor`"):
         models.predict_in_chunks(swarm, chunks, scratch_dir=tmp_path, executor=threads)
-    for causal in (layers.CausalMeanPooling(), layers.Swarm(3, 4, pooling="causal")):
+    inputs = keras.Input((None, FEATURES))
+    inner = keras.Model(inputs, layers.Swarm(3, 4, pooling="causal")(inputs))
+    nested = keras.Sequential([inner])
+    for causal in (layers.CausalMeanPooling(), layers.Swarm(3, 4, pooling="causal"), nested):
         with pytest.raises(ValueError, match="causal pooling, which needs the chunks in order"):
             models.predict_in_chunks(causal, chunks, executor=threads)
     x, mask, weights = sets()

@@ -25,13 +25,15 @@ class ChunkPass:
         finished: Results of the poolings that are known, in the order of the computation.
         scratch: The `ScratchStates` of the pass before, or None.
         whole: Layers that are called on what is pooled already.
+        in_order: Whether all chunks come, one after the other.
     """
 
-    def __init__(self, run, finished, scratch, whole):
+    def __init__(self, run, finished, scratch, whole, in_order=True):
         self.run = run
         self.whole = whole
         self.finished = finished
         self.scratch = scratch
+        self.in_order = in_order
         self._chunk = 0
         self.inputs_shape = None
         self.carried = []
@@ -85,6 +87,11 @@ class ChunkPass:
             return pooling.pool(x, mask, weights, keepdims=False)
         batch_and_features = (x.shape[0], x.shape[-1])
         if getattr(pooling, "symmetry", None) == "causal":
+            if not self.in_order:
+                raise ValueError(
+                    "Expected no `executor` for a causal pooling, which needs the chunks in order. "
+                    f"Received: pooling={pooling!r}"
+                )
             index = self._causal_poolings
             self._causal_poolings += 1
             if index == len(self.carried):

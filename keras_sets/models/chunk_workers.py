@@ -1,18 +1,14 @@
 """Workers that share the chunks of `predict_in_chunks`."""
 
 import functools
-import hashlib
 import pickle
 
 import keras
 from keras import ops
 
-from keras_sets import layers as set_layers
+from keras_sets.models.chunk_network import as_function
 from keras_sets.models.chunk_pass import ChunkPass
 from keras_sets.models.chunk_source import ChunkSource
-
-# The network that this process has unpickled last, by its digest.
-_KNOWN: dict = {}
 
 
 class ChunkWorkers:
@@ -21,14 +17,13 @@ class ChunkWorkers:
     Args:
         executor: Object with the `map` of `concurrent.futures.Executor`.
         network: What `predict_in_chunks` was given.
-        parts: Its layers that see chunks.
         scratch_dir: Has to be None.
 
     Raises:
-        ValueError: If there is no such method, or the order of the chunks counts.
+        ValueError: If there is no such method, or hidden states were to wait in files.
     """
 
-    def __init__(self, executor, network, parts, scratch_dir):
+    def __init__(self, executor, network, scratch_dir):
         if not callable(getattr(executor, "map", None)):
             raise ValueError(
                 "Received an invalid value for `executor`, expected an object with the method "
@@ -40,14 +35,6 @@ class ChunkWorkers:
                 "Expected one of `scratch_dir` and `executor`: workers compute iterations anew. "
                 f"Received: scratch_dir={str(scratch_dir)!r}, executor={executor!r}"
             )
-        for part in parts:
-            pooling = part if isinstance(part, set_layers.Pooling) else None
-            pooling = getattr(part, "pooling", pooling)
-            if getattr(pooling, "symmetry", None) == "causal":
-                raise ValueError(
-                    f"Layer '{part.name}' has a causal pooling, which needs the chunks in order: "
-                    f"expected no `executor`. Received: executor={executor!r}"
-                )
         self._executor = executor
         self._pickled = pickle.dumps(network)
 
@@ -67,18 +54,17 @@ def run_chunk(pickled, finished, chunk):
     Returns:
         The chunk's shape without its first entity axis, and its outputs or its state.
     """
-    # `chunks` imports this module.
-    from keras_sets.models.chunks import as_function
-
-    digest = hashlib.sha256(pickled).digest()
-    if digest not in _KNOWN:
-        _KNOWN.clear()
-        _KNOWN[digest] = pickle.loads(pickled)
-    run, _, whole = as_function(_KNOWN[digest])
+    run, _, whole = as_function(_unpickled(pickled))
     finished = keras.tree.map_structure(ops.convert_to_tensor, finished)
-    current = ChunkPass(run, finished, None, whole)
+    current = ChunkPass(run, finished, None, whole, in_order=False)
     outputs = current(ChunkSource([chunk]).read(chunk))
     if outputs is None:
         outputs = keras.tree.map_structure(ops.convert_to_numpy, current.state)
     shape = current.inputs_shape
     return (shape[0], *shape[2:]), outputs
+
+
+@functools.lru_cache(maxsize=1)
+def _unpickled(pickled):
+    """The network of all chunks that a worker gets one after the other."""
+    return pickle.loads(pickled)

@@ -8,63 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
-from keras_sets import layers as set_layers
-from keras_sets import ops as set_ops
-from keras_sets import validation
 from keras_sets._typing import State
-from keras_sets.layers.pooling import ChunkedPoolingScope
-from keras_sets.layers.zero_absent import ZeroAbsent
+from keras_sets.models.chunk_network import as_function
+from keras_sets.models.chunk_network import check_layer
+from keras_sets.models.chunk_network import gives_one_output_a_set
 from keras_sets.models.chunk_pass import ChunkPass
 from keras_sets.models.chunk_source import ChunkSource
 from keras_sets.models.chunk_workers import ChunkWorkers
 from keras_sets.models.scratch_states import ScratchStates
-
-# Layers that compute every entity on its own, at inference.
-_ENTITY_BY_ENTITY = (
-    keras.layers.Activation,
-    keras.layers.Add,
-    keras.layers.AlphaDropout,
-    keras.layers.Average,
-    keras.layers.Dense,
-    keras.layers.Dropout,
-    keras.layers.ELU,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Identity,
-    keras.layers.InputLayer,
-    keras.layers.LeakyReLU,
-    keras.layers.Maximum,
-    keras.layers.Minimum,
-    keras.layers.Multiply,
-    keras.layers.ReLU,
-    keras.layers.Rescaling,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.Subtract,
-    ZeroAbsent,
-)
-# These do if their axis is that of the features.
-_ALONG_AN_AXIS = (
-    keras.layers.BatchNormalization,
-    keras.layers.Concatenate,
-    keras.layers.LayerNormalization,
-    keras.layers.RMSNormalization,
-    keras.layers.Softmax,
-    keras.layers.UnitNormalization,
-)
-
-# Layers that take means, sums and attention over the set on their way.
-_REDUCING = (
-    set_layers.InducedSetAttentionBlock,
-    set_layers.PoolingByMultiheadAttention,
-    set_layers.PrincipalAxes,
-    set_layers.SetNormalization,
-    set_layers.SlotRefinement,
-)
 
 
 def predict_in_chunks(
@@ -138,13 +90,13 @@ def predict_in_chunks(
     """
     run, parts, whole = as_function(network)
     for part in parts:
-        _check_layer(part)
+        check_layer(part)
     chunks = ChunkSource(chunks)
+    workers = None if executor is None else ChunkWorkers(executor, network, scratch_dir)
     scratch = None if scratch_dir is None else ScratchStates(scratch_dir)
-    workers = None if executor is None else ChunkWorkers(executor, network, parts, scratch_dir)
     finished: list[State] = []
     while True:
-        current = ChunkPass(run, finished, scratch, whole)
+        current = ChunkPass(run, finished, scratch, whole, in_order=workers is None)
         remaining = chunks.open()
         outputs = current(chunks.read(next(remaining)))
         if outputs is not None:
@@ -156,7 +108,7 @@ def predict_in_chunks(
             for state in workers.run(finished, chunks, remaining):
                 current.add(state)
         finished.append(current.finish())
-    if _gives_one_output_a_set(network, parts, current.inputs_shape):
+    if gives_one_output_a_set(network, parts, current.inputs_shape):
         return outputs
     if workers is None:
         return _rest([outputs], _outputs(current, chunks, remaining))
@@ -171,189 +123,3 @@ def _outputs(current, chunks, remaining):
 def _rest(made, remaining):
     yield made.pop()
     yield from remaining
-
-
-def as_function(network):
-    """`(run, layers, whole)`: a function of entities, mask and weights, and its layers.
-
-    `layers` see chunks. `whole` are those of a model that see what sets have pooled to.
-    """
-    if isinstance(network, keras.Sequential):
-        network = network.layers
-    if isinstance(network, keras.Model):
-        operations = getattr(network, "operations", None)
-        if operations is None:
-            raise ValueError(
-                "Received an invalid value for `network`, expected a functional model, whose "
-                f"layers can be seen. Received: network={network!r}"
-            )
-        whole = _whole_operations(network, operations)
-        parts = [operation for operation in operations if operation not in whole]
-        return lambda *chunk: _run_model(network, *chunk), parts, whole
-    parts = [network] if isinstance(network, keras.layers.Layer) else network
-    if (
-        not isinstance(parts, (list, tuple))
-        or not parts
-        or not all(isinstance(part, keras.layers.Layer) for part in parts)
-    ):
-        raise ValueError(
-            "Received an invalid value for `network`, expected a functional model, a layer or a "
-            f"list of layers. Received: network={network!r}"
-        )
-    count = next((i + 1 for i, part in enumerate(parts) if _is_invariant(part)), len(parts))
-    on_chunks, on_pooled = parts[:count], parts[count:]
-
-    def run(*chunk):
-        x = _run_layers(on_chunks, *chunk)
-        with ChunkedPoolingScope(None):
-            return _run_each(on_pooled, x)
-
-    return run, on_chunks, set()
-
-
-def _is_invariant(layer):
-    return getattr(layer, "symmetry", None) == "invariant"
-
-
-def _whole_operations(model, operations):
-    """Operations of a model whose arguments all come from what sets have pooled to."""
-    tensors, whole = set(), set()
-    for operation in operations:
-        try:
-            arguments, outputs = (
-                {id(t) for t in keras.tree.flatten(t)} for t in (operation.input, operation.output)
-            )
-        except (AttributeError, ValueError):  # one that is called several times
-            continue
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        if arguments <= tensors:
-            whole.add(operation)
-            if isinstance(operation, keras.Model):
-                whole.update(operation._flatten_layers())
-        if arguments <= tensors or _is_invariant(operation):
-            tensors |= outputs
-    return whole
-
-
-def _run_model(model, entities, mask, weights):
-    if not isinstance(model.input, dict):
-        if weights is not None or keras.tree.is_nested(model.input):
-            raise ValueError(
-                f"Expected `network` to have one input, and chunks without weights, or a dict of "
-                "the inputs 'entities', 'mask' and 'weights'. Received: model "
-                f"'{model.name}' with {len(model.inputs)} inputs and chunks "
-                f"{'without' if weights is None else 'with'} weights"
-            )
-        return model(entities, mask=mask, training=False)
-    given = {"mask": mask, "weights": weights}
-    inputs = {"entities": entities}
-    for name, value in given.items():
-        if name in model.input:
-            dtype = "bool" if name == "mask" else "float32"
-            shape = validation.shape_of(entities)[: len(model.input[name].shape)]
-            ones = np.ones(shape, dtype)
-            inputs[name] = ones if value is None else value
-        elif value is not None:
-            raise ValueError(
-                f"Model '{model.name}' has no input '{name}', expected chunks without {name}. "
-                f"The inputs of the model: {', '.join(model.input)}"
-            )
-    return model(inputs, training=False)
-
-
-def _run_layers(parts, entities, mask, weights):
-    x = ops.convert_to_tensor(entities)
-    present, weights = set_ops.multiplicities(mask, weights, set_ops.accumulation_dtype(x))
-    x = set_ops.apply_mask(x, present)
-    return _run_each(parts, x, mask=present, weights=weights)
-
-
-def _run_each(parts, x, **context):
-    for part in parts:
-        if isinstance(part, set_layers.SetLayer):
-            x = part(x, **context, training=False)
-        elif isinstance(part, _TAKE_TRAINING):
-            x = part(x, training=False)
-        else:
-            x = part(x)
-    return x
-
-
-_TAKE_TRAINING = (
-    keras.layers.AlphaDropout,
-    keras.layers.BatchNormalization,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-)
-
-
-def _gives_one_output_a_set(network, parts, inputs_shape):
-    """Whether the outputs have no entity axis, or one whose size does not depend on the set."""
-    if isinstance(network, keras.Model) and not isinstance(network, keras.Sequential):
-        # For sets of any size, where the network was made for one.
-        inputs = keras.tree.map_structure(
-            lambda x: keras.KerasTensor((None, None, *x.shape[2:]), x.dtype), network.input
-        )
-        outputs = keras.tree.flatten(network.compute_output_spec(inputs))
-        shape = tuple(outputs[0].shape)
-    else:
-        shape = (None, None, *inputs_shape[2:])
-        for part in parts:
-            shape = part.compute_output_shape(shape)
-    while isinstance(shape, (list, tuple, dict)) and not _is_shape(shape):
-        shape = next(iter(shape.values() if isinstance(shape, dict) else shape))
-    return None not in shape[1:-1]
-
-
-def _is_shape(shape):
-    return isinstance(shape, tuple) and all(s is None or isinstance(s, int) for s in shape)
-
-
-def _check_layer(layer):
-    """Raises a ValueError unless the layer can be computed in chunks."""
-    if isinstance(layer, keras.Model):
-        for part in getattr(layer, "operations", [None]):
-            _check_layer(part)
-        return
-    if isinstance(layer, set_layers.Pooling):
-        return _check_pooling(layer, layer)
-    if isinstance(layer, (set_layers.PermutationEquivariantDense, set_layers.Swarm)):
-        if getattr(layer, "context", None) != "self":
-            _check_pooling(layer.pooling, layer)
-        return
-    if isinstance(layer, set_layers.DSS):
-        if not isinstance(layer.pooling, str):  # the name of a variant, which needs a mean or max
-            _check_pooling(layer.pooling, layer)
-        return
-    if isinstance(layer, (*_ENTITY_BY_ENTITY, *_REDUCING)):
-        return
-    if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1]):
-        return
-    described = f"'{layer.name}' of class {type(layer).__name__}" if layer else "a model"
-    raise ValueError(
-        "Expected `network` to be made of PermutationEquivariantDense, Swarm, DSS, poolings, "
-        f"{', '.join(kind.__name__ for kind in _REDUCING)}, and Keras layers that compute every "
-        "entity on its own along the last axis. A layer that mixes entities in another way cannot "
-        f"be computed in chunks. Received: {described}"
-    )
-
-
-def _check_pooling(pooling, layer):
-    if getattr(pooling, "reduces_by_layers", False):
-        return
-    if isinstance(pooling, set_layers.Pooling):
-        needed = ["chunk_state", "merge", "finish"]
-        kind, base = type(pooling), set_layers.Pooling
-        missing = [name for name in needed if getattr(kind, name) is getattr(base, name)]
-    else:
-        needed = ["init", "update", "finish"]
-        missing = [name for name in needed if not callable(getattr(pooling, name, None))]
-    if getattr(pooling, "symmetry", None) == "causal" and not hasattr(pooling, "scan"):
-        missing.append("scan")
-    if missing:
-        raise ValueError(
-            f"The pooling of '{layer.name}' cannot be computed in chunks: it needs the methods "
-            f"{', '.join(missing)}, see `keras_sets.layers.Pooling`. Received: pooling={pooling!r}"
-        )
