@@ -22,6 +22,7 @@ if "KERAS_BACKEND" not in os.environ and INSTALLED:
     os.environ["KERAS_BACKEND"] = INSTALLED[0]
 
 import contextlib  # noqa: E402
+import csv  # noqa: E402
 import gc  # noqa: E402
 import pathlib  # noqa: E402
 
@@ -63,6 +64,12 @@ def load_arrays(name):
         return dict(arrays)
 
 
+def losses_of(run):
+    """The losses of every epoch of a command's run, in training and in validation."""
+    with open(run / "metrics.csv") as file:
+        return [(row["loss"], row["val_loss"]) for row in csv.DictReader(file)]
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     keras.utils.set_random_seed(0)
@@ -82,6 +89,17 @@ def backend():
 def thorough(backend):
     """Whether tests of what does not depend on the backend run in full."""
     return backend == THOROUGH
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where TensorFlow Datasets keeps the digits."""
+    pytest.importorskip("tensorflow_datasets")
+    from examples.common import image_sets
+
+    path = tmp_path_factory.mktemp("data")
+    image_sets.load("digits", path)
+    return path
 
 
 @pytest.fixture

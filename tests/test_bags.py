@@ -15,15 +15,6 @@ IMAGES = np.arange(20, dtype="uint8").reshape(20, 1, 1, 1)
 LABELS = np.arange(20) % 10
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Where TensorFlow Datasets keeps the digits."""
-    pytest.importorskip("tensorflow_datasets")
-    path = tmp_path_factory.mktemp("data")
-    image_sets.load("digits", path)
-    return path
-
-
 def call(*arguments):
     command.main([str(argument) for argument in arguments])
 

@@ -40,15 +40,6 @@ FILES = (
 ).split()
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Where TensorFlow Datasets keeps the digits."""
-    pytest.importorskip("tensorflow_datasets")
-    path = tmp_path_factory.mktemp("data")
-    image_sets.load("digits", path)
-    return path
-
-
 def write_idx_files(folder, monkeypatch, damage=lambda files: None):
     """Twelve and five random images and labels as idx files, which count as the published ones."""
     rng = np.random.default_rng(0)

@@ -1,6 +1,5 @@
 """Max regression: its data, its networks, its command, and datasets that are generated."""
 
-import csv
 import json
 
 import keras
@@ -12,6 +11,7 @@ from examples.common import datasets
 from examples.max_regression import __main__ as command
 from examples.max_regression import data
 from examples.max_regression import model as models
+from tests.conftest import losses_of
 
 FILES = (
     "config.json errors.png learning_curves.png log.txt metrics.csv model.keras scores.json "
@@ -21,11 +21,6 @@ FILES = (
 
 def call(*arguments):
     command.main([str(argument) for argument in arguments])
-
-
-def losses_of(path):
-    with open(path / "metrics.csv") as file:
-        return [(row["loss"], row["val_loss"]) for row in csv.DictReader(file)]
 
 
 class TestData:

@@ -1,6 +1,5 @@
 """Point clouds: orbits, images as sets of pixels, the networks, the command."""
 
-import csv
 import json
 
 import keras
@@ -14,6 +13,7 @@ from examples.point_clouds import data
 from examples.point_clouds import evaluate
 from examples.point_clouds import model as networks
 from examples.point_clouds import names
+from tests.conftest import losses_of
 
 FILES = (
     "answers.png config.json learning_curves.png log.txt metrics.csv model.keras scores.json "
@@ -21,22 +21,8 @@ FILES = (
 ).split()
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Where TensorFlow Datasets keeps the digits."""
-    pytest.importorskip("tensorflow_datasets")
-    path = tmp_path_factory.mktemp("data")
-    image_sets.load("digits", path)
-    return path
-
-
 def call(*arguments):
     command.main([str(argument) for argument in arguments])
-
-
-def losses_of(path):
-    with open(path / "metrics.csv") as file:
-        return [(row["loss"], row["val_loss"]) for row in csv.DictReader(file)]
 
 
 class TestOrbits:

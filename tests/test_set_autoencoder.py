@@ -1,6 +1,5 @@
 """Set autoencoder: the sets, the network, the references, the command."""
 
-import csv
 import json
 
 import keras
@@ -14,6 +13,7 @@ from examples.set_autoencoder import evaluate
 from examples.set_autoencoder import model as networks
 from examples.set_autoencoder import names
 from keras_sets import losses
+from tests.conftest import losses_of
 
 FILES = (
     "config.json learning_curves.png log.txt metrics.csv model.keras numbers.png "
@@ -21,22 +21,8 @@ FILES = (
 ).split()
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Where TensorFlow Datasets keeps the digits."""
-    pytest.importorskip("tensorflow_datasets")
-    path = tmp_path_factory.mktemp("data")
-    image_sets.load("digits", path)
-    return path
-
-
 def call(*arguments):
     command.main([str(argument) for argument in arguments])
-
-
-def losses_of(path):
-    with open(path / "metrics.csv") as file:
-        return [(row["loss"], row["val_loss"]) for row in csv.DictReader(file)]
 
 
 class TestData:

@@ -34,17 +34,10 @@ def parse(arguments=None):
         DEFAULTS,
     )
     integer = common.positive_integer
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data-set",
-        choices=DATA_SETS,
-        default="digits",
-        help="digits come with scikit-learn, the others with TensorFlow Datasets",
-    )
-    data.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="folder of TensorFlow Datasets (default: its own, ~/tensorflow_datasets)",
+    data = common.add_data_group(
+        parser,
+        DATA_SETS,
+        "digits come with scikit-learn, the others with TensorFlow Datasets",
     )
     data.add_argument(
         "--move",
@@ -115,7 +108,6 @@ def published(data_set, model):
 def main(arguments=None):
     options = parse(arguments)
 
-    import keras
     from sklearn.metrics import roc_auc_score
 
     from examples.bags import data
@@ -133,10 +125,10 @@ def main(arguments=None):
         raise common.RunError(str(error)) from error
     name = options.data_set + (f"-{options.run}" if options.run else "")
 
-    def build(model):
-        return models.build(model, images.shape, images.levels)
-
-    builders = {model: lambda model=model: build(model) for model in options.models}
+    builders = {
+        model: lambda model=model: models.build(model, images.shape, images.levels)
+        for model in options.models
+    }
     compared = networks.build_networks(options, builders)
     if options.dry_run:
         return
@@ -155,10 +147,7 @@ def main(arguments=None):
         test = SetDataset(test_bags, batch_size=50, shuffle=False)
         for place, number in enumerate(options.bags):
             for model in options.models:
-                keras.utils.set_random_seed(seed)
-                network = build(model)
-                if options.initial_model is not None:
-                    networks.load_initial_weights(network, options.initial_model)
+                network = networks.build_again(options, builders[model], seed)
                 network.compile(optimizers.make_optimizer(options), loss="binary_crossentropy")
                 batches = data.Batches(
                     *(values[:number] for values in training_bags),

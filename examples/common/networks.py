@@ -46,6 +46,15 @@ def build_network(options, name, build):
     return build_networks(options, {name: build})[name]
 
 
+def build_again(options, build, seed):
+    """The network of one of many trainings, from that seed or from `--initial-model`."""
+    keras.utils.set_random_seed(seed)
+    network = build()
+    if options.initial_model is not None:
+        load_initial_weights(network, options.initial_model)
+    return network
+
+
 def load_model(path, what):
     """A saved model; raises RunError when that cannot be had."""
     try:

@@ -195,6 +195,23 @@ def make_parser(task, description, defaults):
     return parser
 
 
+def add_data_group(parser, data_sets, description):
+    """The group of options that choose among data sets, of which some are in a folder.
+
+    Args:
+        data_sets: Names of data sets, the default first.
+        description: Where they come from.
+    """
+    group = parser.add_argument_group("data")
+    group.add_argument("--data-set", choices=data_sets, default=data_sets[0], help=description)
+    group.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder of TensorFlow Datasets (default: its own, ~/tensorflow_datasets)",
+    )
+    return group
+
+
 def parse(parser, smoke, arguments=None, free=()):
     """Parses the arguments; with `--smoke` the defaults are those of `smoke`.
 

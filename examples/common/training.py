@@ -147,6 +147,9 @@ def train_part(run, names, model, batches, validation):
         names: Strings that name the training, and its folder in that of the run.
         model, batches: As for `Training`.
         validation: Data that validate.
+
+    Returns:
+        The `Training`, finished.
     """
     training = Training(run.part(*names), model, batches, quiet=True)
     model.fit(
@@ -159,3 +162,4 @@ def train_part(run, names, model, batches, validation):
         callbacks=training.callbacks,
     )
     training.finish()
+    return training

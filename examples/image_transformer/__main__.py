@@ -36,18 +36,11 @@ def parse(arguments=None):
         DEFAULTS,
     )
     integer = common.positive_integer
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data-set",
-        choices=list(SOURCES),
-        default="digits",
-        help="digits come with scikit-learn, the others with TensorFlow Datasets; bw_cifar is "
+    data = common.add_data_group(
+        parser,
+        list(SOURCES),
+        "digits come with scikit-learn, the others with TensorFlow Datasets; bw_cifar is "
         "cifar10 without colours, small its 16 x 16 pixels in the middle",
-    )
-    data.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="folder of TensorFlow Datasets (default: its own, ~/tensorflow_datasets)",
     )
     data.add_argument(
         "--prepare-from",

@@ -85,7 +85,6 @@ def table(options, errors):
 def main(arguments=None):
     options = parse(arguments)
 
-    import keras
     import numpy as np
 
     from examples.common import datasets
@@ -119,10 +118,7 @@ def main(arguments=None):
         if method == "kernel":
             pair = training_sets.samples, targets
             return mean + deviation * evaluate.kernel(pair, test.samples, seed)
-        keras.utils.set_random_seed(seed)
-        network = builders[method]()
-        if options.initial_model is not None:
-            networks.load_initial_weights(network, options.initial_model)
+        network = networks.build_again(options, builders[method], seed)
         network.compile(optimizers.make_optimizer(options), loss="mse")
         batches = datasets.RepeatedSets(
             training_sets.samples,

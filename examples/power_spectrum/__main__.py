@@ -114,13 +114,12 @@ def network_sizes(options):
 def main(arguments=None):
     options = parse(arguments)
 
-    import keras
     import numpy as np
 
     from examples.common import datasets
     from examples.common import networks
     from examples.common.run import Run
-    from examples.common.training import Training
+    from examples.common.training import train_part
     from examples.power_spectrum import data
     from examples.power_spectrum import evaluate
     from examples.power_spectrum import model as models
@@ -165,26 +164,12 @@ def main(arguments=None):
         seed = options.seed + repeat
         batches, validation = data.training_data(options, repeat)
         for name in specifications:
-            keras.utils.set_random_seed(seed)
-            model = build(name)
-            if options.initial_model is not None:
-                networks.load_initial_weights(model, options.initial_model)
+            model = networks.build_again(options, builders[name], seed)
             models.compile_for_powers(model, options)
-            part = run.part(name, str(seed))
-            training = Training(part, model, batches, quiet=True)
-            model.fit(
-                training.batches,
-                validation_data=validation,
-                epochs=options.epochs,
-                initial_epoch=training.initial_epoch,
-                shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
-                verbose=0,
-                callbacks=training.callbacks,
-            )
-            training.finish()
+            training = train_part(run, (name, str(seed)), model, batches, validation)
             trained[name].append(model)
             print(
-                f"{part.name}: validation {training.best:.4f} after {training.seconds / 60:.1f} "
+                f"{name}-{seed}: validation {training.best:.4f} after {training.seconds / 60:.1f} "
                 "minutes",
                 flush=True,
             )

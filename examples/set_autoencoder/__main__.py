@@ -20,17 +20,10 @@ def parse(arguments=None):
         DEFAULTS,
     )
     integer = common.positive_integer
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data-set",
-        choices=DATA_SETS,
-        default=DATA_SETS[0],
-        help="digits come with scikit-learn, the others with TensorFlow Datasets",
-    )
-    data.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="folder of TensorFlow Datasets (default: its own, ~/tensorflow_datasets)",
+    data = common.add_data_group(
+        parser,
+        DATA_SETS,
+        "digits come with scikit-learn, the others with TensorFlow Datasets",
     )
     data.add_argument("--sets", type=integer, metavar="N", help="use N of them at most")
     data.add_argument(

@@ -98,10 +98,9 @@ def main(arguments=None):
     task = TASKS[options.task]
     name = options.task + (f"-{options.run}" if options.run else "")
 
-    def build(model):
-        return models.build(model, options.task)
-
-    builders = {model: lambda model=model: build(model) for model in options.models}
+    builders = {
+        model: lambda model=model: models.build(model, options.task) for model in options.models
+    }
     compared = networks.build_networks(options, builders)
     if options.dry_run:
         return
@@ -114,10 +113,7 @@ def main(arguments=None):
         training_sets, validation, (inputs, labels) = data.draw(options.task, counts, seed)
         for place, size in enumerate(options.sizes):
             for model in options.models:
-                keras.utils.set_random_seed(seed)
-                network = build(model)
-                if options.initial_model is not None:
-                    networks.load_initial_weights(network, options.initial_model)
+                network = networks.build_again(options, builders[model], seed)
                 network.compile(
                     optimizers.make_optimizer(options),
                     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
