@@ -1,13 +1,16 @@
 """Command line of the benchmarks; see `--help`."""
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import math
+import os
 import pathlib
 
 import numpy as np
 
+from benchmarks import every_layer
 from benchmarks.subjects import LINEAR
 from benchmarks.worker import Worker
 from benchmarks.worker import interleaved
@@ -22,9 +25,16 @@ KEEPS_MEMORY = {
 }
 
 
+# Several processes at a time on one accelerator, and one step that compiles.
+SHARED = {"warm_up": 1, "variables": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}}
+
+
 def measure(subjects, repeats):
     """Seconds of subjects that take turns, after a round that does not count, and their facts."""
-    workers = {name: Worker(**subject) for name, subject in subjects.items()}
+    # They start and compile side by side.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        starting = {name: pool.submit(Worker, **subject) for name, subject in subjects.items()}
+    workers = {name: future.result() for name, future in starting.items()}
     try:
         if repeats:
             interleaved(workers, 1)
@@ -358,7 +368,49 @@ def clustering(options):
     return {"ratio": ratio, "scores": [dataclasses.asdict(score) for score in scores]}
 
 
+def accelerator(options):
+    """Milliseconds of every kind of layer, in training and inference and in two precisions."""
+    size = {
+        "sets": options.sets or 64,
+        "entities": options.points or 1000,
+        "units": options.hidden or 512,
+    }
+    sizes = "{sets} sets of {entities:,} entities, {units} units".format(**size)
+    kinds = [f"{p}, {k}" for p in every_layer.POLICIES for k in ("training", "inference")]
+    results = {}
+    for backend in options.backends:
+        names = [every_layer.PRODUCTS, *every_layer.NAMES]
+        names += [every_layer.ORIGINAL] * (backend == "torch")
+        subjects = {
+            name: {"subject": "every_layer", "backend": backend, "name": name, **size, **SHARED}
+            for name in names
+        }
+        _, facts = measure(subjects, options.repeats)
+        print(
+            f"\n{backend}, {sizes}; milliseconds, and seconds until the first step is done\n"
+            f"{'':28} {'float32':>27} {'mixed_bfloat16':>27}\n"
+            f"{'':28}" + f" {'training':>9} {'inference':>9} {'first':>7}" * 2
+        )
+        for name in names:
+            results[f"{name}, {backend}"] = own = facts[name]
+            cells = ""
+            for kind in kinds:
+                seconds = own.get(kind)
+                cells += f" {'–' if seconds is None else f'{1000 * seconds:.2f}':>9}"
+                if "training" in kind:
+                    first = own.get(f"{kind}, first")
+                    last = f" {'–' if first is None else f'{first:.1f}':>7}"
+                else:
+                    cells += last
+            print(f"  {name:26}{cells}", flush=True)
+        products = facts[every_layer.PRODUCTS]
+        rates = (f"{kind}: {products[f'{kind}, gigaflop'] / products[kind]:,.0f}" for kind in kinds)
+        print(f"  GFLOP/s of the bare products: {'; '.join(rates)}", flush=True)
+    return results
+
+
 COMMANDS = {
+    "accelerator": accelerator,
     "layers": layers,
     "training": training,
     "sampling": sampling,
@@ -382,12 +434,13 @@ def main(arguments=None):
     parser.add_argument(
         "--sets",
         type=positive_integer,
-        help="default: 10, or 4 with causal pooling; 12 images; 10,000 tasks; 300 to cluster",
+        help="default: 10, or 4 with causal pooling; 12 images; 10,000 tasks; 300 to cluster; 64 "
+        "for accelerator",
     )
     parser.add_argument(
         "--points", type=positive_integer, help="default: 1000, or 784; 1,000,000 for scaling"
     )
-    parser.add_argument("--hidden", type=positive_integer, help="default: 128, or 256")
+    parser.add_argument("--hidden", type=positive_integer, help="default: 128, 256 or 512")
     parser.add_argument("--iterations", type=positive_integer, default=10, help="of a Swarm")
     parser.add_argument(
         "--dtype-policy",

@@ -10,6 +10,8 @@ import tempfile
 
 import numpy as np
 
+from benchmarks.every_layer import every_layer  # noqa: F401, a subject
+
 CLASSES = 10
 
 
@@ -34,8 +36,9 @@ def original(
 
     from benchmarks.original import Swarm
 
-    model = Swarm(features, CLASSES, hidden, iterations, causal, convolutions)
-    x, y = (torch.from_numpy(array) for array in _data(sets, points, features))
+    device = torch_device()
+    model = Swarm(features, CLASSES, hidden, iterations, causal, convolutions).to(device)
+    x, y = (torch.from_numpy(array).to(device) for array in _data(sets, points, features))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
     def train():
@@ -48,9 +51,16 @@ def original(
 
     def infer():
         with torch.no_grad():
-            return model(x).numpy()
+            return model(x).cpu().numpy()
 
     return train if training else infer, {"version": torch.__version__}
+
+
+def torch_device():
+    """Where Keras puts tensors on PyTorch."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def network(
@@ -375,11 +385,14 @@ def products(
     if backend == "torch":
         import torch
 
-        tensors = [torch.from_numpy(array).to(getattr(torch, dtype)) for array in arrays]
+        to = {"device": torch_device(), "dtype": getattr(torch, dtype)}
+        tensors = [torch.from_numpy(array).to(**to) for array in arrays]
 
         def step():
             with torch.no_grad():
                 all_products(*tensors)
+            if to["device"] == "cuda":
+                torch.cuda.synchronize()
     elif backend == "jax":
         import jax
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_sets import validation
 from keras_sets.layers.causal_neighborhood_pooling import neighbor_places
+from keras_sets.ops import linear as linear_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -115,10 +116,12 @@ class ImageEmbedding(keras.layers.Layer):
         # Along the first axis, and axes counted from it: torch exports nothing else to ONNX.
         values = ops.take(ops.transpose(values), sources, axis=0)
         values = ops.moveaxis(values, len(sources.shape), 0)
-        return sum(ops.take(tables[i], values[..., i], axis=0) for i in range(sources.shape[-1]))
+        return sum(
+            linear_ops.take_rows(tables[i], values[..., i]) for i in range(sources.shape[-1])
+        )
 
     def of_labels(self, labels):
-        return ops.take(ops.cast(self.labels, self.compute_dtype), labels, axis=0)
+        return linear_ops.take_rows(ops.cast(self.labels, self.compute_dtype), labels)
 
     def of_places(self):
         """Location and channel of every place, `(height * width * channels, units)`."""

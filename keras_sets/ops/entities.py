@@ -12,10 +12,13 @@ from keras import ops
 
 from keras_sets._typing import Shape
 from keras_sets._typing import Tensor
+from keras_sets.ops import loops as loop_ops
 
 # So many entities TensorFlow adds up one after the other; more are added in blocks of this
 # size, because the rounding errors of a single running sum grow with its length.
 BLOCK = 1024
+# On accelerators JAX makes a running sum of n places from n sums of all places before.
+SHORT_BLOCK = 32
 
 
 def accumulation_dtype(x: Tensor) -> str:
@@ -193,12 +196,12 @@ def _needs_blocks(n):
     return backend.backend() == "tensorflow" and (n is None or n > BLOCK)
 
 
-def _in_blocks(x):
-    """`(batch, n, features)` to `(batch, blocks, BLOCK, features)`, filled up with zeros."""
+def _in_blocks(x, block=BLOCK):
+    """`(batch, n, features)` to `(batch, blocks, block, features)`, filled up with zeros."""
     _, n, features = ops.shape(x)
-    blocks = (n + BLOCK - 1) // BLOCK
-    x = ops.pad(x, ((0, 0), (0, blocks * BLOCK - n), (0, 0)))
-    return ops.reshape(x, (ops.shape(x)[0], blocks, BLOCK, features))
+    blocks = (n + block - 1) // block
+    x = ops.pad(x, ((0, 0), (0, blocks * block - n), (0, 0)))
+    return ops.reshape(x, (ops.shape(x)[0], blocks, block, features))
 
 
 def sum_over_entities(x: Tensor, keepdims: bool = False) -> Tensor:
@@ -216,12 +219,18 @@ def sum_over_entities(x: Tensor, keepdims: bool = False) -> Tensor:
 
 def running_sum(x: Tensor) -> Tensor:
     """Sums of `(batch, n, features)` over the entities up to each one, itself included."""
-    if backend.backend() != "tensorflow":
+    if loop_ops.jax_on_accelerator():
+        block = SHORT_BLOCK
+        if isinstance(x.shape[1], int) and x.shape[1] <= block:
+            return x.cumsum(1)
+    elif backend.backend() != "tensorflow":
         return x.cumsum(1)  # `ops.cumsum` rounds float64 on torch
-    if not _needs_blocks(x.shape[1]):
-        return ops.cumsum(x, axis=1)
+    else:
+        block = BLOCK
+        if not _needs_blocks(x.shape[1]):
+            return ops.cumsum(x, axis=1)
     batch, n, features = ops.shape(x)
-    inside = ops.cumsum(_in_blocks(x), axis=2)
+    inside = ops.cumsum(_in_blocks(x, block), axis=2)
     before = ops.pad(inside[:, :-1, -1], ((0, 0), (1, 0), (0, 0)))
-    before = ops.cumsum(before, axis=1)
+    before = ops.cumsum(before, axis=1) if block == BLOCK else running_sum(before)
     return ops.reshape(inside + ops.expand_dims(before, 2), (batch, -1, features))[:, :n]

@@ -110,6 +110,15 @@ def prefers_loop(x):
     return isinstance(x, jax.core.Tracer)
 
 
+def jax_on_accelerator():
+    """Whether the backend is JAX, and computes on something else than the processor."""
+    if backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
 def remat_gates(function, x, *arguments):
     """`function(x, *arguments)`, of which a JAX loop keeps the arguments only.
 
