@@ -9,6 +9,7 @@ import pytest
 
 import keras_sets
 from benchmarks import __main__ as benchmarks
+from benchmarks import every_layer
 from benchmarks import subjects
 
 SMALL = {"sets": 2, "points": 4, "hidden": 4, "iterations": 2}
@@ -66,6 +67,29 @@ def test_subjects_of_scaling(name):
     subjects.layer(name, 6)[0]()
 
 
+@pytest.mark.parametrize("name", [*every_layer.NAMES, every_layer.PRODUCTS])
+def test_subjects_of_every_layer(name, monkeypatch):
+    monkeypatch.setattr(every_layer, "POLICIES", ("float32",))
+    monkeypatch.setattr(every_layer, "RUNS", 1)
+    step, facts = every_layer.every_layer(name, 2, 20, 8)
+    seconds = step()
+    kinds = {"float32, training", "float32, inference"}
+    assert set(seconds) == kinds and min(seconds.values()) > 0
+    assert {f"{kind}, first" for kind in kinds} <= set(facts)
+
+
+def test_accelerator(capsys, monkeypatch, backend):
+    monkeypatch.setattr(benchmarks, "Worker", InThisProcess)
+    names = (every_layer.ALONE, "SetNormalization")
+    monkeypatch.setattr(every_layer, "NAMES", names)
+    size = ["--sets", "2", "--points", "4", "--hidden", "4"]
+    benchmarks.main(["accelerator", *size, "--repeats", "1", "--backends", backend])
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line.split() for line in lines if "SetNormalization" in line)
+    assert len(row) == 7 and min(map(float, row[1:])) >= 0
+    assert "float32, inference" in lines[-1]
+
+
 @pytest.mark.parametrize("method", ["once", "passes", "scratch", "anew"])
 def test_chunks_see_every_entity(method):
     subjects.chunks(30, method, chunk=10, hidden=4, iterations=2)[0]()
@@ -95,12 +119,13 @@ def test_padded_shares():
 class InThisProcess:
     """A `Worker` without a process of its own."""
 
-    def __init__(self, subject, backend=None, warm_up=3, **options):
+    def __init__(self, subject, backend=None, warm_up=3, variables=None, **options):
         self.step, self.facts = getattr(subjects, subject)(**options)
 
     def measure(self, steps=1):
         start = time.perf_counter()
-        self.step()
+        result = self.step()
+        self.facts.update(result if isinstance(result, dict) else {})
         return time.perf_counter() - start
 
     def close(self):

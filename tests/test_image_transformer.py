@@ -12,6 +12,8 @@ from keras_sets import models
 from keras_sets.layers import image_embedding
 from keras_sets.layers.causal_neighborhood_pooling import CausalNeighborhoodPooling
 from keras_sets.models import image_stream
+from keras_sets.ops import loops
+from keras_sets.testing import outputs_and_gradients
 from tests.image_cases import LEVELS
 from tests.image_cases import SHAPE
 from tests.image_cases import small
@@ -45,6 +47,26 @@ class TestModel:
         )
         assert model.count_params() == parameters
         assert model.output_shape == (None, *shape, 256)
+
+    @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+    def test_gradients_of_an_embedding(self, policy, backend, monkeypatch):
+        """Every place adds its gradient to the row of its value, on an accelerator too."""
+        if backend == "jax":
+            monkeypatch.setattr(loops, "jax_on_accelerator", lambda: True)
+        layer = image_embedding.ImageEmbedding(8, LEVELS, dtype=policy)
+        images = some_images()
+        x = layer(images)
+        # Sixteenths: no precision rounds them.
+        cotangents = np.random.default_rng(0).integers(-16, 16, x.shape) / 16
+        gradients = outputs_and_gradients(layer, images, [cotangents])[2]
+        found = dict(zip((w.name for w in layer.trainable_weights), gradients, strict=True))
+        expected = np.zeros((LEVELS, 8))
+        for image, rows in zip(images, cotangents.reshape(3, -1, 8), strict=True):
+            np.add.at(expected, image.ravel()[:-1], rows[1:])
+        # In half precision processors round after every place, and accelerators once.
+        half = 0.1 if backend == "jax" else 0.3
+        tolerance = 1e-5 if policy == "float32" else half
+        np.testing.assert_allclose(found["values"], expected, rtol=0, atol=tolerance)
 
     @pytest.mark.parametrize("neighborhood", [0, 1, 2])
     def test_embedding(self, neighborhood):

@@ -278,6 +278,26 @@ def test_the_network_that_is_shipped(folder):
     assert rates["drawn"] >= 0.8 and rates["real"] > 0.95 and rates["others"] < 0.2
 
 
+def test_the_classifier_of_many_images(folder, monkeypatch):
+    monkeypatch.setattr(evaluate, "MOST_FOR_A_VECTOR_MACHINE", 100)
+    loaded = image_sets.load("digits", folder)
+    images, labels = loaded.test
+    sets = {"real": loaded.test, "others": (images, (labels + 1) % 10)}
+    rates = evaluate.recognised(loaded, sets)
+    assert rates["real"] > 0.8 and rates["others"] < 0.1
+
+
+def test_the_network_of_mnist():
+    """The first test image of each class, in bits per dimension, with its class and another."""
+    with np.load(pathlib.Path(__file__).parent / "data" / "mnist_test_images.npz") as data:
+        images, labels = data["images"], data["labels"]
+    network = models.load_pretrained("mnist")
+    bits = evaluate.network_bits(network, images, labels, True, batch_size=10)
+    assert bits.mean() == pytest.approx(0.8282, abs=0.0005)
+    others = evaluate.network_bits(network, images, (labels + 1) % 10, True, batch_size=10)
+    assert (others > bits).mean() >= 0.9
+
+
 def call(*arguments):
     command.main([str(argument) for argument in arguments])
 

@@ -8,6 +8,7 @@ from keras import ops
 from keras_sets import layers
 from keras_sets import ops as set_ops
 from keras_sets import validation
+from keras_sets.ops import loops
 from keras_sets.testing import outputs_and_gradients
 from tests import reference
 from tests.cases import CASES
@@ -40,6 +41,29 @@ def test_a_million_entities(features):
     causal = to_numpy(layers.CausalMeanPooling()(x))
     np.testing.assert_allclose(causal, 0.1, rtol=3e-5)
     np.testing.assert_allclose(to_numpy(layers.SumPooling()(x)), 1e5, rtol=3e-5)
+
+
+@pytest.mark.parametrize("n", [1, 32, 33, 1024, 1500])
+def test_running_means(n, backend, monkeypatch):
+    """In blocks and in blocks of blocks, as accelerators make them."""
+    if backend == "jax":
+        monkeypatch.setattr(loops, "jax_on_accelerator", lambda: True)
+    x = np.random.default_rng(0).normal(size=(2, n, 3)).astype("float32")
+    counts = np.arange(1, n + 1)[:, None]
+    (y,), gradient, _ = outputs_and_gradients(layers.CausalMeanPooling(), x)
+    np.testing.assert_allclose(y, np.cumsum(x, axis=1, dtype="float64") / counts, atol=1e-5)
+    later = np.cumsum(1 / counts[::-1], axis=0)[::-1]
+    np.testing.assert_allclose(gradient, np.broadcast_to(later, x.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 40])
+def test_what_is_not_finite_reaches_nothing_before_it(place, backend, monkeypatch):
+    if backend == "jax":
+        monkeypatch.setattr(loops, "jax_on_accelerator", lambda: True)
+    x = np.ones((1, 100, 1), "float32")
+    x[0, place] = np.nan
+    y = to_numpy(layers.CausalMeanPooling()(x))[0, :, 0]
+    assert (y[:place] == 1).all() and np.isnan(y[place:]).all()
 
 
 def test_a_million_entities_in_a_compiled_model():

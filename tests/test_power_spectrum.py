@@ -12,6 +12,7 @@ from examples.power_spectrum import appendix
 from examples.power_spectrum import data
 from examples.power_spectrum import evaluate
 from examples.power_spectrum import model as models
+from examples.power_spectrum import plots
 from keras_sets import testing
 
 
@@ -134,6 +135,22 @@ class TestNetworks:
             else:
                 assert np.abs(change).max() > 1e-2
 
+    def test_infinite_set(self):
+        """Of a weighted mean of squares: f's are trigonometric, and exact on a fine grid."""
+
+        class MeanOfSquares:
+            def predict(self, inputs, **options):
+                squares, weights = inputs["entities"][..., 1:] ** 2, inputs["weights"][..., None]
+                return (squares * weights).sum(axis=1) / weights.sum(axis=1)
+
+        kinds = appendix.infinite_set({"a": MeanOfSquares()}, [16, 63, 4096], 4, 0, finest=256)["a"]
+        assert set(kinds["Simpson's rule"]) == {16}  # even, and coarser than the finest
+        random = kinds["random samples"]
+        # The error of a mean of n samples.
+        assert 10 < random[16] / random[4096] < 25
+        finer = appendix.infinite_set({"a": MeanOfSquares()}, [32, 64], 4, 0, finest=256)["a"]
+        assert max(finer["Simpson's rule"].values()) < 1e-5 < random[4096]
+
     def test_moves_are_not_all_that_is_ignored(self):
         """To stretch the circle, or to turn one pair alone, changes the answer."""
         model, pairs = NETWORKS["circle"](), some_pairs()
@@ -241,14 +258,17 @@ class TestCommand:
         for a, b in zip(before, after, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
-    @pytest.mark.usefixtures("no_rendering")
-    def test_a_budget_is_shared(self, tmp_path):
+    def test_a_budget_is_shared(self, tmp_path, monkeypatch):
+        notes = []
+        for plot in ("sizes", "single_frequencies", "set_sizes"):
+            monkeypatch.setattr(plots, plot, lambda *arguments: notes.append(arguments[2]))
         options = "--smoke --figure 2 --depths 1 --widths 4 8 --networks note --sample-sizes 8"
         budget = ["--budget", 6e-3 / 3600, "--epochs", 1000, "--output", tmp_path / "run"]
         call(*options.split(), *budget)
         for name in ("note-1x4-0", "note-1x8-0"):
-            # An epoch takes longer than the 3 ms.
+            # An epoch takes longer than the 3 ms, and that is what the pictures say.
             assert len((tmp_path / "run" / name / "metrics.csv").read_text().splitlines()) == 2
+        assert set(notes) == {"2 steps of 4 sets of 16 samples"}
 
     def test_figure_5(self, tmp_path):
         output = tmp_path / "run"
@@ -261,7 +281,7 @@ class TestCommand:
         output = tmp_path / "run"
         call("--smoke", "--output", output)
         names = {p.name for p in output.iterdir()}
-        assert {"appendix.png", "coda.png", "table.txt", "scores.json"} <= names
+        assert {"appendix.png", "coda.png", "infinite_set.png", "table.txt"} <= names
         assert "1/3, 1/2, 1/6" in capsys.readouterr().out
         network = next(name for name in names if name.startswith("circle"))
         model = keras.models.load_model(output / network / "model.keras")

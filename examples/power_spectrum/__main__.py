@@ -158,6 +158,7 @@ def main(arguments=None):
         return
 
     trained = {name: [] for name in specifications}
+    steps = set()
     if options.budget is not None:
         options.time_budget = 60 * options.budget / (len(specifications) * options.repeats)
     for repeat in range(options.repeats):
@@ -168,6 +169,7 @@ def main(arguments=None):
             models.compile_for_powers(model, options)
             training = train_part(run, (name, str(seed)), model, batches, validation)
             trained[name].append(model)
+            steps.add(len(training.rows) * options.steps)
             print(
                 f"{name}-{seed}: validation {training.best:.4f} after {training.seconds / 60:.1f} "
                 "minutes",
@@ -201,10 +203,8 @@ def main(arguments=None):
         str(highest): {name: list(evaluate.summary(e)) for name, e in by_name.items()}
         for highest, by_name in results.items()
     }
-    note = (
-        f"{options.epochs * options.steps:,} steps of {options.batch_size} sets of "
-        f"{options.training_samples} samples"
-    )
+    done = " to ".join(f"{count:,}" for count in sorted({min(steps), max(steps)}))
+    note = f"{done} steps of {options.batch_size} sets of {options.training_samples} samples"
     if options.figure == "5":
         plots.frequencies(results, kmax, note, run.path / "figure_5.png")
     else:
@@ -242,7 +242,9 @@ def main(arguments=None):
         }
         plots.appendix(results[kmax], by_size, moved, note, run.path / "appendix.png")
         plots.coda(uneven, note, run.path / "coda.png")
-        tables.append(appendix.table(moved, weighted, uneven))
+        infinite = appendix.infinite_set(weighted, options.sample_sizes, kmax, options.seed)
+        plots.infinite_set(infinite, note, run.path / "infinite_set.png")
+        tables.append(appendix.table(moved, weighted, uneven, infinite))
     text = "\n\n".join(tables)
     print(f"\n{text}")
     run.write_results(text, scores)

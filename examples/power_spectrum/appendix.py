@@ -1,4 +1,4 @@
-"""Moves around the circle, and sets whose pairs count in fractions."""
+"""Moves around the circle, sets whose pairs count in fractions, and the infinite set."""
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from examples.power_spectrum import evaluate
 FRACTIONS = (1 / 3, 1 / 2, 1 / 6)
 COPIES = (2, 3, 1)
 MILLION = 1_000_000
+# Intervals of the grid that stands for all pairs of a function.
+FINEST = 2**13
 
 
 def moves(trained, pairs, powers, count=16, sets=64):
@@ -94,7 +96,51 @@ def uneven_samples(models, sizes, count, kmax, wanted, seed):
     return results
 
 
-def table(moved, weighted, uneven):
+def infinite_set(models, sizes, kmax, seed, sets=64, finest=FINEST):
+    """How far the answers for finite sets are from that for all pairs of a function.
+
+    A set without end of even samples is a mean over the circle. Random samples are one estimate
+    of it. Simpson's rule is another: a grid whose pairs count 1/3, 4/3, 2/3, ..., 4/3, 1/3.
+
+    Args:
+        models: Dict from names to networks that take weights.
+        sizes: Numbers of random samples, and of intervals of the grid where they are even.
+        kmax: Highest frequency of the functions.
+        seed: Of functions and samples.
+        sets: Number of functions.
+        finest: Even number of intervals of the grid that stands for the infinite set.
+
+    Returns:
+        `{name: {kind: {size: root mean square difference of log p}}}`.
+    """
+    rng = np.random.default_rng([seed, 0, 0, 4])
+    coefficients = data.draw_functions(rng, sets, kmax)
+
+    def logs(model, x, weights):
+        pairs = np.stack([x, data.values(coefficients, x)], axis=-1).astype("float32")
+        return np.log(evaluate.network_powers(model, pairs, np.broadcast_to(weights, x.shape)))
+
+    def on_grid(model, intervals):
+        weights = np.where(np.arange(intervals + 1) % 2, 4 / 3, 2 / 3)
+        weights[[0, -1]] = 1 / 3
+        x = np.linspace(0, 2 * np.pi, intervals + 1)
+        return logs(model, np.broadcast_to(x, (sets, intervals + 1)), weights)
+
+    samples = {n: rng.uniform(0, 2 * np.pi, (sets, n)) for n in sizes}
+    results = {}
+    for name, model in models.items():
+        limit = on_grid(model, finest)
+        size = lambda logs, limit=limit: float(np.sqrt(np.mean(np.square(logs - limit))))  # noqa: E731
+        results[name] = {
+            "random samples": {n: size(logs(model, samples[n], np.ones(1))) for n in sizes},
+            "Simpson's rule": {
+                n: size(on_grid(model, n)) for n in sizes if n % 2 == 0 and n < finest
+            },
+        }
+    return results
+
+
+def table(moved, weighted, uneven, infinite):
     """What was found, as text."""
     lines = ["largest change of log p when all x of a set are moved by the same angle:"]
     for name, change in moved[1].items():
@@ -110,4 +156,9 @@ def table(moved, weighted, uneven):
     for name, kinds in uneven[samples].items():
         for kind, errors in kinds.items():
             lines.append("  {}, {}: {:.4f} ± {:.4f}".format(name, kind, *evaluate.summary(errors)))
+    lines.append("difference of log p from that of the infinite set, root mean square:")
+    for name, kinds in infinite.items():
+        for kind, by_size in kinds.items():
+            cells = (f"{n:,}: {value:.2g}" for n, value in by_size.items())
+            lines.append(f"  {name}, {kind}, {'; '.join(cells)}")
     return "\n".join(lines)

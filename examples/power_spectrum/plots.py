@@ -210,3 +210,25 @@ def coda(uneven, note, path):
         fontsize=9,
     )
     plots.save(figure, path)
+
+
+def infinite_set(infinite, note, path):
+    """The answer's way to its limit: random samples, and a grid whose pairs count in fractions."""
+    figure, axes = plt.subplots(
+        1, len(infinite), figsize=(4.0 * len(infinite), 3.4), layout="constrained", sharey=True
+    )
+    axes = np.atleast_1d(axes)
+    for axis, (name, kinds) in zip(axes, infinite.items(), strict=True):
+        for (kind, by_size), marker in zip(kinds.items(), MARKERS, strict=False):
+            differences = [max(value, 1e-7) for value in by_size.values()]
+            axis.plot(list(by_size), differences, marker=marker, ms=4, label=kind)
+        sizes, differences = (
+            np.array(part) for part in zip(*kinds["random samples"].items(), strict=True)
+        )
+        guide = differences[0] * (sizes / sizes[0]) ** -0.5
+        axis.plot(sizes, guide, color="gray", ls=":", label="1/√n")
+        axis.set(xscale="log", yscale="log", xlabel="pairs in the set", title=name)
+    axes[0].set_ylabel("difference of log p\nfrom the infinite set")
+    axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(f"kmax = 4; {note}", fontsize=9)
+    plots.save(figure, path)
