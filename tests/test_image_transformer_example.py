@@ -1,5 +1,6 @@
 """The example of the image transformer: its data, its scores, its command."""
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -95,16 +96,8 @@ class TestData:
 
     @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
     def test_the_others(self, name, tmp_path, monkeypatch):
-        tfds = pytest.importorskip("tensorflow_datasets")
-        monkeypatch.setattr(image_sets, "reachable", lambda address: True)
         source = SOURCES[name]
-        shape = (28, 28, 1) if "mnist" in name else (32, 32, 3)
-        rng = np.random.default_rng(0)
-        examples = [
-            {"image": rng.integers(0, 256, shape, dtype="uint8"), "label": i % 10}
-            for i in range(12)
-        ]
-        with tfds.testing.mock_data(as_data_source_fn=lambda *args, **kwargs: examples):
+        with mocked(name, monkeypatch) as examples:
             loaded = image_sets.load(name, tmp_path)
         original = np.stack([example["image"] for example in examples])
         expected = {
@@ -298,6 +291,20 @@ def test_the_network_of_mnist():
     assert (others > bits).mean() >= 0.9
 
 
+@contextlib.contextmanager
+def mocked(name, monkeypatch):
+    """TensorFlow Datasets with a dozen random images in the place of a data set."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setattr(image_sets, "reachable", lambda address: True)
+    shape = (28, 28, 1) if "mnist" in name else (32, 32, 3)
+    rng = np.random.default_rng(0)
+    examples = [
+        {"image": rng.integers(0, 256, shape, dtype="uint8"), "label": i % 10} for i in range(12)
+    ]
+    with tfds.testing.mock_data(as_data_source_fn=lambda *args, **kwargs: examples):
+        yield examples
+
+
 def call(*arguments):
     command.main([str(argument) for argument in arguments])
 
@@ -356,6 +363,20 @@ class TestCommand:
                 del score["epoch_seconds"], score["drawing_milliseconds"]
         assert scores[0] == scores[1] and scores[0]["kind"] == "unconditional"
         assert "digits, unconditional" in capsys.readouterr().out
+
+    @pytest.mark.usefixtures("no_rendering")
+    def test_colors(self, tmp_path, monkeypatch):
+        """Three channels, classes and learned locations: trained, and drawn from a file."""
+        output, drawn = tmp_path / "run", tmp_path / "drawn"
+        options = ["--conditional", "--learned-locations", "--data-dir", tmp_path / "data"]
+        options += ["--recognition-samples", 1, "--columns", 1, "--references"]
+        with mocked("small", monkeypatch):
+            call("--smoke", "--epochs", 1, *options, "--data-set", "small", "--output", output)
+        own, _, uniform = json.loads((output / "scores.json").read_text())["scores"]
+        assert uniform["bits"] == pytest.approx(8) and own["bits"] < 12
+        call("--sample", output / "model.keras", "--columns", 1, "--output", drawn)
+        with np.load(drawn / "samples.npz") as arrays:
+            assert arrays["images"].shape == (10, 16, 16, 3)
 
     def test_name(self, folder, capsys):
         name = "digits-12x2-3-conditional-learned-neighborhood2"
