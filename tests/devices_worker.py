@@ -3,6 +3,7 @@
 python -m tests.devices_worker CHECK ARGUMENT...
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -19,6 +20,13 @@ def train(*arguments):
     command.main(list(arguments))
 
 
+def documented(part):
+    """The code of the documentation that holds a piece of text."""
+    text = (ROOT / "docs" / "devices.md").read_text()
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if part in c)
+    return code
+
+
 def documentation():
     """The largest difference of what the documentation computes from one device's result."""
     import keras
@@ -26,10 +34,8 @@ def documentation():
 
     import keras_sets
 
-    text = (ROOT / "docs" / "devices.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shown = {}
-    exec(code, shown)
+    exec(documented("class SetParallel"), shown)
     keras.distribution.set_distribution(None)
     single = keras_sets.models.swarm(2, 3, hidden_units=16, iterations=3)
     single.set_weights(shown["model"].get_weights())
@@ -121,7 +127,82 @@ def jax_checks(directory, *arguments):
     }
 
 
+def jax_process(*folders):
+    """The documented training of one of several processes, in a folder after the other.
+
+    In the last of several folders process 1 dies after the second epoch.
+
+    Returns:
+        The losses of every folder, and what process 0 sees of the death.
+    """
+    import keras
+
+    code = documented("keras.distribution.initialize()")
+    histories, error = [], None
+    for folder in folders:
+        dies = len(folders) > 1 and folder == folders[-1]
+        os.makedirs(folder, exist_ok=True)
+        os.chdir(folder)
+        shown = {}
+        try:
+            with dying(keras.Model, "fit", epoch=1 if dies else None):
+                exec(code, shown)
+        except Exception as failure:
+            error = str(failure)
+        else:
+            histories.append(shown["history"].history["loss"])
+        code = code.replace("keras.distribution.initialize()", "pass")
+    return {"losses": histories, "error": error}
+
+
+@contextlib.contextmanager
+def dying(owner, name, epoch):
+    """Makes process 1 end without a word after an epoch of `fit`."""
+    import jax
+    import keras
+
+    fit = getattr(owner, name)
+
+    def end(index, logs):
+        if index == epoch and jax.process_index() == 1:
+            os._exit(1)
+
+    def fit_until(*arguments, callbacks=(), **options):
+        last = keras.callbacks.LambdaCallback(on_epoch_end=end)
+        return fit(*arguments, callbacks=[*callbacks, last], **options)
+
+    setattr(owner, name, fit_until)
+    try:
+        yield
+    finally:
+        setattr(owner, name, fit)
+
+
+def torch_process():
+    """The documented training of one of several processes, after which process 1 dies."""
+    shown = {}
+    exec(documented("torch.distributed.init_process_group"), shown)
+    if shown["process"] == 1:
+        os._exit(1)
+    try:
+        shown["torch"].distributed.all_reduce(shown["mean"])
+    except RuntimeError as error:
+        return {"losses": shown["losses"], "error": str(error)}
+
+
+CHECKS = {
+    "train": train,
+    "jax": jax_checks,
+    "sharded": sharded,
+    "jax_process": jax_process,
+    "torch_process": torch_process,
+}
+
+
 if __name__ == "__main__":
     check, *arguments = sys.argv[1:]
-    result = {"train": train, "jax": jax_checks, "sharded": sharded}[check](*arguments)
+    result = CHECKS[check](*arguments)
     print("\n" + json.dumps(result))
+    if "process" in check:  # the others may be dead, and are not waited for
+        sys.stdout.flush()
+        os._exit(0)

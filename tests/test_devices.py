@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from examples.amortized_clustering import data
 from examples.common import devices
 from keras_sets import losses
 from keras_sets import metrics
+from tests import devices_worker
 
 ROOT = pathlib.Path(__file__).parent.parent
 BACKEND = keras.config.backend()
@@ -91,6 +93,74 @@ def test_curves_on_tensorflow_are_those_of_one_device(tmp_path):
     worker("train", *RUN, "--epochs", 2, "--output", several, "--devices", 4, "--cpu")
     command.main([*RUN, "--epochs", "2", "--output", str(one)])
     np.testing.assert_allclose(curves(several), curves(one), rtol=1e-4, atol=1e-5)
+
+
+def processes(*arguments, **environment):
+    """What processes that work together print last; None of one that dies."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    address = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": f"localhost:{port}", "MASTER_PORT": port}
+    address |= {"MASTER_ADDR": "localhost", "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    number = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.devices_worker", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **address, **number, "KERAS_DISTRIBUTION_PROCESS_ID": i, "RANK": i},
+        )
+        for i in "01"
+    ]
+    try:
+        ended = [process.communicate(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert started[0].returncode == 0, ended[0][1]
+    return [json.loads(out.splitlines()[-1]) if "{" in out else None for out, _ in ended]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution is for JAX")
+def test_two_processes_on_jax(tmp_path, monkeypatch):
+    """They train as one does. One dies: the other says so, and both go on from the checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keras.distribution, "initialize", lambda: None)
+    shown = {}
+    try:
+        exec(devices_worker.documented("keras.distribution.initialize()"), shown)
+    finally:
+        keras.distribution.set_distribution(None)
+    expected = shown["history"].history["loss"]
+    assert len(expected) == 3 and expected[2] < 0.7 * expected[0]
+    first, dead = processes("jax_process", tmp_path / "whole", tmp_path / "killed")
+    np.testing.assert_allclose(first["losses"], [expected], rtol=1e-5)
+    assert dead is None and "Gloo" in first["error"]
+    for resumed in processes("jax_process", tmp_path / "killed"):
+        np.testing.assert_allclose(resumed["losses"], [expected[2:]], rtol=1e-5)
+        assert resumed["error"] is None
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch.distributed is torch's")
+def test_two_processes_on_torch(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    torch = pytest.importorskip("torch")
+    code = devices_worker.documented("torch.distributed.init_process_group")
+    shown = {}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"tcp://localhost:{free.getsockname()[1]}"
+    alone = f'init_process_group("gloo", init_method="{address}", rank=0, world_size=1)'
+    try:
+        exec(code.replace('init_process_group("gloo")', alone), shown)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert shown["losses"][-1] < 0.3 * shown["losses"][0]
+    first, dead = processes("torch_process")
+    np.testing.assert_allclose(first["losses"], shown["losses"], rtol=1e-5)
+    assert dead is None and "peer" in first["error"]
 
 
 class TestDivisibleBatches:
