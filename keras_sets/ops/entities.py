@@ -17,7 +17,7 @@ from keras_sets.ops import loops as loop_ops
 # So many entities TensorFlow adds up one after the other; more are added in blocks of this
 # size, because the rounding errors of a single running sum grow with its length.
 BLOCK = 1024
-# On accelerators JAX makes a running sum of n places from n sums of all places before.
+# On GPUs the gradient of a running sum of n places is n sums over windows, in JAX.
 SHORT_BLOCK = 32
 
 
