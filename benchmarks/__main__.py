@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks import every_layer
 from benchmarks.subjects import LINEAR
+from benchmarks.time_to_result import time_to_result
 from benchmarks.worker import Worker
 from benchmarks.worker import interleaved
 from examples.common.options import HelpFormatter
@@ -417,6 +418,7 @@ COMMANDS = {
     "data": data,
     "clustering": clustering,
     "scaling": scaling,
+    "result": lambda options: time_to_result(options.backends, max(1, options.repeats // 3)),
 }
 
 
@@ -456,6 +458,7 @@ def main(arguments=None):
     results = COMMANDS[options.command](options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
+    return results
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import keras_sets
 from benchmarks import __main__ as benchmarks
 from benchmarks import every_layer
 from benchmarks import subjects
+from benchmarks import time_to_result
 
 SMALL = {"sets": 2, "points": 4, "hidden": 4, "iterations": 2}
 
@@ -144,6 +145,27 @@ def test_command(tmp_path, capsys, monkeypatch, backend, thorough):
     one, many = results["milliseconds"]["one_by_one"], results["milliseconds"]["together"]
     assert results["ratio"] == pytest.approx(one / many)
     assert results[f"SetDataset, {backend}"]["ratio"] > 0 and results["padded shares"]["1.0, 8"] > 0
+
+
+def test_what_a_log_has_reached(tmp_path):
+    path = tmp_path / "metrics.csv"
+    reached = time_to_result.reached
+    assert reached(path, "val_ari", 0.8, 1) is None
+    path.write_text("epoch,val_ari,val_loss,seconds\n1,0.5,2.0,10.5\n2,0.8,1.5,20.5\n3,0.9,1")
+    assert reached(path, "val_ari", 0.8, 1) == 20.5
+    assert reached(path, "val_ari", 0.85, 1) is None
+    assert reached(path, "val_loss", 2.0, -1) == 10.5
+
+
+def test_time_to_result(capsys, monkeypatch, backend):
+    command = ["examples.max_regression", "--smoke"]
+    monkeypatch.setattr(time_to_result, "TASKS", {"any": (command, "val_loss", 1e9, -1)})
+    results = benchmarks.main(["result", "--backends", backend, "--repeats", "1"])
+    (seconds,) = results[f"any, {backend}"]
+    assert 0 < seconds < 600 and f"{backend}  " in capsys.readouterr().out
+    monkeypatch.setattr(time_to_result, "TASKS", {"any": ([*command, "--no"], "a", 0, 1)})
+    with pytest.raises(RuntimeError, match="unrecognized arguments: --no"):
+        benchmarks.main(["result", "--backends", backend, "--repeats", "1"])
 
 
 @pytest.mark.parametrize(
