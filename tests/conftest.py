@@ -91,6 +91,13 @@ def thorough(backend):
     return backend == THOROUGH
 
 
+@pytest.fixture
+def on_one_backend(thorough):
+    """For long tests of what all examples share, which another one tests on every backend."""
+    if not thorough:
+        pytest.skip(f"runs on {THOROUGH}")
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """Where TensorFlow Datasets keeps the digits."""

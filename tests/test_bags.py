@@ -125,6 +125,7 @@ class TestCommand:
             assert (output / f"{name}-6-0" / "model.keras").exists()
             assert f"{name:18} {scores['parameters'][name]:>10,}" in out
 
+    @pytest.mark.usefixtures("on_one_backend")
     def test_resume_goes_on(self, tmp_path, capsys, folder):
         options = ["--smoke", "--data-dir", folder, "--models", "embedding-mean"]
         call(*options, "--output", tmp_path)

@@ -349,6 +349,7 @@ class TestCommand:
             assert arrays["rows"].tolist() == np.repeat(np.arange(10), 2).tolist()
         assert (tmp_path / "drawn" / "samples.png").stat().st_size > 0
 
+    @pytest.mark.usefixtures("on_one_backend")
     def test_unconditional_goes_on_where_it_stopped(self, folder, tmp_path, capsys):
         options = ["--smoke", "--data-dir", folder, "--schedule", "constant", "--output"]
         options = ["--steps", 2, "--references", "convolution", *options]

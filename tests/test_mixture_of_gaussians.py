@@ -349,7 +349,7 @@ class TestCommand:
         inputs = {"entities": np.zeros((1, 7, 2), "float32"), "mask": np.ones((1, 7), bool)}
         assert model.predict(inputs, verbose=0).shape == (1, 4, 5)
 
-    @pytest.mark.usefixtures("no_rendering")
+    @pytest.mark.usefixtures("on_one_backend", "no_rendering")
     def test_resume(self, tmp_path):
         options = ["--smoke", "--decoder", "mean", "--steps", "2", "--output"]
         command.main([*options, str(tmp_path / "whole"), "--epochs", "2", "--schedule", "constant"])

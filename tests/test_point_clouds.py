@@ -178,6 +178,7 @@ class TestCommand:
         own, reference = json.loads((tmp_path / "run" / "scores.json").read_text())["scores"]
         assert own["accuracy"] > 0.85 and reference["accuracy"] == 1
 
+    @pytest.mark.usefixtures("on_one_backend")
     def test_resumed_equals_uninterrupted(self, tmp_path):
         options = ["--smoke", "--schedule", "constant", "--output"]
         call(*options, tmp_path / "whole")

@@ -143,6 +143,7 @@ class TestCommand:
         assert (output / "log-variances-12-0" / "model.keras").exists()
         assert f"{'12 sets':>22}" in capsys.readouterr().out
 
+    @pytest.mark.usefixtures("on_one_backend")
     def test_resume_goes_on(self, tmp_path):
         options = ["--smoke", "--models", "log-variances", "--output", tmp_path]
         call(*options)

@@ -128,6 +128,7 @@ class TestCommand:
         own, mean, *_ = json.loads((tmp_path / "run" / "scores.json").read_text())["scores"]
         assert own["chamfer"] < 0.7 * mean["chamfer"]
 
+    @pytest.mark.usefixtures("on_one_backend")
     def test_resumed_equals_uninterrupted(self, folder, tmp_path):
         options = ["--smoke", "--schedule", "constant", "--data-dir", folder, "--share", 0.5]
         call(*options, "--output", tmp_path / "whole")

@@ -138,6 +138,7 @@ class TestCommand:
             assert (output / f"{name}-8-0" / "model.keras").exists()
             assert f"{name:18} {scores['parameters'][name]:>10,}" in table
 
+    @pytest.mark.usefixtures("on_one_backend")
     def test_resume_does_what_is_missing(self, tmp_path, capsys):
         options = ["--smoke", "--models", "mlp", "--sizes", 8, 16, "--output", tmp_path]
         call(*options)
