@@ -35,14 +35,15 @@ def measure(subjects, repeats):
     # They start and compile side by side.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         starting = {name: pool.submit(Worker, **subject) for name, subject in subjects.items()}
-    workers = {name: future.result() for name, future in starting.items()}
+    started = {name: future for name, future in starting.items() if future.exception() is None}
     try:
+        workers = {name: future.result() for name, future in starting.items()}
         if repeats:
             interleaved(workers, 1)
         seconds = interleaved(workers, repeats)
     finally:
-        for worker in workers.values():
-            worker.close()
+        for future in started.values():
+            future.result().close()
     return seconds, {name: worker.facts for name, worker in workers.items()}
 
 

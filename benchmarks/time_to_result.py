@@ -80,13 +80,12 @@ def seconds_to_result(command, column, value, sign, backend, seed, patience=PATI
 def reached(path, column, value, sign):
     """Seconds at the end of the first epoch in a log that reaches a value, or None."""
     try:
-        with open(path) as file:
-            rows = list(csv.DictReader(file))
+        # The last line may be half written.
+        lines = path.read_text().rpartition("\n")[0].splitlines()
     except FileNotFoundError:
         return None
-    for row in rows:
-        # The last line may be half written.
-        if None not in row.values() and sign * float(row[column]) >= sign * value:
+    for row in csv.DictReader(lines):
+        if sign * float(row[column]) >= sign * value:
             return float(row["seconds"])
     return None
 

@@ -151,7 +151,7 @@ def test_what_a_log_has_reached(tmp_path):
     path = tmp_path / "metrics.csv"
     reached = time_to_result.reached
     assert reached(path, "val_ari", 0.8, 1) is None
-    path.write_text("epoch,val_ari,val_loss,seconds\n1,0.5,2.0,10.5\n2,0.8,1.5,20.5\n3,0.9,1")
+    path.write_text("epoch,val_ari,val_loss,seconds\n1,0.5,2.0,10.5\n2,0.8,1.5,20.5\n3,0.9,1.0,3")
     assert reached(path, "val_ari", 0.8, 1) == 20.5
     assert reached(path, "val_ari", 0.85, 1) is None
     assert reached(path, "val_loss", 2.0, -1) == 10.5
