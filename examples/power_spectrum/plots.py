@@ -228,7 +228,7 @@ def infinite_set(infinite, note, path):
         guide = differences[0] * (sizes / sizes[0]) ** -0.5
         axis.plot(sizes, guide, color="gray", ls=":", label="1/√n")
         axis.set(xscale="log", yscale="log", xlabel="pairs in the set", title=name)
-    axes[0].set_ylabel("difference of log p\nfrom the infinite set")
+    axes[0].set_ylabel("median difference of log p\nfrom the infinite set")
     axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(f"kmax = 4; {note}", fontsize=9)
     plots.save(figure, path)
