@@ -127,14 +127,48 @@ def jax_checks(directory, *arguments):
     }
 
 
+def set_axis(process=0, processes=1, size=32):
+    """Losses of a training in which every process holds its part of each set."""
+    import keras
+    import numpy as np
+
+    import keras_sets
+
+    if processes > 1:
+
+        class SetParallel(keras.distribution.ModelParallel):
+            def get_data_layout(self, data_shape):
+                entities = len(data_shape) > 1 and data_shape[1] == size // processes
+                axes = ["batch", "set" if entities else None, None][: len(data_shape)]
+                return keras.distribution.TensorLayout(axes, self.device_mesh)
+
+        mesh = keras.distribution.DeviceMesh((1, processes), ["batch", "set"])
+        layout = keras.distribution.LayoutMap(mesh)
+        options = {"layout_map": layout, "batch_dim_name": "batch", "auto_shard_dataset": False}
+        keras.distribution.set_distribution(SetParallel(**options))
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(16, size, 2)).astype("float32")
+    y = (x - x.mean(axis=1, keepdims=True))[..., :1]
+    mask = np.broadcast_to(np.arange(size) < 25, x.shape[:2])
+    model = keras_sets.models.swarm(2, 1, hidden_units=8, iterations=3)
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    own = np.s_[:, process * size // processes : (process + 1) * size // processes]
+    inputs = {"entities": x[own], "mask": mask[own]}
+    return model.fit(inputs, y[own], batch_size=8, epochs=2, shuffle=False, verbose=0).history[
+        "loss"
+    ]
+
+
 def jax_process(*folders):
     """The documented training of one of several processes, in a folder after the other.
 
     In the last of several folders process 1 dies after the second epoch.
 
     Returns:
-        The losses of every folder, and what process 0 sees of the death.
+        The losses of every folder, what process 0 sees of the death, and the losses of
+        `set_axis`.
     """
+    import jax
     import keras
 
     code = documented("keras.distribution.initialize()")
@@ -151,8 +185,10 @@ def jax_process(*folders):
             error = str(failure)
         else:
             histories.append(shown["history"].history["loss"])
+        if folder == folders[0]:
+            parts = set_axis(jax.process_index(), jax.process_count())
         code = code.replace("keras.distribution.initialize()", "pass")
-    return {"losses": histories, "error": error}
+    return {"losses": histories, "error": error, "set_axis": parts}
 
 
 @contextlib.contextmanager

@@ -137,6 +137,7 @@ def test_two_processes_on_jax(tmp_path, monkeypatch):
     assert len(expected) == 3 and expected[2] < 0.7 * expected[0]
     first, dead = processes("jax_process", tmp_path / "whole", tmp_path / "killed")
     np.testing.assert_allclose(first["losses"], [expected], rtol=1e-5)
+    np.testing.assert_allclose(first["set_axis"], devices_worker.set_axis(), rtol=1e-5)
     assert dead is None and "Gloo" in first["error"]
     for resumed in processes("jax_process", tmp_path / "killed"):
         np.testing.assert_allclose(resumed["losses"], [expected[2:]], rtol=1e-5)
