@@ -7,34 +7,42 @@ import numpy as np
 POLICIES = ("float32", "mixed_bfloat16")
 FEATURES = 16
 CLASSES = 10
-ITERATIONS = 10
-RUNS = 10
+ITERATIONS = 3
 
 
-def _swarm(pooling="mean"):
-    return lambda layers, units: layers.Swarm(units, iterations=ITERATIONS, pooling=pooling)
+def _swarm(make_pooling):
+    return lambda layers, units: layers.Swarm(
+        units, iterations=ITERATIONS, pooling=make_pooling(layers)
+    )
 
 
-# How to make each of them for so many units, from `keras_sets.layers`.
-LAYERS = {
-    "Swarm, mean": _swarm(),
-    "Swarm, causal mean": _swarm("causal"),
-    "Swarm, max": _swarm("max"),
+# How to make every layer whose cost is linear in the entities, from `keras_sets.layers` and for
+# so many units.
+LINEAR = {
+    "Swarm": _swarm(lambda layers: "mean"),
+    "Swarm, causal": _swarm(lambda layers: "causal"),
+    "Swarm, pooling maps": _swarm(lambda layers: layers.PoolingMaps(4)),
     "PermutationEquivariantDense": lambda layers, units: layers.PermutationEquivariantDense(units),
     "DSSDense": lambda layers, units: layers.DSSDense(units),
     "SetNormalization": lambda layers, units: layers.SetNormalization(),
-    "SetAttentionBlock": lambda layers, units: layers.SetAttentionBlock(units, 8),
-    "InducedSetAttentionBlock": lambda layers, units: layers.InducedSetAttentionBlock(units, 8, 32),
+    "InducedSetAttentionBlock": lambda layers, units: layers.InducedSetAttentionBlock(units, 4, 16),
     "PoolingByMultiheadAttention": lambda layers, units: layers.PoolingByMultiheadAttention(
-        units, 8
+        units, 4
     ),
-    "GatedAttentionPooling": lambda layers, units: layers.GatedAttentionPooling(units),
     "MeanPooling": lambda layers, units: layers.MeanPooling(),
+    "SumPooling": lambda layers, units: layers.SumPooling(),
     "MaxPooling": lambda layers, units: layers.MaxPooling(),
     "LogSumExpPooling": lambda layers, units: layers.LogSumExpPooling(),
+    "CausalMeanPooling": lambda layers, units: layers.CausalMeanPooling(),
+    "PoolingMaps": lambda layers, units: layers.PoolingMaps(4),
+}
+LAYERS = {
+    **LINEAR,
+    "Swarm, max": _swarm(lambda layers: "max"),
+    "SetAttentionBlock": lambda layers, units: layers.SetAttentionBlock(units, 4),
+    "GatedAttentionPooling": lambda layers, units: layers.GatedAttentionPooling(units),
     "MedianPooling": lambda layers, units: layers.MedianPooling(),
     "SortPooling": lambda layers, units: layers.SortPooling(16),
-    "CausalMeanPooling": lambda layers, units: layers.CausalMeanPooling(),
 }
 # Beside them: what a model has around each, a loss, and references of a `Swarm`.
 ALONE, MATCHED, PRODUCTS, ORIGINAL = (
@@ -49,8 +57,9 @@ NAMES = (ALONE, *LAYERS, MATCHED)
 def every_layer(name, sets, entities, units):
     """A model of a dense layer, the one of the name, a mean over entities and a dense layer.
 
-    `step()` returns seconds by precision and kind, `{"float32, training": ...}`. The facts hold
-    those of the first of all, which compiles (`"float32, training, first"`).
+    `step()` returns seconds by precision and kind, `{"float32, training": ...}`: the medians of
+    all steps so far. The facts hold those of the first of all, which compiles (`"float32,
+    training, first"`) and does not count.
     """
     steps, facts = {}, {}
     for policy in POLICIES:
@@ -59,6 +68,7 @@ def every_layer(name, sets, entities, units):
             step = _step(name, sets, entities, units, policy, training, facts)
             if step is not None:
                 steps[f"{policy}, {kind}"] = step
+    taken = {key: [] for key in steps}
 
     def seconds(step):
         start = time.perf_counter()
@@ -66,12 +76,11 @@ def every_layer(name, sets, entities, units):
         return time.perf_counter() - start
 
     def measured():
-        if not any(key.endswith("first") for key in facts):
-            facts.update({f"{key}, first": seconds(step) for key, step in steps.items()})
-        return {
-            key: float(np.median([seconds(step) for _ in range(RUNS)]))
-            for key, step in steps.items()
-        }
+        for key, step in steps.items():
+            if not taken[key]:
+                facts[f"{key}, first"] = seconds(step)
+            taken[key].append(seconds(step))
+        return {key: float(np.median(values)) for key, values in taken.items()}
 
     return measured, facts
 

@@ -10,6 +10,7 @@ import tempfile
 
 import numpy as np
 
+from benchmarks.every_layer import LINEAR
 from benchmarks.every_layer import every_layer  # noqa: F401, a subject
 
 CLASSES = 10
@@ -113,27 +114,6 @@ def network(
     return train if training else infer, facts
 
 
-# How to make every layer whose cost is linear in the entities, from `keras_sets.layers`.
-LINEAR = {
-    "Swarm": lambda layers: layers.Swarm(16, iterations=3),
-    "Swarm, causal": lambda layers: layers.Swarm(16, iterations=3, pooling="causal"),
-    "Swarm, pooling maps": lambda layers: layers.Swarm(
-        16, iterations=3, pooling=layers.PoolingMaps(4)
-    ),
-    "PermutationEquivariantDense": lambda layers: layers.PermutationEquivariantDense(16),
-    "DSSDense": lambda layers: layers.DSSDense(16),
-    "SetNormalization": lambda layers: layers.SetNormalization(),
-    "InducedSetAttentionBlock": lambda layers: layers.InducedSetAttentionBlock(16, 4, 16),
-    "PoolingByMultiheadAttention": lambda layers: layers.PoolingByMultiheadAttention(16, 4),
-    "MeanPooling": lambda layers: layers.MeanPooling(),
-    "SumPooling": lambda layers: layers.SumPooling(),
-    "MaxPooling": lambda layers: layers.MaxPooling(),
-    "LogSumExpPooling": lambda layers: layers.LogSumExpPooling(),
-    "CausalMeanPooling": lambda layers: layers.CausalMeanPooling(),
-    "PoolingMaps": lambda layers: layers.PoolingMaps(4),
-}
-
-
 def layer(name, entities):
     """Inference with a layer of `LINEAR` and one set of many entities."""
     import keras
@@ -142,7 +122,7 @@ def layer(name, entities):
 
     x = _data(1, entities, 16)[0]
     inputs = keras.Input(x.shape[1:])
-    model = keras.Model(inputs, LINEAR[name](layers)(inputs))
+    model = keras.Model(inputs, LINEAR[name](layers, 16)(inputs))
 
     def step():
         model.predict_on_batch(x)

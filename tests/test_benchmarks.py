@@ -71,8 +71,7 @@ def test_subjects_of_scaling(name):
 @pytest.mark.parametrize("name", [*every_layer.NAMES, every_layer.PRODUCTS])
 def test_subjects_of_every_layer(name, monkeypatch):
     monkeypatch.setattr(every_layer, "POLICIES", ("float32",))
-    monkeypatch.setattr(every_layer, "RUNS", 1)
-    step, facts = every_layer.every_layer(name, 2, 20, 8)
+    step, facts = every_layer.every_layer(name, 2, 20, 16)
     seconds = step()
     kinds = {"float32, training", "float32, inference"}
     assert set(seconds) == kinds and min(seconds.values()) > 0

@@ -95,11 +95,15 @@ def test_curves_on_tensorflow_are_those_of_one_device(tmp_path):
     np.testing.assert_allclose(curves(several), curves(one), rtol=1e-4, atol=1e-5)
 
 
-def processes(*arguments, **environment):
-    """What processes that work together print last; None of one that dies."""
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
+        return str(free.getsockname()[1])
+
+
+def processes(*arguments):
+    """What processes that work together print last; None of one that dies."""
+    port = free_port()
     address = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": f"localhost:{port}", "MASTER_PORT": port}
     address |= {"MASTER_ADDR": "localhost", "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
     number = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "WORLD_SIZE": "2"}
@@ -150,9 +154,7 @@ def test_two_processes_on_torch(monkeypatch):
     torch = pytest.importorskip("torch")
     code = devices_worker.documented("torch.distributed.init_process_group")
     shown = {}
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"tcp://localhost:{free.getsockname()[1]}"
+    address = f"tcp://localhost:{free_port()}"
     alone = f'init_process_group("gloo", init_method="{address}", rank=0, world_size=1)'
     try:
         exec(code.replace('init_process_group("gloo")', alone), shown)

@@ -132,11 +132,11 @@ def infinite_set(models, sizes, kmax, seed, sets=64, finest=FINEST):
     results = {}
     for name, model in models.items():
         limit = on_grid(model, finest)
-        size = lambda logs, limit=limit: float(np.median(np.abs(logs - limit)))  # noqa: E731
+        difference = lambda answer, limit=limit: float(np.median(np.abs(answer - limit)))  # noqa: E731
         results[name] = {
-            "random samples": {n: size(logs(model, samples[n], np.ones(1))) for n in sizes},
+            "random samples": {n: difference(logs(model, samples[n], np.ones(1))) for n in sizes},
             "Simpson's rule": {
-                n: size(on_grid(model, n)) for n in sizes if n % 2 == 0 and n < finest
+                n: difference(on_grid(model, n)) for n in sizes if n % 2 == 0 and n < finest
             },
         }
     return results

@@ -221,16 +221,16 @@ def running_sum(x: Tensor) -> Tensor:
     """Sums of `(batch, n, features)` over the entities up to each one, itself included."""
     if loop_ops.jax_on_accelerator():
         block = SHORT_BLOCK
-        if isinstance(x.shape[1], int) and x.shape[1] <= block:
-            return x.cumsum(1)
-    elif backend.backend() != "tensorflow":
-        return x.cumsum(1)  # `ops.cumsum` rounds float64 on torch
-    else:
+    elif backend.backend() == "tensorflow":
         block = BLOCK
-        if not _needs_blocks(x.shape[1]):
-            return ops.cumsum(x, axis=1)
+    else:
+        return x.cumsum(1)  # `ops.cumsum` rounds float64 on torch
+    known = isinstance(x.shape[1], int)
+    if known and x.shape[1] <= block:
+        return ops.cumsum(x, axis=1)
     batch, n, features = ops.shape(x)
     inside = ops.cumsum(_in_blocks(x, block), axis=2)
     before = ops.pad(inside[:, :-1, -1], ((0, 0), (1, 0), (0, 0)))
-    before = ops.cumsum(before, axis=1) if block == BLOCK else running_sum(before)
+    # A size that is not known would never be found to be small.
+    before = running_sum(before) if known else ops.cumsum(before, axis=1)
     return ops.reshape(inside + ops.expand_dims(before, 2), (batch, -1, features))[:, :n]
