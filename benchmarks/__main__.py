@@ -19,11 +19,6 @@ from examples.common.options import HelpFormatter
 from examples.common.options import positive_integer
 
 BACKENDS = ("tensorflow", "jax", "torch")
-# The allocator of glibc keeps what a process frees, for its next step.
-KEEPS_MEMORY = {
-    "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:"
-    "glibc.malloc.trim_threshold=17179869184"
-}
 
 
 # Several processes at a time on one accelerator, and one step that compiles.
@@ -100,7 +95,7 @@ def swarm_subjects(options, training, causal):
         if backend == "torch":  # "auto" leaves it out on this backend alone
             subjects["Swarm, torch, jit_compile"] = {**swarm, "jit_compile": True}
         if backend == "jax":  # which hands its memory back after every step
-            subjects["Swarm, jax, memory kept"] = {**swarm, "variables": KEEPS_MEMORY}
+            subjects["Swarm, jax, memory kept"] = {**swarm, "keep_memory": True}
         subjects[f"bare products, {backend}"] = {"subject": "products", **common}
         if options.peers and not causal:
             subjects[f"LSTM, {backend}"] = {"subject": "network", "layer": "lstm", **common}

@@ -76,12 +76,15 @@ def network(
     policy="float32",
     remat=False,
     jit_compile="auto",
+    keep_memory=False,
 ):
     """A Keras model of one layer: `swarm`, `lstm` or `isab`, and its projection to classes."""
     import keras
 
     import keras_sets
 
+    if keep_memory:
+        keras_sets.utils.keep_memory()
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((points, features))
     if layer == "swarm":
