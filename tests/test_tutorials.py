@@ -46,6 +46,22 @@ def point_clouds(scope):
     assert scope["accuracy"] > 0.8
 
 
+@pytest.fixture
+def enlarged_digits(monkeypatch):
+    """What Keras downloads as MNIST: digits of 8 x 8 pixels, three times as large, each 8 times."""
+
+    def load_data():
+        digits, labels = datasets.load_digits(return_X_y=True)
+        images = np.kron(digits.reshape(-1, 8, 8) * 255 / 16, np.ones((3, 3)))
+        images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype("uint8")
+        rng = np.random.default_rng(0)
+        moved = [np.roll(images[:1400], rng.integers(-2, 3, 2), axis=(1, 2)) for _ in range(8)]
+        return (np.concatenate(moved), np.tile(labels[:1400], 8)), (images[1400:], labels[1400:])
+
+    datasets = pytest.importorskip("sklearn.datasets")
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", load_data)
+
+
 def bags(scope):
     assert scope["auc"] > 0.9 and np.mean(scope["right"]) > 0.85
 
@@ -86,6 +102,7 @@ def test_several_devices(tmp_path):
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.usefixtures("enlarged_digits")
 def test_tutorial(check, thorough, tmp_path, monkeypatch):
     name = check.__name__
     if check not in OF_EACH_BACKEND and not thorough:
