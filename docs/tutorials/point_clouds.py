@@ -15,8 +15,7 @@ keras.utils.set_random_seed(0)
 
 # ## From images to a list of arrays
 #
-# Keras downloads 60,000 images for training and 10,000 for the test. All of this takes less than two
-# minutes on one core. A point has the two
+# Keras downloads 60,000 images for training and 10,000 for the test. A point has the two
 # coordinates and the grey value of its pixel. Sines and cosines of the coordinates let a small
 # network see fine detail after few steps.
 
