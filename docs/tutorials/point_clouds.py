@@ -76,5 +76,5 @@ figure.savefig("point_clouds.png", dpi=110)
 
 # ![Ten point clouds and the predicted digits](../images/tutorials/point_clouds.png)
 #
-# The [example](../results.md#point-clouds-of-digits) reaches 0.98 with the empirical characteristic
+# The [example](../results.md#digits-of-mnist) reaches 0.98 with the empirical characteristic
 # function of the points.
