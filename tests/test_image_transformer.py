@@ -12,6 +12,7 @@ from keras_sets import models
 from keras_sets.layers import image_embedding
 from keras_sets.layers.causal_neighborhood_pooling import CausalNeighborhoodPooling
 from keras_sets.models import image_stream
+from keras_sets.models.image_rows import RowCell
 from keras_sets.ops import loops
 from keras_sets.testing import outputs_and_gradients
 from tests.image_cases import LEVELS
@@ -178,15 +179,19 @@ def teacher_forced(model, images, labels=None):
     stream = image_stream._Stream(model)
     embedding = stream.embedding
     same = 0.0 if labels is None else embedding.of_labels(labels)
-    states, logits = stream.start(len(images)), []
+    states, constants, logits = stream.start(len(images)), stream.constants(), []
     values, places = ops.convert_to_numpy(embedding.flat(images)), embedding.of_places()
     tables = embedding.tables()
+    width = np.prod(embedding.image_shape[1:])
     for t, sources in enumerate(embedding.sources):
+        row, column = divmod(t, int(width))
+        if not column:
+            states = stream.start_row(row, states, constants)
         # As in the loop, where what comes later is not there yet.
         known = np.where(np.arange(values.shape[1]) < t, values, -1)
         known[:, -1] = values[:, -1]
         earlier = embedding.of_earlier(ops.convert_to_tensor(known), sources, tables)
-        y, states = stream.logits(earlier + places[t] + same, states)
+        y, states = stream.logits(earlier + places[t] + same, column, states, constants)
         logits.append(ops.convert_to_numpy(y))
     return np.stack(logits, axis=1)
 
@@ -225,6 +230,33 @@ class TestNeighborhoodPooling:
         swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(1))
         with pytest.raises(ValueError, match="size of the grid"):
             swarm.streaming_cell()
+
+    def test_a_stream_of_places(self, rng):
+        """The streaming cell alone, which keeps what it needs of the rows above."""
+        swarm = layers.Swarm(4, iterations=3, pooling=CausalNeighborhoodPooling(1, channels=2))
+        x = rng.normal(size=(2, 3, 3, 2, 5)).astype("float32")
+        whole = ops.convert_to_numpy(swarm(x)).reshape(2, 18, 4)
+        stream = keras.layers.RNN(swarm.streaming_cell(), return_sequences=True)
+        received = ops.convert_to_numpy(stream(x.reshape(2, 18, 5)))
+        np.testing.assert_allclose(received, whole, atol=1e-5)
+
+    @pytest.mark.parametrize("context", ["swarm", "static"])
+    @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+    def test_a_stream_of_rows(self, context, policy, rng):
+        pooling = CausalNeighborhoodPooling(2, channels=2, dtype=policy)
+        swarm = layers.Swarm(4, iterations=3, pooling=pooling, context=context, dtype=policy)
+        x = rng.normal(size=(2, 3, 3, 2, 5)).astype("float32")
+        whole = ops.convert_to_numpy(ops.cast(swarm(x), "float32")).reshape(2, 18, 4)
+        cell = RowCell(swarm, x.shape[1:-1])
+        states, kernels = cell.get_initial_state(2), cell.kernels()
+        for place in range(18):
+            row, column = divmod(place, 6)
+            if not column:
+                states = cell.start_row(row, states, kernels)
+            y, states = cell.call(x.reshape(2, 18, 5)[:, place], column, states, kernels)
+            received = ops.convert_to_numpy(ops.cast(y, "float32"))
+            tolerance = 1e-5 if policy == "float32" else 0.03
+            np.testing.assert_allclose(received, whole[:, place], atol=tolerance)
 
     def test_configuration(self):
         swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(2, channels=3))
@@ -336,7 +368,7 @@ class TestGenerate:
                 shape, hidden_units=8, iterations=3, num_layers=2
             )
             stream = image_stream._Stream(model)
-            sizes.append([tuple(state.shape) for state in stream.start(5)])
+            sizes.append([tuple(s.shape) for s in keras.tree.flatten(stream.start(5))])
         assert sizes[0] == sizes[1]
 
     @pytest.mark.parametrize(

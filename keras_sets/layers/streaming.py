@@ -4,6 +4,7 @@ from typing import Self
 
 import keras
 import numpy as np
+from keras import backend
 from keras import ops
 
 from keras_sets._typing import Config
@@ -87,6 +88,7 @@ class SwarmStreamingCell(keras.layers.Layer):
         kwargs.setdefault("dtype", wide)
         super().__init__(**kwargs)
         self.swarm = swarm
+        self._sums = num_sums(swarm)
         self.state_size = [swarm.units, max(1, self._sums * swarm.hidden_units), 1]
         self.output_size = swarm.units
         if on_a_grid:
@@ -104,12 +106,6 @@ class SwarmStreamingCell(keras.layers.Layer):
             self._reach = int(back.max(initial=1, where=inside))
             self._slots = np.where(inside, self._reach - back, self._reach).astype("int32")
             self.state_size.append(max(1, self._sums * self._reach * swarm.hidden_units))
-
-    @property
-    def _sums(self):
-        """How many iterations have a mean that later ones read."""
-        last = self.swarm.iterations - 1
-        return {"swarm": last, "static": min(last, 1), "self": 0}[self.swarm.context]
 
     def build(self, input_shape: Shape) -> None:
         if not self.swarm.built:
@@ -129,39 +125,22 @@ class SwarmStreamingCell(keras.layers.Layer):
                 f"Received: training={training}, dropout={swarm.dropout}"
             )
         _, sums, count, *recent = states
-        x = ops.cast(inputs, swarm.compute_dtype)
+        neighbors: list[Tensor] = []
         if recent and self._sums:
             places = ops.minimum(ops.cast(count[:, 0], "int32"), len(self._slots) - 1)
             slots = ops.take(ops.convert_to_tensor(self._slots), places, axis=0)
             memory = ops.reshape(recent[0], (-1, self._sums, self._reach, swarm.hidden_units))
-        remembered: list[Tensor] = []
-        count = count + 1
-        remaining = ops.split(sums, self._sums, axis=-1) if self._sums else []
-        new_sums: list[Tensor] = []
-        # A cast takes time on torch even where it changes nothing.
-        half = swarm.compute_dtype != self.compute_dtype
-
-        def pool(h):
-            if swarm.context == "self":
-                return h
-            wide = ops.cast(h, sums.dtype) if half else h
-            new_sums.append(remaining[len(new_sums)] + wide)
-            mean = new_sums[-1] / count
-            if recent:
-                past = memory[:, len(remembered)]
-                remembered.append(ops.concatenate([past[:, 1:], ops.expand_dims(wide, 1)], axis=1))
-                mean = ops.concatenate([mean, _gather(past, slots)], axis=-1)
-            return ops.cast(mean, swarm.compute_dtype) if half else mean
-
-        recurrent_kernel, pooled_kernel = swarm.kernels()
-        gates, h, c = swarm.first_step(x, pooled_kernel, pool)
-        for _ in range(1, swarm.iterations):
-            h, c = swarm.step(h, c, gates, recurrent_kernel, pooled_kernel, pool)
-        y = ops.cast(swarm.project(h, c), self.compute_dtype)
-        sums = ops.concatenate(new_sums, axis=-1) if new_sums else sums
-        if remembered:
-            recent = [ops.reshape(ops.stack(remembered, axis=1), ops.shape(recent[0]))]
-        return y, [y, sums, count, *recent]
+            neighbors = [_gather(memory[:, i], slots) for i in range(self._sums)]
+        pooled_kernel = swarm.kernels()[1]
+        before = ops.split(sums, self._sums, axis=-1) if self._sums else []
+        y, after, read = one_entity(swarm, inputs, before, count + 1, pooled_kernel, neighbors)
+        if neighbors:
+            newest = ops.expand_dims(ops.stack(read, axis=1), 2)
+            memory = ops.concatenate([memory[:, :, 1:], newest], axis=2)
+            recent = [ops.reshape(memory, ops.shape(recent[0]))]
+        y = ops.cast(y, self.compute_dtype)
+        sums = ops.concatenate(after, axis=-1) if after else sums
+        return y, [y, sums, count + 1, *recent]
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         return [ops.zeros((batch_size, size), self.compute_dtype) for size in self.state_size]
@@ -183,6 +162,59 @@ class SwarmStreamingCell(keras.layers.Layer):
         config = dict(config)
         config["swarm"] = keras.saving.deserialize_keras_object(config["swarm"])
         return super().from_config(config)
+
+
+def num_sums(swarm):
+    """How many iterations of a causal `Swarm` have a mean that later ones read."""
+    last = swarm.iterations - 1
+    return {"swarm": last, "static": min(last, 1), "self": 0}[swarm.context]
+
+
+def one_entity(swarm, x, sums, count, pooled_kernel, neighbors=(), added=()):
+    """A causal `Swarm` for the next entity of every set.
+
+    Args:
+        swarm: The layer.
+        x: `(batch, features)`.
+        sums: For each mean the sum over the entities before, `(batch, hidden_units)`, in a
+            dtype that holds it.
+        count: The number of entities with this one, `(batch, 1)`, in that dtype.
+        pooled_kernel: The kernel of what is pooled here: the mean, and `neighbors`.
+        neighbors: For each mean what the cells read beside it, `(batch, features)`.
+        added: For each mean what is added to the gates that read it, `(batch, 4 *
+            hidden_units)`.
+
+    Returns:
+        The output, the new sums, and the states that they have taken in, in their dtype.
+    """
+    x = ops.cast(x, swarm.compute_dtype)
+    wide = backend.standardize_dtype(count.dtype)
+    # A cast takes time on torch even where it changes nothing.
+    half = wide != swarm.compute_dtype
+    after, read = [], []
+
+    def pool(h):
+        if swarm.context == "self":
+            return h
+        i = len(read)
+        read.append(ops.cast(h, wide) if half else h)
+        after.append(sums[i] + read[i])
+        mean = after[i] / count
+        mean = ops.cast(mean, swarm.compute_dtype) if half else mean
+        if not neighbors:
+            return mean
+        near = ops.cast(neighbors[i], swarm.compute_dtype) if half else neighbors[i]
+        return ops.concatenate([mean, near], axis=-1)
+
+    recurrent_kernel = swarm.kernels()[0]
+    gates, h, c = swarm.first_step(x, pooled_kernel, pool)
+    static = swarm.context == "static"
+    if static and added:
+        gates = gates + added[0]
+    for i in range(swarm.iterations - 1):
+        total = gates if static or not added else gates + added[i]
+        h, c = swarm.step(h, c, total, recurrent_kernel, pooled_kernel, pool)
+    return swarm.project(h, c), after, read
 
 
 def _gather(past, slots):

@@ -1,5 +1,6 @@
 """Image transformers value by value, and images drawn from them."""
 
+import functools
 import math
 import weakref
 from typing import Any
@@ -10,8 +11,11 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from keras_sets import validation
+from keras_sets.layers import streaming
 from keras_sets.layers.image_embedding import ImageEmbedding
 from keras_sets.layers.image_embedding import check_range
+from keras_sets.models.image_rows import PlaceCell
+from keras_sets.models.image_rows import RowCell
 from keras_sets.ops import loops as loop_ops
 
 
@@ -27,30 +31,36 @@ class _Stream(keras.Model):
         self.embedding, *rest = _layers_of(model)
         self.top_k = top_k
         # Layers that mix places have a form that goes from place to place; the others have none.
-        steps, cells = [], []
+        self.steps, self.cells = [], []
         for layer in rest:
             if hasattr(layer, "streaming_cell"):
-                layer = layer.streaming_cell()
-                cells.append(layer)
-            steps.append(layer)
-        self.steps, self.cells = steps, cells
-        # All weights are there already.
-        for layer in (*self.cells, self):
-            layer.built = True
+                layer = _cell_of(layer, self.embedding.image_shape)
+                self.cells.append(layer)
+            self.steps.append(layer)
+        self.built = True
 
     def start(self, batch):
         """The states of the cells before the first place."""
-        return [state for cell in self.cells for state in cell.get_initial_state(batch)]
+        return [cell.get_initial_state(batch) for cell in self.cells]
 
-    def logits(self, x, states):
+    def constants(self):
+        """What all places share."""
+        return [cell.kernels() for cell in self.cells]
+
+    def start_row(self, row, states, constants):
+        return [
+            cell.start_row(row, *given)
+            for cell, *given in zip(self.cells, states, constants, strict=True)
+        ]
+
+    def logits(self, x, column, states, constants):
         """`(batch, levels)` of one place, and the states after it."""
-        states, after = list(states), []
+        given, after = zip(states, constants, strict=True), []
         for step in self.steps:
             # Not `step(...)`: what Keras does around a call takes longer than one place on torch.
             if step in self.cells:
-                count = len(step.state_size)
-                x, new = step.call(x, states[:count])
-                states, after = states[count:], after + new
+                x, new = step.call(x, column, *next(given))
+                after.append(new)
             else:
                 x = step.call(x)
         return ops.cast(x, self.steps[-1].compute_dtype), after
@@ -61,19 +71,32 @@ class _Stream(keras.Model):
         same = 0.0 if labels is None else self.embedding.of_labels(labels)
         places, uniforms = self.embedding.of_places(), inputs["uniforms"]
         sources, tables = ops.convert_to_tensor(self.embedding.sources), self.embedding.tables()
+        constants = self.constants()
+        values = self.embedding.flat(inputs["given"])
+        start = self.start(ops.shape(values)[0])
+        height, width, channels = self.embedding.image_shape
 
-        def step(index, values, *states):
+        def place(row, column, values, *states):
+            index = row * (width * channels) + column
             earlier = self.embedding.of_earlier(values, sources[index], tables)
-            logits, states = self.logits(earlier + places[index] + same, states)
+            states = keras.tree.pack_sequence_as(start, states)
+            x = earlier + places[index] + same
+            logits, states = self.logits(x, column, states, constants)
             drawn = self.draw(logits / inputs["temperature"], uniforms[:, index])
             given = values[:, index]
             new = ops.where(given < 0, drawn, given)
             values = ops.slice_update(values, (0, index), ops.expand_dims(new, 1))
-            return values, *states
+            return values, *keras.tree.flatten(states)
 
-        values = self.embedding.flat(inputs["given"])
-        states = self.start(ops.shape(values)[0])
-        return loop_ops.static_loop(len(self.embedding.sources), step, (values, *states))[0][:, :-1]
+        def one_row(row, values, *states):
+            states = keras.tree.pack_sequence_as(start, states)
+            states = keras.tree.flatten(self.start_row(row, states, constants))
+            return loop_ops.static_loop(
+                width * channels, functools.partial(place, row), (values, *states)
+            )
+
+        state = (values, *keras.tree.flatten(start))
+        return loop_ops.static_loop(height, one_row, state)[0][:, :-1]
 
     def draw(self, logits, uniforms):
         """The first value up to which the probabilities sum to more than a uniform number."""
@@ -94,6 +117,13 @@ def _layers_of(model):
             f"`keras_sets.models.swarm_image_transformer` has made. Received: model={model!r}"
         )
     return parts
+
+
+def _cell_of(swarm, grid):
+    """The cell of a causal `Swarm` that goes from place to place, row by row."""
+    if hasattr(swarm.pooling, "neighbors") and streaming.num_sums(swarm):
+        return RowCell(swarm, grid)
+    return PlaceCell(swarm)
 
 
 # Compiled loops of the models that are still in use.
