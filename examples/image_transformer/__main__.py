@@ -329,10 +329,10 @@ def main(arguments=None):
         keras.utils.set_random_seed(options.seed)
         models.compile_for_images(network, options)
         batches, validation = images.training_data(options, distortion)
-        training = Training(part, network, batches, draw, quiet)
+        training = Training(part, network, batches, validation, draw, quiet)
         network.fit(
             training.batches,
-            validation_data=validation,
+            validation_data=training.validation,
             epochs=options.epochs,
             initial_epoch=training.initial_epoch,
             shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
