@@ -45,6 +45,26 @@ def distribute(count):
         tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(found[:count]))
 
 
+def check(network):
+    """Raises RunError where a network would train otherwise than on one device."""
+    normalized = [
+        layer.name
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if normalized and keras.config.backend() == "tensorflow":
+        raise RunError(
+            f"argument --devices: {network.name} needs JAX: on TensorFlow every device would take "
+            f"the mean and variance of its own sets for batch normalization, {normalized[0]}"
+        )
+
+
+def predict_once(model, inputs):
+    """`model.predict_on_batch`, which on TensorFlow answers once on every device."""
+    outputs = model.predict_on_batch(inputs)
+    return outputs[: _sets(inputs)]
+
+
 def _tensorflow_devices(count):
     import tensorflow as tf
 
