@@ -119,26 +119,22 @@ class DivisibleBatches(keras.utils.PyDataset):
     Args:
         data: Dataset of tuples of NumPy arrays, or of dicts of them.
         devices: Positive integer.
-        alike: Whether all batches are repeated equally often. The mean over an epoch then is
-            what it was. Otherwise a batch counts in it as often as it is repeated. Nothing but
-            the epoch may change the batches of such a dataset.
+        repeats: How often every batch is repeated, see `repeats_of_all`. None: as often as that
+            batch has to be. Then it counts as often in the mean over an epoch.
     """
 
-    def __init__(self, data, devices, alike=False, **kwargs):
+    def __init__(self, data, devices, repeats=None, **kwargs):
         super().__init__(**kwargs)
         self.data = data
         self.devices = devices
-        self.divisor = 0  # of the sizes of batches
-        if alike:
-            self.divisor = math.gcd(*(_sets(data[index]) for index in range(len(data))))
+        self.repeats = repeats
 
     def __len__(self):
         return len(self.data)
 
     def __getitem__(self, index):
         batch = self.data[index]
-        divisor = self.divisor or _sets(batch)
-        repeats = self.devices // math.gcd(self.devices, divisor)
+        repeats = self.repeats or _repeats(self.devices, _sets(batch))
 
         def repeat(array):
             array = np.concatenate([array] * repeats)
@@ -151,6 +147,25 @@ class DivisibleBatches(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self.data.on_epoch_end()
+
+
+def repeats_of_all(model, data, devices):
+    """How often all batches have to be repeated for the loss over an epoch to stay what it is.
+
+    Args:
+        model: The compiled model.
+        data: Dataset of the same batches in every epoch.
+        devices: Positive integer.
+    """
+    divides = getattr(model.loss, "reduction", None) == "mean_with_sample_weight"
+    if divides and keras.config.backend() == "tensorflow":
+        # Every device divides by the weights that it sees, and so has to see all of them.
+        return devices
+    return _repeats(devices, math.gcd(*(_sets(data[index]) for index in range(len(data)))))
+
+
+def _repeats(devices, sets):
+    return devices // math.gcd(devices, sets)
 
 
 def _sets(batch):

@@ -133,7 +133,6 @@ def make_parser(task, description, defaults):
     run.add_argument(
         "--dry-run", action="store_true", help="print the model's name and size, then exit"
     )
-    add_machine_group(parser)
     run.add_argument(
         "--log-to-stdout", action="store_true", help="log to the terminal, not to log.txt"
     )
@@ -144,6 +143,7 @@ def make_parser(task, description, defaults):
         default=5.0,
         help="minutes between pictures during training",
     )
+    add_machine_group(parser)
 
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=positive_integer, help="most epochs")

@@ -10,6 +10,7 @@ from examples.common.datasets import ArrayDataset
 from examples.common.datasets import PrefetchedDataset
 from examples.common.devices import DivisibleBatches
 from examples.common.devices import Sharing
+from examples.common.devices import repeats_of_all
 from examples.common.options import RunError
 from examples.common.options import first_line
 from examples.common.run import LOG
@@ -60,7 +61,8 @@ class Training:
             if isinstance(validation, tuple):
                 # As many on each device as Keras takes where there is one.
                 validation = ArrayDataset(*validation, 32 * options.devices, shuffle=False)
-            self.validation = DivisibleBatches(validation, options.devices, alike=True)
+            repeats = repeats_of_all(model, validation, options.devices)
+            self.validation = DivisibleBatches(validation, options.devices, repeats)
             sharing = [Sharing()]
         self.batches = PrefetchedDataset(batches)
         self._draw_task = draw
