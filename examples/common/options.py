@@ -262,10 +262,11 @@ QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expen
 def prepare_backend(options):
     """Sets up a backend that is imported from now on.
 
-    With `--cpu` it keeps to the processor, and with `--smoke` XLA does not optimise.
+    With `--cpu` it keeps to the processor, and with `--smoke` XLA does not optimise, unless there
+    are several devices: gradients of maxima can be wrong then.
     """
     if options.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
-    if options.smoke:
+    if options.smoke and getattr(options, "devices", 1) == 1:
         os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
