@@ -5,6 +5,7 @@ Not collected with the other tests, because it needs BayesFlow: `tox run -e baye
 """
 
 import json
+import os
 import pathlib
 import runpy
 import subprocess
@@ -136,6 +137,28 @@ assert samples["mean"].shape == samples["log_scale"].shape == (20, 7, 1)
     np.testing.assert_allclose(np.load(paths[2]), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="the training needs JAX")
+def test_two_devices_give_the_scores_of_one(tmp_path):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    found = []
+    for count in "12":
+        path = tmp_path / count
+        arguments = ["--smoke", "--output", str(path), "--devices", count]
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.simulation_based_inference", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        )
+        assert done.returncode == 0, done.stderr
+        scores = json.loads((path / "scores.json").read_text())
+        found.append(
+            [scores["mean"]["error"], scores["mean"]["width"], *scores["kullback_leibler"]]
+        )
+    np.testing.assert_allclose(*found, rtol=1e-3)
+
+
 def test_tutorial(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tutorials = pathlib.Path(__file__).parent.parent / "docs" / "tutorials"
@@ -151,6 +174,7 @@ def test_tutorial(tmp_path, monkeypatch):
     [
         (["--epochs", "0"], "expected a positive integer, received '0'"),
         (["--evaluate", "none.keras"], "there is no file none.keras"),
+        (["--devices", "3"], "expected a divisor of the batch size 64, received 3"),
     ],
 )
 def test_bad_options(tmp_path, capsys, arguments, message):

@@ -4,6 +4,7 @@ A process has one device here, so what needs more runs in `devices_worker.py`.
 """
 
 import csv
+import importlib
 import json
 import os
 import pathlib
@@ -16,20 +17,13 @@ import numpy as np
 import pytest
 
 from examples.amortized_clustering import __main__ as command
-from examples.amortized_clustering import data
 from examples.common import devices
+from examples.common.options import RunError
 from keras_sets import losses
-from keras_sets import metrics
 from tests import devices_worker
 
 ROOT = pathlib.Path(__file__).parent.parent
 BACKEND = keras.config.backend()
-# Batches of 6 divide by 2 devices, not by 4, and neither do the 4 sets that validate. A busy
-# machine does not use up the time budget.
-RUN = (
-    "--smoke --model swarm --buckets 1 --entities 20 20 --batch-size 6 --schedule constant".split()
-)
-RUN += "--time-budget 60".split()
 
 
 def worker(*arguments, **environment):
@@ -47,29 +41,42 @@ def worker(*arguments, **environment):
 
 
 def curves(path):
-    """All numbers of a run's log but the time, `(epochs, columns)`."""
-    with open(path / "metrics.csv") as file:
+    """The numbers of the log of a run, or of its only part, by column."""
+    (log,) = path.rglob("metrics.csv")
+    with open(log) as file:
         rows = list(csv.DictReader(file))
-    columns = [name for name in rows[0] if name != "seconds"]
-    assert {"loss", "val_loss", "ari", "val_ari"} <= set(columns)
-    return np.array([[float(row[name]) for name in columns] for row in rows])
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def check_curves(path, rtol, columns=("loss", "val_loss")):
+    """Those of several devices are those of one, and training has changed something."""
+    one, several = curves(path / "one"), curves(path / "several")
+    assert len(one["loss"]) == len(several["loss"]) == 2 and one["loss"][0] != one["loss"][1]
+    for column in columns:
+        np.testing.assert_allclose(several[column], one[column], rtol, 1e-6, err_msg=column)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution is for JAX")
 class TestJAX:
     @pytest.fixture(scope="class")
-    def checked(self, tmp_path_factory):
+    def checked(self, tmp_path_factory, folder):
         path = tmp_path_factory.mktemp("devices")
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-        return path, worker("jax", path, *RUN, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
+        environment = {"JAX_PLATFORMS": "cpu", "TFDS_DATA_DIR": str(folder)}
+        return path, worker("jax", path, XLA_FLAGS=flags, **environment)
 
     def test_curves_are_those_of_one_device(self, checked):
         """Four devices, then resumed on two."""
-        path, _ = checked
-        one, several = curves(path / "one"), curves(path / "several")
-        assert one.shape[0] == several.shape[0] == 2
-        np.testing.assert_allclose(several, one, rtol=1e-5, atol=1e-6)
-        assert (one[0] != one[1]).sum() > 3
+        path = checked[0] / "amortized_clustering"
+        check_curves(path, 1e-5, ("loss", "val_loss", "ari", "val_ari", "learning_rate"))
+
+    @pytest.mark.parametrize("name", list(devices_worker.EXAMPLES)[1:])
+    def test_every_example_trains_as_on_one_device(self, checked, name):
+        path, found = checked
+        assert name in found["shared"]
+        # A batch of 5 that is repeated counts as 10 in the mean over an epoch.
+        columns = ("loss", "val_loss") if name != "point_clouds" else ("val_loss",)
+        check_curves(path / name, 1e-5, columns)
 
     def test_a_sharded_set_gives_the_same(self, checked):
         for name, found in checked[1]["sharded"].items():
@@ -87,12 +94,10 @@ class TestJAX:
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's")
-@pytest.mark.usefixtures("no_rendering")
-def test_curves_on_tensorflow_are_those_of_one_device(tmp_path):
-    one, several = tmp_path / "one", tmp_path / "several"
-    worker("train", *RUN, "--epochs", 2, "--output", several, "--devices", 4, "--cpu")
-    command.main([*RUN, "--epochs", "2", "--output", str(one)])
-    np.testing.assert_allclose(curves(several), curves(one), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("name", ["amortized_clustering", "image_transformer"])
+def test_curves_on_tensorflow_are_those_of_one_device(tmp_path, folder, name):
+    worker("train_both", tmp_path, name, TFDS_DATA_DIR=str(folder))
+    check_curves(tmp_path / name, 1e-5)
 
 
 def free_port():
@@ -166,73 +171,141 @@ def test_two_processes_on_torch(monkeypatch):
     assert dead is None and "peer" in first["error"]
 
 
+class Batches(keras.utils.PyDataset):
+    """Batches that are given."""
+
+    def __init__(self, *batches):
+        super().__init__()
+        self.batches = batches
+        self.epoch = 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+    def start_at(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+
 class TestDivisibleBatches:
-    tasks = data.generate_tasks(10, entities=(8, 12))
-    plain = data.ClusteringDataset(tasks, 4, buckets=1, rotate=True)
-    filled = devices.DivisibleBatches(plain, 4)
+    def batch(self, sets):
+        points = np.arange(2.0 * sets).reshape(sets, 2)
+        return {"entities": points, "mask": points > 1}, {"a": points, "b": -points}, points[:, 0]
 
-    def test_batches(self):
-        assert len(self.filled) == len(self.plain) == 3
-        for i, sets in enumerate((4, 4, 2)):
-            inputs, labels = self.plain[i]
-            filled_inputs, filled_labels, weights = self.filled[i]
-            assert weights.dtype == "float32"
-            np.testing.assert_array_equal(weights, np.where(np.arange(4) < sets, 4 / sets, 0))
-            assert filled_inputs["mask"].dtype == "int8"
-            for array, whole in (
-                (inputs["entities"], filled_inputs["entities"]),
-                (inputs["mask"], filled_inputs["mask"]),
-                (labels, filled_labels),
+    def test_a_batch_that_does_not_divide_is_repeated(self):
+        given = Batches(self.batch(4), self.batch(6), self.batch(3))
+        filled = devices.DivisibleBatches(given, 4)
+        assert len(filled) == 3
+        for index, repeats in enumerate((1, 2, 4)):
+            inputs, targets, weights = filled[index]
+            expected, expected_targets, expected_weights = given[index]
+            assert inputs["mask"].dtype == "int8"
+            for array, once in (
+                (inputs["entities"], expected["entities"]),
+                (inputs["mask"], expected["mask"]),
+                (targets["a"], expected_targets["a"]),
+                (targets["b"], expected_targets["b"]),
+                (weights, expected_weights),
             ):
-                assert len(whole) == 4
-                np.testing.assert_array_equal(whole[:sets], array)
+                np.testing.assert_array_equal(array, np.concatenate([once] * repeats))
 
-    def test_loss_and_metrics_are_those_of_the_batch(self):
-        _, labels = self.plain[2]
-        _, filled_labels, weights = self.filled[2]
-        logits = np.random.default_rng(0).normal(size=(4, 12, 10)).astype("float32")
-        loss = losses.MatchedCrossentropy()
-        expected = float(loss(labels, logits[:2]))
-        filled = float(loss(filled_labels, logits, sample_weight=weights))
-        assert filled == pytest.approx(expected, rel=1e-6)
-        assert float(loss(filled_labels, logits)) != pytest.approx(expected, rel=1e-3)
-        values = []
-        for arguments in ((labels, logits[:2]), (filled_labels, logits, weights)):
-            accuracy = metrics.MatchedAccuracy()
-            accuracy.update_state(*arguments)
-            values.append(float(accuracy.result()))
-        assert values[1] == pytest.approx(values[0], rel=1e-6)
+    def test_batches_that_validate_are_repeated_alike(self):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(loss="mse")
+        for sizes, repeats in (((8, 4), 1), ((4, 6), 2), ((8, 3), 4), ((6,), 2)):
+            given = Batches(*map(self.batch, sizes))
+            assert devices.repeats_of_all(model, given, 4) == repeats, sizes
+        filled = devices.DivisibleBatches(Batches(self.batch(4), self.batch(6)), 4, repeats=2)
+        assert [len(filled[i][2]) for i in range(2)] == [8, 12]
+
+    def test_a_loss_that_divides_by_its_weights_sees_all_of_them(self):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(loss=losses.GaussianMixtureLoss())
+        found = devices.repeats_of_all(model, Batches(self.batch(8)), 4)
+        assert found == (4 if BACKEND == "tensorflow" else 1)
 
     def test_epochs_are_those_of_the_dataset(self):
-        filled = devices.DivisibleBatches(data.ClusteringDataset(self.tasks, 4, buckets=1), 4)
-        other = data.ClusteringDataset(self.tasks, 4, buckets=1)
+        given = Batches()
+        filled = devices.DivisibleBatches(given, 4)
         filled.start_at(2)
+        assert given.epoch == 2
         filled.on_epoch_end()
-        other.start_at(3)
-        np.testing.assert_array_equal(filled[0][1], other[0][1])
+        assert given.epoch == 3
+
+
+def test_batch_normalization_needs_jax():
+    """On TensorFlow it would take the statistics of every device alone."""
+    plain, normalized = keras.layers.Dense(1), keras.layers.BatchNormalization(name="norm")
+    devices.check(keras.Sequential([keras.Input((2,)), plain]))
+    inner = keras.Sequential([keras.Input((1,)), normalized])
+    network = keras.Sequential([keras.Input((2,)), plain, inner], name="network")
+    if BACKEND != "tensorflow":
+        devices.check(network)
+        return
+    with pytest.raises(RunError, match="network needs JAX.* normalization, norm"):
+        devices.check(network)
 
 
 @pytest.mark.parametrize(
-    "count, message",
+    "arguments, message",
     [
-        ("0", "expected a positive integer, received '0'"),
+        ("--devices 0", "expected a positive integer, received '0'"),
+        ("--devices 3", "argument --devices: expected a divisor of the batch size 4, received 3"),
         pytest.param(
-            "99",
+            "--devices 99 --batch-size 99",
             "expected at most 1, the devices that jax has (cpu:0), received 99",
             marks=pytest.mark.skipif(BACKEND != "jax", reason="JAX's message"),
         ),
         pytest.param(
-            "2",
+            "--devices 2",
             "2 devices need JAX or TensorFlow, received the backend torch",
             marks=pytest.mark.skipif(BACKEND != "torch", reason="torch's message"),
         ),
     ],
 )
-def test_devices_that_are_not_there(tmp_path, capsys, count, message):
+def test_devices_that_are_not_there(tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit) as error:
-        command.main(["--smoke", "--output", str(tmp_path / "run"), "--devices", count])
+        command.main(["--smoke", "--output", str(tmp_path / "run"), *arguments.split()])
     printed = capsys.readouterr().err
     assert error.value.code == 2 and message in printed
     assert not (tmp_path / "run").exists()
-    if BACKEND == "jax" and count == "99":
+    if "99" in arguments:
         assert "--xla_force_host_platform_device_count=99" in printed
+
+
+def test_every_example_has_the_option(monkeypatch):
+    """Each shares its batches among as many devices as it is told before it does anything."""
+    asked = []
+
+    def distribute(count):
+        asked.append(count)
+        raise RunError("that is all")
+
+    monkeypatch.setattr(devices, "distribute", distribute)
+    for name in devices_worker.EXAMPLES:
+        main = importlib.import_module(f"examples.{name}.__main__").main
+        with pytest.raises(SystemExit):
+            main(["--smoke", "--devices", "2", "--batch-size", "4"])
+    assert asked == [2] * 11
+    folders = {path.parent.name for path in ROOT.glob("examples/*/__main__.py")}
+    assert folders - set(devices_worker.EXAMPLES) == {"simulation_based_inference"}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--accumulate 4 --batch-size 12", "multiple of 4 times 2 devices"),
+        ("--sample model.keras", "--sample and --prepare-from train nothing"),
+    ],
+)
+def test_options_that_exclude_several_devices(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(devices, "distribute", lambda count: None)
+    main = importlib.import_module("examples.image_transformer.__main__").main
+    with pytest.raises(SystemExit):
+        main(["--devices", "2", *arguments.split()])
+    assert message in capsys.readouterr().err

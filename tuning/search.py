@@ -148,10 +148,10 @@ class Search(keras_tuner.Tuner):
         keras.utils.set_random_seed(options.seed)
         model = self.task.module("model").compiled(options)
         batches, validation = self.data
-        training = Training(part, model, batches, quiet=True)
+        training = Training(part, model, batches, validation, quiet=True)
         model.fit(
             training.batches,
-            validation_data=validation,
+            validation_data=training.validation,
             epochs=options.epochs,
             initial_epoch=training.initial_epoch,
             shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

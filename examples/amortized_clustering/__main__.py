@@ -98,15 +98,6 @@ def parse(arguments=None):
     )
     model.add_argument("--remat", action="store_true", help="less memory, more time")
 
-    machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--devices",
-        type=integer,
-        default=1,
-        metavar="N",
-        help="share every batch among the first N devices (JAX, TensorFlow)",
-    )
-
     data = parser.add_argument_group("data")
     data.add_argument(
         "--tasks", type=integer, default=10000, help="tasks, of which a tenth validate"
@@ -153,7 +144,7 @@ def parse(arguments=None):
         default=0,
         help="so many of them also for the methods that take a second or more a task",
     )
-    free = ["devices", "starts", "evaluation_tasks", "slow_tasks"]
+    free = ["starts", "evaluation_tasks", "slow_tasks"]
     options = common.parse(parser, SMOKE, arguments, free=free)
     slots = options.model == "slots"
     if options.prior == "protocol" and options.dimensions != 2:
@@ -190,13 +181,11 @@ def main(arguments=None):
     from examples.amortized_clustering import evaluate
     from examples.amortized_clustering import model as models
     from examples.amortized_clustering import reliability
-    from examples.common import devices
     from examples.common import networks
     from examples.common.run import Run
     from examples.common.training import Training
 
     name = run_name(options)
-    devices.distribute(options.devices)
     model = networks.build_network(options, name, lambda: models.compiled(options))
     if options.dry_run:
         return
@@ -205,9 +194,6 @@ def main(arguments=None):
 
     batches, held_out = data.training_data(options)
     fresh = data.draw_tasks(options, options.evaluation_tasks, options.seed + 1)
-    if options.devices > 1:
-        batches = devices.DivisibleBatches(batches, options.devices)
-        held_out = devices.DivisibleBatches(held_out, options.devices)
 
     def draw():
         from examples.amortized_clustering import plots
@@ -215,10 +201,10 @@ def main(arguments=None):
         network = models.for_use(model, options)
         plots.assignments(network, options, fresh, run.path / "assignments.png")
 
-    training = Training(run, model, batches, draw)
+    training = Training(run, model, batches, held_out, draw)
     model.fit(
         training.batches,
-        validation_data=held_out,
+        validation_data=training.validation,
         epochs=options.epochs,
         initial_epoch=training.initial_epoch,
         shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

@@ -16,6 +16,7 @@ from examples.amortized_clustering.data import MAX_CLUSTERS
 from examples.amortized_clustering.data import PADDING
 from examples.amortized_clustering.data import posterior
 from examples.amortized_clustering.map_em import map_em
+from examples.common import devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ def network_predictions(model, tasks, batch_size=20, step=250):
         size = int(-(-tasks.sizes[chosen].max() // step) * step)
         filled = np.resize(chosen, batch_size)
         points, mask, _ = tasks.padded(filled, size)
-        logits = model.predict_on_batch({"entities": points, "mask": mask})
+        logits = devices.predict_once(model, {"entities": points, "mask": mask})
         for row, t in enumerate(chosen):
             logit = np.asarray(logits[row, : tasks.sizes[t]], "float64")
             shift = logit.max(axis=1, keepdims=True)

@@ -7,6 +7,7 @@ from examples.amortized_clustering import evaluate
 from examples.amortized_clustering.data import PADDING
 from examples.amortized_clustering.model import PROBED
 from examples.amortized_clustering.model import build
+from examples.common import devices
 from examples.common import plots
 
 COLORS = plt.get_cmap("tab10")(np.arange(10))
@@ -39,7 +40,7 @@ def confidence_maps(model, options, tasks, extents):
         "mask": np.concatenate([everywhere > 0, mask], axis=1),
         "weights": np.concatenate([VANISHING * everywhere, mask], axis=1).astype("float32"),
     }
-    logits = np.asarray(probe.predict_on_batch(inputs))[:, : GRID**2].astype("float64")
+    logits = np.asarray(devices.predict_once(probe, inputs))[:, : GRID**2].astype("float64")
     p = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (p.max(axis=-1) / p.sum(axis=-1)).reshape(-1, GRID, GRID)
 

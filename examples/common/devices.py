@@ -1,5 +1,7 @@
 """Training on several devices: every device takes a share of the sets of each batch."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -7,7 +9,7 @@ from examples.common.options import RunError
 
 
 def distribute(count):
-    """Makes the networks built from now on train on so many devices.
+    """Makes the networks built from now on train on so many devices, with `Sharing`.
 
     On JAX the devices are the first ones that JAX lists. On TensorFlow they are the first
     graphics cards, or, on a machine without any, so many virtual devices of its processor.
@@ -15,8 +17,6 @@ def distribute(count):
     Raises:
         RunError: The backend cannot do that, or has fewer.
     """
-    if count == 1:
-        return
     backend = keras.config.backend()
     if backend == "jax":
         found = keras.distribution.list_devices()
@@ -38,12 +38,31 @@ def distribute(count):
             f"({', '.join(found)}), received {count}{advice}"
         )
     if backend == "jax":
-        data_parallel = keras.distribution.DataParallel(devices=found[:count])
-        keras.distribution.set_distribution(data_parallel)
+        keras.distribution.set_distribution(SharedInTraining(devices=found[:count]))
     else:
         import tensorflow as tf
 
         tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(found[:count]))
+
+
+def check(network):
+    """Raises RunError where a network would train otherwise than on one device."""
+    normalized = [
+        layer.name
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if normalized and keras.config.backend() == "tensorflow":
+        raise RunError(
+            f"argument --devices: {network.name} needs JAX: on TensorFlow every device would take "
+            f"the mean and variance of its own sets for batch normalization, {normalized[0]}"
+        )
+
+
+def predict_once(model, inputs):
+    """`model.predict_on_batch`, which on TensorFlow answers once on every device."""
+    outputs = model.predict_on_batch(inputs)
+    return outputs[: _sets(inputs)]
 
 
 def _tensorflow_devices(count):
@@ -58,46 +77,96 @@ def _tensorflow_devices(count):
     return [f"GPU:{i}" for i in range(len(cards))]
 
 
-class DivisibleBatches(keras.utils.PyDataset):
-    """The batches of another dataset, filled up to a multiple of the number of devices.
+class SharedInTraining(keras.distribution.DataParallel):
+    """Shares the sets of a batch among the devices during training, see `Sharing`.
 
-    A batch that is too short repeats its first set. The repetitions have sample weight 0,
-    and the weights of the others make up for them in a mean over the batch, so the loss and
-    its gradient are those of the batch as it was. (In the mean over an epoch the batch
-    counts as if it were full.) Metrics have to be `weighted_metrics`.
+    At other times every device computes on all sets, so that any number of them will do.
+    """
+
+    sharing = False
+
+    def get_data_layout(self, data_shape):
+        if self.sharing:
+            return super().get_data_layout(data_shape)
+        return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
+
+
+class Sharing(keras.callbacks.Callback):
+    """Shares the batches of every epoch, those that validate as well, after `distribute`."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._set(True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._set(False)
+
+    def _set(self, sharing):
+        distribution = keras.distribution.distribution()
+        if distribution is not None:  # TensorFlow has a strategy instead
+            distribution.sharing = sharing
+
+
+class DivisibleBatches(keras.utils.PyDataset):
+    """The batches of another dataset, with a number of sets that the devices divide.
+
+    A batch that they do not divide is repeated as a whole. All means over the batch remain
+    what they are: those of losses and metrics, with or without sample weights, and those of
+    batch normalization.
 
     Masks become int8: TensorFlow averages the first batch over the devices, and there is no
     mean of bools.
 
     Args:
-        data: Dataset of `(inputs, targets)`, NumPy arrays or dicts of them.
+        data: Dataset of tuples of NumPy arrays, or of dicts of them.
         devices: Positive integer.
+        repeats: How often every batch is repeated, see `repeats_of_all`. None: as often as that
+            batch has to be. Then it counts as often in the mean over an epoch.
     """
 
-    def __init__(self, data, devices, **kwargs):
+    def __init__(self, data, devices, repeats=None, **kwargs):
         super().__init__(**kwargs)
         self.data = data
         self.devices = devices
+        self.repeats = repeats
 
     def __len__(self):
         return len(self.data)
 
     def __getitem__(self, index):
         batch = self.data[index]
-        sets = len(keras.tree.flatten(batch)[0])
-        filled = -(-sets // self.devices) * self.devices
-        real = np.arange(filled) < sets
-        rows = np.where(real, np.arange(filled), 0)
+        repeats = self.repeats or _repeats(self.devices, _sets(batch))
 
-        def fill(array):
-            array = array[rows]
+        def repeat(array):
+            array = np.concatenate([array] * repeats)
             return array.astype("int8") if array.dtype == bool else array
 
-        inputs, targets = keras.tree.map_structure(fill, batch)
-        return inputs, targets, np.where(real, filled / sets, 0).astype("float32")
+        return keras.tree.map_structure(repeat, batch)
 
     def start_at(self, epoch):
         self.data.start_at(epoch)
 
     def on_epoch_end(self):
         self.data.on_epoch_end()
+
+
+def repeats_of_all(model, data, devices):
+    """How often all batches have to be repeated for the loss over an epoch to stay what it is.
+
+    Args:
+        model: The compiled model.
+        data: Dataset of the same batches in every epoch.
+        devices: Positive integer.
+    """
+    divides = getattr(model.loss, "reduction", None) == "mean_with_sample_weight"
+    if divides and keras.config.backend() == "tensorflow":
+        # Every device divides by the weights that it sees, and so has to see all of them.
+        return devices
+    return _repeats(devices, math.gcd(*(_sets(data[index]) for index in range(len(data)))))
+
+
+def _repeats(devices, sets):
+    return devices // math.gcd(devices, sets)
+
+
+def _sets(batch):
+    return len(keras.tree.flatten(batch)[0])

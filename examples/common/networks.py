@@ -2,6 +2,7 @@
 
 import keras
 
+from examples.common import devices
 from examples.common.options import RunError
 from examples.common.options import first_line
 
@@ -19,7 +20,8 @@ def build_networks(options, builders):
         Dict from names to models.
 
     Raises:
-        RunError: A network cannot be built, or the initial model does not fit it.
+        RunError: A network cannot be built or not be trained on several devices, or the initial
+            model does not fit it.
     """
     keras.config.set_dtype_policy(options.dtype_policy)
     if options.initial_model is not None and len(builders) > 1:
@@ -34,6 +36,8 @@ def build_networks(options, builders):
             networks[name] = build()
         except ValueError as error:
             raise RunError(first_line(error)) from error
+        if options.devices > 1:
+            devices.check(networks[name])
         size = networks[name].count_params()
         print(f"{name}: {size:,} parameters, on {keras.backend.backend()}")
         if options.initial_model is not None:

@@ -99,8 +99,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 # Options of every example that do not change what a run computes up to an epoch.
 FREE_ON_RESUME = frozenset(
-    "output resume overwrite dry_run cpu log_to_stdout tensorboard plot_interval time_budget "
-    "smoke".split()
+    "output resume overwrite dry_run cpu devices log_to_stdout tensorboard plot_interval "
+    "time_budget smoke".split()
 )
 
 
@@ -133,7 +133,6 @@ def make_parser(task, description, defaults):
     run.add_argument(
         "--dry-run", action="store_true", help="print the model's name and size, then exit"
     )
-    run.add_argument("--cpu", action="store_true", help="use no accelerator")
     run.add_argument(
         "--log-to-stdout", action="store_true", help="log to the terminal, not to log.txt"
     )
@@ -144,6 +143,7 @@ def make_parser(task, description, defaults):
         default=5.0,
         help="minutes between pictures during training",
     )
+    add_machine_group(parser)
 
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=positive_integer, help="most epochs")
@@ -195,6 +195,20 @@ def make_parser(task, description, defaults):
     return parser
 
 
+def add_machine_group(parser):
+    """The group of options that say what a run computes on."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--cpu", action="store_true", help="use no accelerator")
+    group.add_argument(
+        "--devices",
+        type=positive_integer,
+        default=1,
+        metavar="N",
+        help="share every batch among the first N devices (JAX, TensorFlow); N divides the batch "
+        "size",
+    )
+
+
 def add_data_group(parser, data_sets, description):
     """The group of options that choose among data sets, of which some are in a folder.
 
@@ -227,7 +241,17 @@ def parse(parser, smoke, arguments=None, free=()):
     if options.resume and options.overwrite:
         parser.error("--resume and --overwrite exclude each other")
     options.free = FREE_ON_RESUME.union(free)
+    if options.devices > 1 and options.batch_size % options.devices:
+        parser.error(
+            f"argument --devices: expected a divisor of the batch size {options.batch_size}, "
+            f"received {options.devices}"
+        )
     prepare_backend(options)
+    if options.devices > 1:
+        # Before anything else: TensorFlow makes virtual devices when it starts.
+        from examples.common import devices
+
+        devices.distribute(options.devices)
     return options
 
 
@@ -238,10 +262,11 @@ QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expen
 def prepare_backend(options):
     """Sets up a backend that is imported from now on.
 
-    With `--cpu` it keeps to the processor, and with `--smoke` XLA does not optimise.
+    With `--cpu` it keeps to the processor, and with `--smoke` XLA does not optimise, unless there
+    are several devices: gradients of maxima can be wrong then.
     """
     if options.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
-    if options.smoke:
+    if options.smoke and getattr(options, "devices", 1) == 1:
         os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)

@@ -6,7 +6,11 @@ from examples.common.callbacks import LearningRate
 from examples.common.callbacks import Pictures
 from examples.common.callbacks import RunLog
 from examples.common.callbacks import WeightTraces
+from examples.common.datasets import ArrayDataset
 from examples.common.datasets import PrefetchedDataset
+from examples.common.devices import DivisibleBatches
+from examples.common.devices import Sharing
+from examples.common.devices import repeats_of_all
 from examples.common.options import RunError
 from examples.common.options import first_line
 from examples.common.run import LOG
@@ -22,10 +26,10 @@ class Training:
     best weights in the model, saves it and draws the last pictures.
 
     ```python
-    training = Training(run, model, batches)
+    training = Training(run, model, batches, validation)
     model.fit(
         training.batches,
-        validation_data=validation,
+        validation_data=training.validation,
         epochs=options.epochs,
         initial_epoch=training.initial_epoch,
         shuffle=False,  # the dataset shuffles, and Keras could not resume its own order
@@ -38,6 +42,7 @@ class Training:
         run: The `Run`, prepared. Its options say the time budget, the schedule and so on.
         model: The compiled model.
         batches: Dataset to train on, with `start_at(epoch)`.
+        validation: Data that validate, a dataset or `(inputs, targets)`.
         draw: Function that draws the task's pictures, called during training and at its end.
         quiet: True draws nothing and prints nothing: for one of many trainings of a run.
 
@@ -45,10 +50,20 @@ class Training:
         RunError: The checkpoint to go on from belongs to another network, or is damaged.
     """
 
-    def __init__(self, run, model, batches, draw=lambda: None, quiet=False):
+    def __init__(self, run, model, batches, validation, draw=lambda: None, quiet=False):
         options = run.options
         self.run = run
         self.model = model
+        self.validation = validation
+        sharing = []
+        if options.devices > 1:
+            batches = DivisibleBatches(batches, options.devices)
+            if isinstance(validation, tuple):
+                # As many on each device as Keras takes where there is one.
+                validation = ArrayDataset(*validation, 32 * options.devices, shuffle=False)
+            repeats = repeats_of_all(model, validation, options.devices)
+            self.validation = DivisibleBatches(validation, options.devices, repeats)
+            sharing = [Sharing()]
         self.batches = PrefetchedDataset(batches)
         self._draw_task = draw
         self._quiet = quiet
@@ -76,6 +91,7 @@ class Training:
             schedule = [LearningRate(*first, self._budget, self._backtracking)]
         self.callbacks = [
             order,
+            *sharing,
             self._budget,
             *schedule,
             self._log,
@@ -145,16 +161,15 @@ def train_part(run, names, model, batches, validation):
     Args:
         run: The `Run`, prepared.
         names: Strings that name the training, and its folder in that of the run.
-        model, batches: As for `Training`.
-        validation: Data that validate.
+        model, batches, validation: As for `Training`.
 
     Returns:
         The `Training`, finished.
     """
-    training = Training(run.part(*names), model, batches, quiet=True)
+    training = Training(run.part(*names), model, batches, validation, quiet=True)
     model.fit(
         training.batches,
-        validation_data=validation,
+        validation_data=training.validation,
         epochs=run.options.epochs,
         initial_epoch=training.initial_epoch,
         shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

@@ -88,10 +88,10 @@ def main(arguments=None):
         keras.utils.set_random_seed(options.seed)
         model.compile(optimizers.make_optimizer(options), loss="mae")
         batches = datasets.ArrayDataset(*training_sets, options.batch_size, seed=options.seed)
-        training = Training(run.part(name), model, batches)
+        training = Training(run.part(name), model, batches, validation)
         model.fit(
             training.batches,
-            validation_data=validation,
+            validation_data=training.validation,
             epochs=options.epochs,
             initial_epoch=training.initial_epoch,
             shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

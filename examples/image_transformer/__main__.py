@@ -157,11 +157,13 @@ def parse(arguments=None):
             f"argument --prepare-from: expected --data-set {' or '.join(IDX)}, received "
             f"{options.data_set}"
         )
-    if options.batch_size % options.accumulate:
+    if options.batch_size % (options.accumulate * options.devices):
         parser.error(
             f"argument --accumulate: the batch size {options.batch_size} is not a multiple of "
-            f"{options.accumulate}"
+            f"{options.accumulate}" + f" times {options.devices} devices" * (options.devices > 1)
         )
+    if options.devices > 1 and (options.sample or options.prepare_from):
+        parser.error("argument --devices: --sample and --prepare-from train nothing")
     return options
 
 
@@ -329,10 +331,10 @@ def main(arguments=None):
         keras.utils.set_random_seed(options.seed)
         models.compile_for_images(network, options)
         batches, validation = images.training_data(options, distortion)
-        training = Training(part, network, batches, draw, quiet)
+        training = Training(part, network, batches, validation, draw, quiet)
         network.fit(
             training.batches,
-            validation_data=validation,
+            validation_data=training.validation,
             epochs=options.epochs,
             initial_epoch=training.initial_epoch,
             shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

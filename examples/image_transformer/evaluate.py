@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from examples.common import devices
 from examples.image_transformer.data import inputs_of
 
 SMOOTHING = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -57,7 +58,7 @@ def network_bits(model, images, labels, conditional, batch_size=50):
         # Batches of one size are compiled once.
         chosen = np.arange(start, start + batch_size) % len(images)
         inputs = inputs_of(images[chosen], labels[chosen], conditional)
-        bits.append(np.asarray(scorer.predict_on_batch(inputs), "float64"))
+        bits.append(np.asarray(devices.predict_once(scorer, inputs), "float64"))
     return np.concatenate(bits)[: len(images)]
 
 

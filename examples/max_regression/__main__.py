@@ -85,10 +85,10 @@ def main(arguments=None):
         plots.errors(sizes, targets[:, 0], differences(), published, run.path / "errors.png")
 
     model.compile(optimizers.make_optimizer(options), loss="mae")
-    training = Training(run, model, batches, draw)
+    training = Training(run, model, batches, validation, draw)
     model.fit(
         training.batches,
-        validation_data=validation,
+        validation_data=training.validation,
         epochs=options.epochs,
         initial_epoch=training.initial_epoch,
         shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

@@ -150,10 +150,10 @@ def main(arguments=None):
 
     in_use = model
     models.compile_for_points(model, options)
-    training = Training(run, model, batches, draw)
+    training = Training(run, model, batches, validation, draw)
     model.fit(
         training.batches,
-        validation_data=validation,
+        validation_data=training.validation,
         epochs=options.epochs,
         initial_epoch=training.initial_epoch,
         shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture
 
+from examples.common import devices
 from examples.mixture_of_gaussians import data
 from keras_sets import losses
 
@@ -107,7 +108,7 @@ def best_of_views(model, sets, padded, views):
 def predicted_mixtures(model, sets, padded, batch_size=50):
     """What the network says of every set."""
     batches, order = data.fixed_batches(sets, batch_size, padded)
-    predicted = np.concatenate([model.predict_on_batch(inputs) for inputs, *_ in batches])
+    predicted = np.concatenate([devices.predict_once(model, inputs) for inputs, *_ in batches])
     outputs = np.empty_like(predicted)
     outputs[order] = predicted
     parameters = keras.ops.cast(outputs, "float32")

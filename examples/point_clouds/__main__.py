@@ -109,10 +109,11 @@ def main(arguments=None):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    training = Training(run, model, clouds.training_batches(options, data), draw)
+    batches = clouds.training_batches(options, data)
+    training = Training(run, model, batches, validation, draw)
     model.fit(
         training.batches,
-        validation_data=validation,
+        validation_data=training.validation,
         epochs=options.epochs,
         initial_epoch=training.initial_epoch,
         shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

@@ -118,10 +118,10 @@ def main(arguments=None):
         plots.numbers(data.test, predicted, run.path / "numbers.png")
 
     model.compile(optimizers.make_optimizer(options), models.loss())
-    training = Training(run, model, batches, draw)
+    training = Training(run, model, batches, validation, draw)
     model.fit(
         training.batches,
-        validation_data=validation,
+        validation_data=training.validation,
         epochs=options.epochs,
         initial_epoch=training.initial_epoch,
         shuffle=False,  # the dataset shuffles, and Keras could not resume its own order

@@ -32,7 +32,7 @@ def parse(arguments=None):
         "--seed", type=common.non_negative_integer, default=0, help="seed of data and weights"
     )
     parser.add_argument("--smoke", action="store_true", help="a run of seconds, for tests")
-    parser.add_argument("--cpu", action="store_true", help="use no accelerator")
+    common.add_machine_group(parser)
     parser.add_argument("--epochs", type=integer, default=20, help="epochs of training")
     parser.add_argument("--batches", type=integer, default=200, help="batches in an epoch")
     parser.add_argument("--batch-size", type=integer, default=64, help="sets in a batch")
@@ -44,6 +44,8 @@ def parse(arguments=None):
     # A run of other examples can be resumed; BayesFlow's own training is not.
     parser.set_defaults(resume=False, log_to_stdout=False)
     options = common.parse(parser, SMOKE, arguments, free=["test_sets"])
+    if options.devices > 1 and options.evaluate is not None:
+        parser.error("argument --devices: --evaluate trains nothing")
     if options.evaluate is not None and not pathlib.Path(options.evaluate).is_file():
         parser.error(f"argument --evaluate: there is no file {options.evaluate}")
     if importlib.util.find_spec("bayesflow") is None:
@@ -58,12 +60,18 @@ def main(arguments=None):
     import keras
 
     from examples.common import datasets
+    from examples.common import devices
     from examples.common.run import Run
     from examples.simulation_based_inference import data
     from examples.simulation_based_inference import evaluate
     from examples.simulation_based_inference import model
     from examples.simulation_based_inference import plots
 
+    if options.devices > 1 and keras.config.backend() != "jax":
+        raise common.RunError(
+            "argument --devices: this example needs JAX, because BayesFlow's training on "
+            f"{keras.config.backend()} would add up the gradients of all devices"
+        )
     keras.utils.set_random_seed(options.seed)
     run = Run("simulation_based_inference", "swarm", options)
     run.prepare()
@@ -77,6 +85,7 @@ def main(arguments=None):
             num_batches_per_epoch=options.batches,
             batch_size=options.batch_size,
             verbose=2,
+            callbacks=[devices.Sharing()],
         )
         workflow.approximator.save(path)
 

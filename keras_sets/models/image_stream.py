@@ -201,7 +201,8 @@ def generate(
     labels = _checked_labels(labels, num_images, embedding.classes)
     if labels is not None:
         inputs["labels"] = labels
-    values = _stream_of(model, top_k).predict_on_batch(inputs)
+    # In a strategy of TensorFlow every device answers.
+    values = _stream_of(model, top_k).predict_on_batch(inputs)[:num_images]
     dtype = "uint8" if embedding.levels <= 256 else "int32"
     return values.reshape(num_images, *embedding.image_shape).astype(dtype)
 
