@@ -1,10 +1,13 @@
 """Networks of a command: built and announced, or loaded from files."""
 
+import contextlib
+
 import keras
 
 from examples.common import devices
 from examples.common.options import RunError
 from examples.common.options import first_line
+from keras_sets import utils
 
 
 def build_networks(options, builders):
@@ -23,6 +26,10 @@ def build_networks(options, builders):
         RunError: A network cannot be built or not be trained on several devices, or the initial
             model does not fit it.
     """
+    if keras.config.backend() == "jax":
+        # It may have started, for several devices: then it trains as it is.
+        with contextlib.suppress(RuntimeError):
+            utils.keep_memory()
     keras.config.set_dtype_policy(options.dtype_policy)
     if options.initial_model is not None and len(builders) > 1:
         raise RunError(
