@@ -298,11 +298,16 @@ class TestGenerate:
         again = keras.saving.load_model(tmp_path / "model.keras")
         np.testing.assert_array_equal(images, models.generate(again, 2, seed=3))
 
-    def test_weights_as_they_are_at_the_call(self):
-        model = with_weights(small())
+    @pytest.mark.parametrize("neighborhood", [0, 1])
+    def test_weights_as_they_are_at_the_call(self, neighborhood):
+        model = with_weights(small(neighborhood=neighborhood))
         first = models.generate(model, 4, seed=0)
-        with_weights(model, scale=-0.5)
-        assert (first != models.generate(model, 4, seed=0)).any()
+        swarm = model.layers[-2]
+        swarm.set_weights([-w for w in swarm.get_weights()])
+        second = models.generate(model, 4, seed=0)
+        assert (first != second).any()
+        # What is compiled anew has the new weights.
+        np.testing.assert_array_equal(second, models.generate(model, 4, seed=0, top_k=LEVELS))
 
     def test_a_second_call_compiles_nothing(self, monkeypatch):
         model, traced = small(), []

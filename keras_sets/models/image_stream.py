@@ -30,6 +30,8 @@ class _Stream(keras.Model):
         super().__init__(name="stream")
         self.embedding, *rest = _layers_of(model)
         self.top_k = top_k
+        # Keras finds their weights here, and hands them to what it has compiled.
+        self.tracked = rest
         # Layers that mix places have a form that goes from place to place; the others have none.
         self.steps, self.cells = [], []
         for layer in rest:
