@@ -156,8 +156,24 @@ def test_what_a_log_has_reached(tmp_path):
     assert reached(path, "val_loss", 2.0, -1) == 10.5
 
 
-def test_time_to_result(capsys, monkeypatch, backend):
-    command = ["examples.max_regression", "--smoke"]
+@pytest.fixture
+def quick_example(tmp_path, monkeypatch):
+    """A command that has a log at once."""
+    (tmp_path / "quick_example.py").write_text(
+        "import argparse, pathlib\n"
+        "parser = argparse.ArgumentParser()\n"
+        "for name in 'schedule time-budget epochs seed plot-interval output'.split():\n"
+        "    parser.add_argument(f'--{name}', required=True)\n"
+        "output = pathlib.Path(parser.parse_args().output)\n"
+        "output.mkdir()\n"
+        "(output / 'metrics.csv').write_text('val_loss,seconds\\n1.0,0.5\\n')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return ["quick_example"]
+
+
+def test_time_to_result(capsys, monkeypatch, backend, thorough, quick_example):
+    command = ["examples.max_regression", "--smoke"] if thorough else quick_example
     monkeypatch.setattr(time_to_result, "TASKS", {"any": (command, "val_loss", 1e9, -1)})
     results = benchmarks.main(["result", "--backends", backend, "--repeats", "1"])
     (seconds,) = results[f"any, {backend}"]
