@@ -26,6 +26,7 @@ from keras_sets import losses
 from keras_sets import metrics
 from keras_sets import models
 from tests.conftest import THOROUGH
+from tests.conftest import shortened
 
 pytestmark = pytest.mark.usefixtures("sketches")
 ROOT = pathlib.Path(__file__).parent.parent
@@ -276,7 +277,7 @@ QUICK = [*SHORT, "--model", "deep-sets-mean"]
 def finished(tmp_path_factory):
     """A finished run of the default network, which tests only read."""
     output = tmp_path_factory.mktemp("clustering") / "run"
-    call(*SHORT, "--output", output, "--tensorboard")
+    call(*SHORT, *shortened("--iterations 1 --em-steps 0"), "--output", output, "--tensorboard")
     return output
 
 

@@ -334,7 +334,7 @@ FILES = (
 class TestCommand:
     def test_smoke(self, tmp_path, capsys):
         output = tmp_path / "run"
-        command.main(["--smoke", "--output", str(output), *shortened("--layers 1")])
+        command.main(["--smoke", "--output", str(output), *shortened("--layers 1 --test-sets 4")])
         assert set(FILES) <= {path.name for path in output.iterdir()}
         printed = capsys.readouterr().out
         for line in ("EM from k-means", "oracle, the true mixture", "best of 2 views"):

@@ -130,7 +130,7 @@ class TestCommand:
     )
     def test_smoke(self, tmp_path, capsys, thorough, task, names):
         output = tmp_path / "run"
-        names = names if thorough else names[1:2]
+        names = names if thorough else names[-1:]
         call("--smoke", "--task", task, "--models", *names, "--output", output)
         files = {path.name for path in output.iterdir()}
         assert {"comparison.png", "config.json", "scores.json", "table.txt"} <= files

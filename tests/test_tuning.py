@@ -33,6 +33,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The task whose networks compile fastest.
 TRIALS = 3 if keras.config.backend() == THOROUGH else 2
 SWEEP = ["--task", "power-spectrum", "--smoke", "--max-trials", TRIALS]
+SWEEP += shortened("--optimizer adam")
 TUNERS = ["random", "hyperband", "bayesian"]
 
 
@@ -285,7 +286,7 @@ class TestSearch:
     def test_tasks(self, tmp_path, capsys, monkeypatch, arguments):
         monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
         path = tmp_path / "run"
-        small = shortened("--widths 4 --depths 1 --iterations 2")
+        small = shortened("--widths 4 --depths 1 --iterations 1 --optimizer adam")
         call(*arguments, *small, *"--smoke --epochs 1 --max-trials 1 --output".split(), path)
         (row,) = table(path)
         assert row["status"] == "completed" and np.isfinite(float(row["score"]))
