@@ -1,5 +1,6 @@
 """The subjects of the benchmarks run, and the commands report what they measured."""
 
+import functools
 import json
 import time
 
@@ -69,8 +70,11 @@ def test_subjects_of_scaling(name):
 
 
 @pytest.mark.parametrize("name", [*every_layer.NAMES, every_layer.PRODUCTS])
-def test_subjects_of_every_layer(name, monkeypatch):
+def test_subjects_of_every_layer(name, monkeypatch, backend):
     monkeypatch.setattr(every_layer, "POLICIES", ("float32",))
+    if backend == "tensorflow":  # traces each layer in tests of its own, and takes longest for it
+        compile = functools.partialmethod(keras.Model.compile, run_eagerly=True)
+        monkeypatch.setattr(keras.Model, "compile", compile)
     step, facts = every_layer.every_layer(name, 2, 20, 16)
     seconds = step()
     kinds = {"float32, training", "float32, inference"}

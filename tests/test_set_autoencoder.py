@@ -131,7 +131,6 @@ class TestCommand:
         own, mean, *_ = json.loads((tmp_path / "run" / "scores.json").read_text())["scores"]
         assert not thorough or own["chamfer"] < 0.7 * mean["chamfer"]
         losses = [float(loss) for loss, _ in losses_of(tmp_path / "run")]
-        print(losses)
         assert losses[1] < 0.8 * losses[0]
 
     @pytest.mark.usefixtures("on_one_backend")

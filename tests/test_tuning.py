@@ -286,7 +286,7 @@ class TestSearch:
     def test_tasks(self, tmp_path, capsys, monkeypatch, arguments):
         monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
         path = tmp_path / "run"
-        small = shortened("--widths 4 --depths 1 --iterations 1 --optimizer adam")
+        small = shortened("--widths 4 --depths 1 --iterations 2 --optimizer adam")
         call(*arguments, *small, *"--smoke --epochs 1 --max-trials 1 --output".split(), path)
         (row,) = table(path)
         assert row["status"] == "completed" and np.isfinite(float(row["score"]))
