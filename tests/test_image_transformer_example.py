@@ -1,7 +1,6 @@
 """The example of the image transformer: its data, its scores, its command."""
 
 import contextlib
-import dataclasses
 import gzip
 import hashlib
 import json
@@ -275,12 +274,9 @@ def test_the_network_that_is_shipped(folder):
     assert rates["drawn"] >= 0.8 and rates["real"] > 0.95 and rates["others"] < 0.2
 
 
-def test_the_classifier_of_many_images(folder, monkeypatch, thorough):
+def test_the_classifier_of_many_images(folder, monkeypatch):
     monkeypatch.setattr(evaluate, "MOST_FOR_A_VECTOR_MACHINE", 100)
     loaded = image_sets.load("digits", folder)
-    if not thorough:
-        few = tuple(part[:640] for part in loaded.training)
-        loaded = dataclasses.replace(loaded, training=few)
     images, labels = loaded.test
     sets = {"real": loaded.test, "others": (images, (labels + 1) % 10)}
     rates = evaluate.recognised(loaded, sets)
