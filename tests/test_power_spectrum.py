@@ -206,7 +206,7 @@ class TestNetworks:
     def test_sizes(self, thorough):
         """Those of the note: 20 for one layer from 2 to 4, 99,844 for depth 4, width 128."""
         assert models.note_network(1, 4, 4).count_params() == 20 + 4 * 4 + 4
-        depth, width, size = (4, 128, 99844) if thorough else (1, 8, 76)
+        depth, width, size = (4, 128, 99844) if thorough else (1, 128, 1156)
         largest = models.note_network(depth, width, 4).count_params()
         assert largest == size
         width = models.circle_width(depth, 4, largest)
