@@ -109,12 +109,29 @@ def folder(tmp_path_factory):
     return path
 
 
+def shortened(options):
+    """Further options of a command, as words, where its networks are compiled; elsewhere none."""
+    return [] if keras.config.backend() == THOROUGH else options.split()
+
+
 @pytest.fixture
 def no_rendering(monkeypatch):
     """Commands set their pictures up but write no files: for tests that look at none."""
     from examples.common import plots
 
     monkeypatch.setattr(plots, "save", lambda figure, path: plots.plt.close(figure))
+
+
+@pytest.fixture(scope="module")
+def sketches():
+    """Pictures are the same on every backend: all but one set them up and write empty files."""
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        if keras.config.backend() != THOROUGH:
+            touch = lambda figure, path, **options: pathlib.Path(path).touch()  # noqa: E731
+            patch.setattr(Figure, "savefig", touch)
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The subjects of the benchmarks run, and the commands report what they measured."""
 
+import functools
 import json
 import time
 
@@ -69,8 +70,11 @@ def test_subjects_of_scaling(name):
 
 
 @pytest.mark.parametrize("name", [*every_layer.NAMES, every_layer.PRODUCTS])
-def test_subjects_of_every_layer(name, monkeypatch):
+def test_subjects_of_every_layer(name, monkeypatch, backend):
     monkeypatch.setattr(every_layer, "POLICIES", ("float32",))
+    if backend == "tensorflow":  # traces each layer in tests of its own, and takes longest for it
+        compile = functools.partialmethod(keras.Model.compile, run_eagerly=True)
+        monkeypatch.setattr(keras.Model, "compile", compile)
     step, facts = every_layer.every_layer(name, 2, 20, 16)
     seconds = step()
     kinds = {"float32, training", "float32, inference"}
@@ -156,8 +160,24 @@ def test_what_a_log_has_reached(tmp_path):
     assert reached(path, "val_loss", 2.0, -1) == 10.5
 
 
-def test_time_to_result(capsys, monkeypatch, backend):
-    command = ["examples.max_regression", "--smoke"]
+@pytest.fixture
+def quick_example(tmp_path, monkeypatch):
+    """A command that has a log at once."""
+    (tmp_path / "quick_example.py").write_text(
+        "import argparse, pathlib\n"
+        "parser = argparse.ArgumentParser()\n"
+        "for name in 'schedule time-budget epochs seed plot-interval output'.split():\n"
+        "    parser.add_argument(f'--{name}', required=True)\n"
+        "output = pathlib.Path(parser.parse_args().output)\n"
+        "output.mkdir()\n"
+        "(output / 'metrics.csv').write_text('val_loss,seconds\\n1.0,0.5\\n')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return ["quick_example"]
+
+
+def test_time_to_result(capsys, monkeypatch, backend, thorough, quick_example):
+    command = ["examples.max_regression", "--smoke"] if thorough else quick_example
     monkeypatch.setattr(time_to_result, "TASKS", {"any": (command, "val_loss", 1e9, -1)})
     results = benchmarks.main(["result", "--backends", backend, "--repeats", "1"])
     (seconds,) = results[f"any, {backend}"]

@@ -1,5 +1,7 @@
 """Max regression: its data, its networks, its command, and datasets that are generated."""
 
+import contextlib
+import io
 import json
 
 import keras
@@ -95,12 +97,20 @@ class TestNetworks:
 
 
 class TestCommand:
-    def test_smoke(self, tmp_path, capsys):
-        output = tmp_path / "run"
-        call("--smoke", "--output", output)
+    SHORT = "--smoke --schedule constant --steps 3 --output".split()
+
+    @pytest.fixture(scope="class")
+    def trained(self, tmp_path_factory):
+        """The folder of a run, and its output."""
+        output, printed = tmp_path_factory.mktemp("max_regression") / "run", io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            call(*self.SHORT, output, "--epochs", 3)
+        return output, printed.getvalue()
+
+    def test_smoke(self, trained):
+        output, printed = trained
         assert set(FILES) <= {path.name for path in output.iterdir()}
         score = json.loads((output / "scores.json").read_text())
-        printed = capsys.readouterr().out
         assert f"{score['mean_absolute_error']:.5f} ± " in printed and "0.1355" in printed
         network = keras.models.load_model(output / "model.keras")
         inputs, targets = data.draw(datasets.generator(0, 2), 50)
@@ -108,12 +118,11 @@ class TestCommand:
         assert error == pytest.approx(score["mean_absolute_error"], rel=1e-4)
 
     @pytest.mark.usefixtures("no_rendering")
-    def test_resumed_equals_uninterrupted(self, tmp_path):
-        options = ["--smoke", "--schedule", "constant", "--steps", 3, "--output"]
-        call(*options, tmp_path / "whole", "--epochs", 3)
-        call(*options, tmp_path / "parts", "--epochs", 1)
-        call(*options, tmp_path / "parts", "--epochs", 3, "--resume")
-        assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+    def test_resumed_equals_uninterrupted(self, trained, tmp_path):
+        call(*self.SHORT, tmp_path, "--epochs", 1)
+        call(*self.SHORT, tmp_path, "--epochs", 3, "--resume")
+        assert len(losses_of(tmp_path)) == 3
+        assert losses_of(tmp_path) == losses_of(trained[0])
 
     def test_dry_run(self, tmp_path, capsys, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -17,6 +17,9 @@ from examples.mixture_of_gaussians import model as models
 from keras_sets import losses
 from keras_sets import models as package_models
 from keras_sets import testing
+from tests.conftest import shortened
+
+pytestmark = pytest.mark.usefixtures("sketches")
 
 
 def some_sets(count=5, points=(10, 30), seed=0, components=4):
@@ -331,7 +334,7 @@ FILES = (
 class TestCommand:
     def test_smoke(self, tmp_path, capsys):
         output = tmp_path / "run"
-        command.main(["--smoke", "--output", str(output)])
+        command.main(["--smoke", "--output", str(output), *shortened("--layers 1 --test-sets 4")])
         assert set(FILES) <= {path.name for path in output.iterdir()}
         printed = capsys.readouterr().out
         for line in ("EM from k-means", "oracle, the true mixture", "best of 2 views"):
@@ -386,7 +389,8 @@ def test_the_step_schedule(tmp_path):
     """A tenth of the learning rate after 70 % of the epochs, as in the protocol."""
     output = tmp_path / "run"
     arguments = "--decoder mean --steps 1 --epochs 10 --schedule step --learning-rate 0.001"
-    command.main(["--smoke", *arguments.split(), "--output", str(output)])
+    arguments = [*arguments.split(), *shortened("--layers 1")]
+    command.main(["--smoke", *arguments, "--output", str(output)])
     rows = pathlib.Path(output / "metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("learning_rate")
     rates = [float(row.split(",")[column]) for row in rows[1:]]

@@ -13,6 +13,8 @@ from examples.population_statistics import evaluate
 from examples.population_statistics import model as models
 from examples.population_statistics import names
 
+pytestmark = pytest.mark.usefixtures("sketches")
+
 
 def call(*arguments):
     command.main([str(argument) for argument in arguments])
@@ -131,16 +133,21 @@ class TestMethods:
 
 
 class TestCommand:
-    @pytest.mark.parametrize("task", ["rotation", "correlation"])
-    def test_smoke(self, tmp_path, capsys, task):
+    @pytest.mark.parametrize(
+        "task, name", [("rotation", "log-variances"), ("correlation", "deep-sets")]
+    )
+    def test_smoke(self, tmp_path, capsys, thorough, task, name):
+        """All methods, and one of them where networks are compiled."""
         output = tmp_path / "run"
-        call("--smoke", "--task", task, "--output", output)
+        compared = names.MODELS if thorough else [name]
+        call("--smoke", "--task", task, "--models", *compared, "--output", output)
         files = {path.name for path in output.iterdir()}
         assert {"errors.png", "config.json", "scores.json", "table.txt"} <= files
         scores = json.loads((output / "scores.json").read_text())
-        assert list(scores["errors"]) == [*names.MODELS, "plug-in", "constant"]
+        assert list(scores["errors"]) == [*compared, "plug-in", "constant"]
         assert scores["sets"] == [12]
-        assert (output / "log-variances-12-0" / "model.keras").exists()
+        for network in {"deep-sets", "log-variances"}.intersection(compared):
+            assert (output / f"{network}-12-0" / "model.keras").exists()
         assert f"{'12 sets':>22}" in capsys.readouterr().out
 
     @pytest.mark.usefixtures("on_one_backend")

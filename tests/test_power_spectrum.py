@@ -1,5 +1,7 @@
 """The power spectrum example: its data, its baselines, its networks' laws, its command."""
 
+import contextlib
+import io
 import json
 
 import keras
@@ -14,6 +16,9 @@ from examples.power_spectrum import evaluate
 from examples.power_spectrum import model as models
 from examples.power_spectrum import plots
 from keras_sets import testing
+from tests.conftest import shortened
+
+pytestmark = pytest.mark.usefixtures("sketches")
 
 
 class TestData:
@@ -198,13 +203,14 @@ class TestNetworks:
             values, gradient, _ = testing.outputs_and_gradients(outputs, pairs)
             assert np.isfinite(values[0]).all() and np.isfinite(gradient).all()
 
-    def test_sizes(self):
+    def test_sizes(self, thorough):
         """Those of the note: 20 for one layer from 2 to 4, 99,844 for depth 4, width 128."""
         assert models.note_network(1, 4, 4).count_params() == 20 + 4 * 4 + 4
-        largest = models.note_network(4, 128, 4).count_params()
-        assert largest == 99844
-        width = models.circle_width(4, 4, largest)
-        counts = [models.circle_network(4, w, 4).count_params() for w in (width, width + 2)]
+        depth, width, size = (4, 128, 99844) if thorough else (1, 128, 1156)
+        largest = models.note_network(depth, width, 4).count_params()
+        assert largest == size
+        width = models.circle_width(depth, 4, largest)
+        counts = [models.circle_network(depth, w, 4).count_params() for w in (width, width + 2)]
         assert counts[0] <= largest < counts[1]
 
 
@@ -217,69 +223,82 @@ def test_loss():
 
 
 def call(*arguments):
-    command.main([str(argument) for argument in arguments])
+    split = (a.split() if isinstance(a, str) else [str(a)] for a in arguments)
+    command.main([word for words in split for word in words])
 
 
 class TestCommand:
+    FIGURES = "--smoke --depths 1 --budget 8e-7 --epochs 1000".split()
+    FIGURES += shortened("--networks note --sample-sizes 8")
+
+    @pytest.fixture(scope="class")
+    def figures(self, tmp_path_factory):
+        """The folder of a run of figures 2, 3 and 4, its output and the notes in its pictures."""
+        output, notes = tmp_path_factory.mktemp("figures") / "run", []
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            for name in ("sizes", "single_frequencies", "set_sizes"):
+                draw = getattr(plots, name)
+                note = lambda *a, draw=draw: (notes.append(a[2]), draw(*a))  # noqa: E731
+                patch.setattr(plots, name, note)
+            call(*self.FIGURES, "--figure", 3, "--output", output)
+        return output, printed.getvalue(), notes
+
+    @pytest.fixture(scope="class")
+    def figure_5(self, tmp_path_factory):
+        output = tmp_path_factory.mktemp("figure_5") / "run"
+        networks = shortened("--networks circle")
+        call("--smoke --depths 1 --widths 4 --figure 5 --output", output, *networks)
+        return output
+
     def test_figure_1(self, tmp_path):
-        call("--smoke", "--figure", 1, "--output", tmp_path / "run")
+        call("--smoke --figure 1 --output", tmp_path / "run")
         assert {"config.json", "figure_1.png"} <= {p.name for p in (tmp_path / "run").iterdir()}
 
-    def test_figures_2_3_and_4(self, tmp_path, capsys):
-        output = tmp_path / "run"
-        options = ["--smoke", "--depths", 1, "--output", output]
-        call(*options, "--figure", 3)
+    def test_figures_2_3_and_4(self, figures):
+        output, printed, _ = figures
         names = {p.name for p in output.iterdir()}
         assert {f"figure_{i}.png" for i in (2, 3, 4)} | {"table.txt", "scores.json"} <= names
         assert {"note-1x4-0", "note-1x8-0"} <= names
-        printed = capsys.readouterr().out
         assert "least squares, 4 frequencies" in printed and "constant" in printed
         scores = json.loads((output / "scores.json").read_text())
         assert scores["4"]["least squares, 4 frequencies"][0] < 1e-2
         # The three figures are of one run, which is not trained again.
         before = (output / "note-1x4-0" / "metrics.csv").read_bytes()
-        call(*options, "--figure", 4, "--resume")
+        call(*self.FIGURES, "--figure", 4, "--resume", "--output", output)
         assert (output / "note-1x4-0" / "metrics.csv").read_bytes() == before
         assert json.loads((output / "scores.json").read_text()) == scores
 
+    def test_a_budget_is_shared(self, figures):
+        output, _, notes = figures
+        for name in ("note-1x4-0", "note-1x8-0"):
+            # An epoch takes longer than the 1 ms, and that is what the pictures say.
+            assert len((output / name / "metrics.csv").read_text().splitlines()) == 2
+        assert notes == 3 * ["2 steps of 4 sets of 16 samples"]
+
+    def test_figure_5(self, figure_5):
+        scores = json.loads((figure_5 / "scores.json").read_text())
+        assert list(scores) == ["8", "64", "512"]
+        assert (figure_5 / "figure_5.png").exists()
+
     @pytest.mark.usefixtures("no_rendering")
-    def test_one_network_goes_on_from_another(self, tmp_path):
+    def test_one_network_goes_on_from_another(self, figure_5, tmp_path):
         """Its first epoch has a learning rate of about 0, and changes nothing that can be seen."""
-        options = "--smoke --figure 2 --depths 1 --widths 4 --sample-sizes 8 --networks".split()
-        first, second = tmp_path / "first", tmp_path / "second"
-        call(*options, "circle", "--output", first)
-        (network,) = first.glob("circle*")
-        more = ["--initial-model", network / "model.keras", "--learning-rate", 1e-9]
-        call(*options, "circle", *more, "--epochs", 1, "--output", second)
+        (network,) = figure_5.glob("circle*")
+        options = "--smoke --figure 5 --depths 1 --widths 4 --networks circle --initial-model"
+        more = "--learning-rate 1e-9 --epochs 1 --output"
+        call(options, network / "model.keras", more, tmp_path / "run")
         before, after = (
             keras.models.load_model(folder / network.name / "model.keras").get_weights()
-            for folder in (first, second)
+            for folder in (figure_5, tmp_path / "run")
         )
         for a, b in zip(before, after, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
-    def test_a_budget_is_shared(self, tmp_path, monkeypatch):
-        notes = []
-        for plot in ("sizes", "single_frequencies", "set_sizes"):
-            monkeypatch.setattr(plots, plot, lambda *arguments: notes.append(arguments[2]))
-        options = "--smoke --figure 2 --depths 1 --widths 4 8 --networks note --sample-sizes 8"
-        budget = ["--budget", 6e-3 / 3600, "--epochs", 1000, "--output", tmp_path / "run"]
-        call(*options.split(), *budget)
-        for name in ("note-1x4-0", "note-1x8-0"):
-            # An epoch takes longer than the 3 ms, and that is what the pictures say.
-            assert len((tmp_path / "run" / name / "metrics.csv").read_text().splitlines()) == 2
-        assert set(notes) == {"2 steps of 4 sets of 16 samples"}
-
-    def test_figure_5(self, tmp_path):
-        output = tmp_path / "run"
-        call("--smoke", "--depths", 1, "--widths", 4, "--figure", 5, "--output", output)
-        scores = json.loads((output / "scores.json").read_text())
-        assert list(scores) == ["8", "64", "512"]
-        assert (output / "figure_5.png").exists()
-
     def test_appendix(self, tmp_path, capsys):
         output = tmp_path / "run"
-        call("--smoke", "--output", output)
+        few = shortened("--networks circle --depths 1 --widths 4 --sample-sizes 8")
+        call("--smoke --output", output, *few)
         names = {p.name for p in output.iterdir()}
         assert {"appendix.png", "coda.png", "infinite_set.png", "table.txt"} <= names
         assert "1/3, 1/2, 1/6" in capsys.readouterr().out

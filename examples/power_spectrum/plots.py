@@ -194,6 +194,7 @@ def coda(uneven, note, path):
     figure, axes = plt.subplots(
         1, len(names), figsize=(4.4 * len(names), 3.7), constrained_layout=True, sharey=True
     )
+    axes = np.atleast_1d(axes)
     for axis, name in zip(axes, names, strict=True):
         for kind, marker in zip(uneven[numbers[0]][name], MARKERS, strict=False):
             means, errors = np.transpose([evaluate.summary(uneven[n][name][kind]) for n in numbers])
