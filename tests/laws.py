@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_sets import testing
 from tests.cases import CASES
@@ -26,6 +27,19 @@ def outputs_of(case, layer, x, mask=None, weights=None):
         case.function(layer), x, mask=mask, weights=weights, gradients=False
     )
     return outputs
+
+
+def answers(model, inputs):
+    """The outputs of a model as a list of arrays, in the way that takes the backend least.
+
+    TensorFlow makes a graph of what it compiles, which takes longer than the operations; JAX
+    compiles every operation that it has not met.
+    """
+    if keras.config.backend() == "tensorflow":
+        outputs = model([ops.convert_to_tensor(x) for x in inputs], training=False)
+    else:
+        outputs = model.predict_on_batch(list(inputs))
+    return [ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
 
 
 def assert_close(received, expected, tolerance=2e-5):
