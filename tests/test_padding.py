@@ -12,13 +12,13 @@ from tests.laws import slow_cases
 
 
 @every_case
-def test_padding(case):
+def test_padding(case, thorough):
     x, mask, weights = case.inputs()
     layer = case.function()
     options = {"training": case.training, "num_entity_axes": len(case.entities)}
     options["padding"] = padding_of(case)
     if case.slow and case.bare:
-        testing.assert_padding_invariant(layer, x, **options)
+        testing.assert_padding_invariant(layer, x, gradients=thorough, **options)
     testing.assert_padding_invariant(layer, x, mask=mask, weights=weights, **options)
 
 
