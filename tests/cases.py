@@ -149,7 +149,7 @@ def _swarm(name, symmetry="equivariant", **options):
 def _slots(name, **options):
     case, options = _split(options)
     # With much scatter, differences of squares are not those of large numbers.
-    # More than one iteration in one row: a compiled step holds them all.
+    # One row has more than one iteration: what is compiled grows with each.
     iterations = 2 if options.get("slow", True) else 1
     options = {"units": 3, "iterations": iterations, "em_steps": 1, "scatter": 3.0, **options}
     make = _factory(layers.SlotRefinement, 4, **options)

@@ -20,7 +20,7 @@ def assert_equal(received, expected, tolerance=1e-5):
 
 def assert_file_round_trip(case, folder):
     model = functional(case)
-    inputs = case.inputs()
+    inputs = list(case.inputs())
     path = folder / f"{case.name}.keras"
     expected = answers(model, inputs)
     model.save(path)
@@ -82,4 +82,4 @@ def test_saved_model(case, backend, tmp_path):
         x[~mask] = np.nan
         received = served.serve([tf.constant(x), tf.constant(mask)])
         received = [tensor.numpy() for tensor in keras.tree.flatten(received)]
-        assert_equal(received, answers(model, (x, mask)))
+        assert_equal(received, answers(model, [x, mask]))
