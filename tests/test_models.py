@@ -11,6 +11,7 @@ from tests.laws import answers
 from tests.model_cases import MODELS
 from tests.model_cases import AsLayer
 
+PRETRAINED = ("clustering_2d", "mixture_of_gaussians")
 every_model = pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)
 
 
@@ -23,12 +24,14 @@ def test_every_model_is_in_the_registry():
 
 
 @every_model
-def test_padding(case):
+def test_padding(case, thorough):
     """What stands in the padding, NaN included, reaches no output, input or weight."""
     model = case.make()
     x, mask, weights = case.inputs()
+    # Those of trained networks on one backend: small networks of the same layers stand for them.
+    gradients = case.gradients and (thorough or not case.name.startswith(PRETRAINED))
     testing.assert_padding_invariant(
-        AsLayer(model), x, mask=mask, weights=weights, padding=2, gradients=case.gradients
+        AsLayer(model), x, mask=mask, weights=weights, padding=2, gradients=gradients
     )
 
 
