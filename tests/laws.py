@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_sets import testing
 from tests.cases import CASES
@@ -26,6 +27,19 @@ def outputs_of(case, layer, x, mask=None, weights=None):
         case.function(layer), x, mask=mask, weights=weights, gradients=False
     )
     return outputs
+
+
+def answers(model, inputs):
+    """The outputs of a model as a list of arrays, in the way that takes the backend least.
+
+    TensorFlow makes a graph of what it compiles, which takes longer than its operations; JAX
+    compiles every operation apart that it has not met.
+    """
+    if keras.config.backend() == "tensorflow":
+        outputs = model(keras.tree.map_structure(ops.convert_to_tensor, inputs), training=False)
+    else:
+        outputs = model.predict_on_batch(inputs)
+    return [ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
 
 
 def assert_close(received, expected, tolerance=2e-5):
@@ -55,25 +69,27 @@ def padding_of(case):
     return 2 if case.group is None else 0
 
 
-def assert_empty_is_finite(layer, x, first, zero, **given):
-    outputs, towards_x, towards_weights = testing.outputs_and_gradients(layer, x, **given)
-    for array in (*outputs, towards_x, *towards_weights):
+def assert_empty_is_finite(layer, x, first, zero, gradients=True, **given):
+    outputs, towards_x, towards_weights = testing.outputs_and_gradients(
+        layer, x, gradients=gradients, **given
+    )
+    for array in (*outputs, *([towards_x] if gradients else []), *towards_weights):
         assert np.isfinite(array).all(), "not finite for a set without entities"
-    assert not towards_x[first].any()
+    assert not gradients or not towards_x[first].any()
     for output in outputs:
         if zero or output.shape[1:-1] == x.shape[1:-1]:
             assert not output[first].any(), "not 0 for a set without entities"
 
 
-def assert_any_size(case, layer):
+def assert_any_size(case, layer, sizes=(1, 2)):
     """Every size gives what the same entities give as a masked part of a larger set."""
     x, _, _ = case.inputs(batch=2)
-    parts = [(slice(None), *(slice(size) for _ in case.entities)) for size in (1, 2)]
-    masks = np.zeros((2, 2, *case.entities), bool)
+    parts = [(slice(None), *(slice(size) for _ in case.entities)) for size in sizes]
+    masks = np.zeros((len(sizes), 2, *case.entities), bool)
     for mask, part in zip(masks, parts, strict=True):
         mask[part] = True
-    # One call for both, because each call is compiled.
-    larger = outputs_of(case, layer, np.concatenate([x, x]), np.concatenate(masks))
+    # One call for all, because each call is compiled.
+    larger = outputs_of(case, layer, np.concatenate([x] * len(sizes)), np.concatenate(masks))
     for index, part in enumerate(parts):
         reference = [output[2 * index : 2 * index + 2] for output in larger]
         if case.symmetry != "invariant":

@@ -1,5 +1,7 @@
 """Time budget, backtracking, and checkpoints that survive a kill."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -144,46 +146,63 @@ class TestBacktracking:
             callbacks.Backtracking(**arguments)
 
 
+def fit(directory, epochs, *others):
+    """Trains to `epochs`, going on from what is in the directory."""
+    model = small_model(dropout=0.3)
+    backtracking = callbacks.Backtracking()
+    checkpoint = callbacks.Checkpoint(directory, [backtracking])
+    done = checkpoint.restore(model)
+    x, y = small_data()
+    history = model.fit(
+        x,
+        y,
+        batch_size=2,
+        shuffle=False,
+        validation_data=(x, y),
+        initial_epoch=done,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[backtracking, checkpoint, *others],
+    )
+    return callbacks.model_state(model), backtracking.best, history.history["loss"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What a training of four epochs gives, and its directory as it was after each of them."""
+    now, copies = tmp_path_factory.mktemp("now"), tmp_path_factory.mktemp("copies")
+    copy = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: shutil.copytree(now, copies / str(epoch + 1))
+    )
+    return fit(now, 4, copy), copies
+
+
+@pytest.fixture
+def after(run, tmp_path):
+    """`after(epochs)` puts there what a training that is killed then has left."""
+    return lambda epochs: shutil.copytree(run[1] / str(epochs), tmp_path, dirs_exist_ok=True)
+
+
 class TestCheckpoint:
-    def fit(self, directory, epochs, dropout=0.3):
-        """Trains to `epochs`, going on from what is in the directory."""
-        model = small_model(dropout=dropout)
-        backtracking = callbacks.Backtracking()
-        checkpoint = callbacks.Checkpoint(directory, [backtracking])
-        done = checkpoint.restore(model)
-        x, y = small_data()
-        history = model.fit(
-            x,
-            y,
-            batch_size=2,
-            shuffle=False,
-            validation_data=(x, y),
-            initial_epoch=done,
-            epochs=epochs,
-            verbose=0,
-            callbacks=[backtracking, checkpoint],
-        )
-        return model, backtracking, history.history["loss"]
-
-    def test_resumed_equals_uninterrupted(self, tmp_path):
-        whole, whole_backtracking, losses = self.fit(tmp_path / "whole", 4)
-        self.fit(tmp_path / "parts", 2)
-        resumed, backtracking, last = self.fit(tmp_path / "parts", 4)
+    def test_resumed_equals_uninterrupted(self, run, after, tmp_path):
+        (whole, whole_best, losses), _ = run
+        after(2)
+        resumed, best, last = fit(tmp_path, 4)
         assert last == losses[2:]
-        for a, b in zip(callbacks.model_state(whole), callbacks.model_state(resumed), strict=True):
+        for a, b in zip(whole, resumed, strict=True):
             np.testing.assert_array_equal(a, b)
-        assert backtracking.best == whole_backtracking.best
+        assert best == whole_best
 
-    def test_keeps_the_last_files(self, tmp_path):
-        self.fit(tmp_path, 4)
+    def test_keeps_the_last_files(self, after, tmp_path):
+        after(4)
         assert [p.name for p in callbacks.Checkpoint(tmp_path).files()] == [
             "epoch-00003.npz",
             "epoch-00004.npz",
         ]
 
     @pytest.mark.parametrize("length", [0, 10, 0.5, 0.99])
-    def test_truncated_file_is_reported_and_the_one_before_used(self, tmp_path, length):
-        self.fit(tmp_path, 3)
+    def test_truncated_file_is_reported_and_the_one_before_used(self, after, tmp_path, length):
+        after(3)
         newest = tmp_path / "epoch-00003.npz"
         content = newest.read_bytes()
         newest.write_bytes(content[: int(length * len(content)) if length < 1 else length])
@@ -192,8 +211,8 @@ class TestCheckpoint:
         with pytest.warns(UserWarning, match="epoch-00003.npz is damaged.*the checkpoint before"):
             assert checkpoint.restore(model) == 2
 
-    def test_flipped_bytes_are_noticed(self, tmp_path):
-        self.fit(tmp_path, 2)
+    def test_flipped_bytes_are_noticed(self, after, tmp_path):
+        after(2)
         newest = tmp_path / "epoch-00002.npz"
         content = bytearray(newest.read_bytes())
         content[len(content) // 2] ^= 0xFF
@@ -210,8 +229,8 @@ class TestCheckpoint:
         ):
             callbacks.Checkpoint(tmp_path).restore(small_model())
 
-    def test_another_model_changes_nothing(self, tmp_path):
-        self.fit(tmp_path, 1)
+    def test_another_model_changes_nothing(self, after, tmp_path):
+        after(1)
         other = models.swarm(2, 3, hidden_units=5, iterations=2)
         other.compile("adam", "mse")
         before = callbacks.model_state(other)
@@ -221,8 +240,8 @@ class TestCheckpoint:
         for a, b in zip(before, callbacks.model_state(other), strict=True):
             np.testing.assert_array_equal(a, b)
 
-    def test_other_callbacks(self, tmp_path):
-        self.fit(tmp_path, 1)
+    def test_other_callbacks(self, after, tmp_path):
+        after(1)
         with pytest.raises(ValueError, match="Backtracking.*TimeBudget"):
             callbacks.Checkpoint(tmp_path, [callbacks.TimeBudget(1)]).restore(
                 small_model(dropout=0.3)

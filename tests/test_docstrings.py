@@ -41,6 +41,20 @@ def examples_of(name):
     return [test for test in found if test.examples]
 
 
+@pytest.fixture
+def no_graphs(backend):
+    """TensorFlow runs the operations of an example: making graphs of them takes longer."""
+    if backend != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("no_graphs")
 @pytest.mark.parametrize("name", all_modules())
 def test_docstrings(name):
     for test in examples_of(name):

@@ -20,6 +20,7 @@ from tests.image_cases import SHAPE
 from tests.image_cases import small
 from tests.image_cases import some_images
 from tests.image_cases import with_weights
+from tests.laws import answers
 
 # Rows, columns and channels to the earlier neighbors, in order.
 NEIGHBORS = {
@@ -113,11 +114,11 @@ class TestModel:
     def test_logits_depend_on_what_came_before_only(self, layers, neighborhood):
         model = small(num_layers=layers, neighborhood=neighborhood)
         images = some_images(1)
-        before = model.predict_on_batch(images).reshape(-1, LEVELS)
+        before = answers(model, images)[0].reshape(-1, LEVELS)
         for t in (0, 9, 22):
             other = images.copy()
             other.reshape(-1)[t] = (other.reshape(-1)[t] + 1) % LEVELS
-            change = np.abs(model.predict_on_batch(other).reshape(-1, LEVELS) - before).max(axis=1)
+            change = np.abs(answers(model, other)[0].reshape(-1, LEVELS) - before).max(axis=1)
             assert (change[: t + 1] == 0).all() and change[t + 1] > 0
         assert change[-1] > 0
 
@@ -281,7 +282,7 @@ class TestGenerate:
         images = some_images()
         labels = np.array([2, 0, 1]) if "num_classes" in options else None
         inputs = images if labels is None else {"images": images, "labels": labels}
-        whole = model.predict_on_batch(inputs).reshape(3, -1, LEVELS)
+        whole = answers(model, inputs)[0].reshape(3, -1, LEVELS)
         assert np.abs(teacher_forced(model, images, labels) - whole).max() < 1e-5
 
     @pytest.mark.parametrize("layers", [1, 2])
@@ -325,7 +326,7 @@ class TestGenerate:
     def test_values_follow_the_probabilities(self):
         model = with_weights(small(), scale=0.4)
         prefix = np.tile(some_images(1), (4000, 1, 1, 1)).reshape(4000, -1)
-        logits = model.predict_on_batch(prefix[:1].reshape(1, *SHAPE)).reshape(-1, LEVELS)
+        logits = answers(model, prefix[:1].reshape(1, *SHAPE))[0].reshape(-1, LEVELS)
         logits = logits.astype("float64")
         for temperature, top_k in ((1.0, None), (0.5, None), (2.0, 3)):
             drawn = models.generate(
@@ -347,7 +348,7 @@ class TestGenerate:
         # What the loop draws is what all places at once find likeliest.
         model = with_weights(small(num_classes=2, neighborhood=neighborhood), scale=0.3)
         images = models.generate(model, 3, labels=[0, 1, 1], top_k=1)
-        logits = model.predict_on_batch({"images": images, "labels": np.array([0, 1, 1])})
+        (logits,) = answers(model, {"images": images, "labels": np.array([0, 1, 1])})
         np.testing.assert_array_equal(logits.argmax(axis=-1), images)
         np.testing.assert_array_equal(images[1], images[2])
         assert (images[0] != images[1]).any()

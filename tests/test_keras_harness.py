@@ -77,12 +77,12 @@ ROWS = {
     ),
     "PrincipalAxes": (layers.PrincipalAxes, SET, SET),
     "SlotRefinement": (
-        _layer(layers.SlotRefinement, 4, units=3, iterations=2, em_steps=1, num_starts=2),
+        _layer(layers.SlotRefinement, 4, units=3, iterations=1, em_steps=1, num_starts=2),
         SET,
         (2, 5, 4),
     ),
     "SlotPooling": (
-        _layer(layers.SlotPooling, 4, units=3, iterations=2, em_steps=1),
+        _layer(layers.SlotPooling, 4, units=3, iterations=1, em_steps=1),
         SET,
         (2, 5, 8),
     ),

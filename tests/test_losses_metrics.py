@@ -192,32 +192,36 @@ def test_loss_in_fit(backend, algorithm, jit_compile):
     x[~real] = 0.0
     # Labels of masked entities do not matter when the mask says so.
     full = np.where(real, labels, 2).astype("int32")
-    results = []
-    for masked in (False, True):
-        scoring = [metrics.MatchedAccuracy(), metrics.AdjustedRandIndex()]
-        keras.utils.set_random_seed(3)
-        inputs = keras.Input((7, 3))
-        y = keras.layers.Masking(0.0)(inputs) if masked else inputs
-        model = keras.Model(inputs, keras.layers.Dense(4)(y))
-        model.compile(
-            keras.optimizers.SGD(0.5),
-            losses.MatchedCrossentropy(),
-            metrics=scoring if algorithm == "subsets" else [],
-            jit_compile=jit_compile,
-        )
-        target = full if masked else labels
-        kernel, bias = model.get_weights()
-        history = model.fit(x, target, epochs=3, batch_size=4, shuffle=False, verbose=0)
-        first = brute_force(labels, x @ kernel + bias).mean()
-        assert np.isclose(history.history["loss"][0], first, atol=1e-5)
-        results.append((history.history, model.get_weights()))
-    assert results[0][0]["loss"][-1] < results[0][0]["loss"][0]
-    for key, values in results[0][0].items():
-        if key != "loss" and backend == "jax":
-            # Keras' JAX trainer hands metrics a y_pred that has lost its mask.
-            continue
-        assert np.allclose(values, results[1][0][key], atol=1e-5), key
-    for one, other in zip(results[0][1], results[1][1], strict=True):
+    inputs = keras.Input((7, 3))
+    # One model trains both: no gradient of one reaches the other.
+    outputs = {
+        "labels": keras.layers.Dense(4)(inputs),
+        "mask": keras.layers.Dense(4)(keras.layers.Masking(0.0)(inputs)),
+    }
+    model = keras.Model(inputs, outputs)
+    kernel, bias, *_ = model.get_weights()
+    model.set_weights([kernel, bias, kernel, bias])
+    scoring = ["MatchedAccuracy", "AdjustedRandIndex"] if algorithm == "subsets" else []
+    model.compile(
+        keras.optimizers.SGD(0.5),
+        {name: losses.MatchedCrossentropy() for name in outputs},
+        metrics={name: [getattr(metrics, metric)() for metric in scoring] for name in outputs},
+        jit_compile=jit_compile,
+    )
+    targets = {"labels": labels, "mask": full}
+    history = model.fit(x, targets, batch_size=4, epochs=3, shuffle=False, verbose=0).history
+    first = brute_force(labels, x @ kernel + bias).mean()
+    for name in outputs:
+        assert np.isclose(history[f"{name}_loss"][0], first, atol=1e-5)
+    assert history["labels_loss"][-1] < history["labels_loss"][0]
+    assert len(history) == 3 + 2 * len(scoring)
+    # Keras' JAX trainer hands metrics a y_pred that has lost its mask.
+    compared = ["loss"] if backend == "jax" else {key.partition("_")[2] for key in history} - {""}
+    for key in compared:
+        assert np.allclose(history[f"labels_{key}"], history[f"mask_{key}"], atol=1e-5), key
+    weights = model.get_weights()
+    assert np.abs(weights[0] - kernel).max() > 1e-2
+    for one, other in zip(weights[:2], weights[2:], strict=True):
         assert np.allclose(one, other, atol=1e-5)
 
 

@@ -7,9 +7,11 @@ import pytest
 from keras_sets import layers
 from keras_sets import models
 from keras_sets import testing
+from tests.laws import answers
 from tests.model_cases import MODELS
 from tests.model_cases import AsLayer
 
+PRETRAINED = ("clustering_2d", "mixture_of_gaussians")
 every_model = pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)
 
 
@@ -22,12 +24,14 @@ def test_every_model_is_in_the_registry():
 
 
 @every_model
-def test_padding(case):
+def test_padding(case, thorough):
     """What stands in the padding, NaN included, reaches no output, input or weight."""
     model = case.make()
     x, mask, weights = case.inputs()
+    # Those of trained networks on one backend: small networks of the same layers stand for them.
+    gradients = case.gradients and (thorough or not case.name.startswith(PRETRAINED))
     testing.assert_padding_invariant(
-        AsLayer(model), x, mask=mask, weights=weights, padding=2, gradients=case.gradients
+        AsLayer(model), x, mask=mask, weights=weights, padding=2, gradients=gradients
     )
 
 
@@ -74,27 +78,28 @@ def test_a_swarm_that_answers_after_several_iterations(iterations, steps, tmp_pa
     rng = np.random.default_rng(0)
     mask = np.arange(6) < [[6], [4]]
     inputs = {"entities": rng.normal(size=(2, 6, 2)).astype("float32"), "mask": mask}
-    answers = model.predict_on_batch(inputs)
+    (answer,) = answers(model, inputs)
     assert (
-        answers.shape
+        answer.shape
         == (2, len(steps), 6, 3)
         == model.compute_output_shape({"entities": (2, 6, 2), "mask": (2, 6)})
     )
-    assert (answers[~np.broadcast_to(mask[:, None], answers.shape[:3])] == 0).all()
+    assert (answer[~np.broadcast_to(mask[:, None], answer.shape[:3])] == 0).all()
     one = swarm(iterations, principal_axes=True)
     one.set_weights(model.get_weights())
-    np.testing.assert_allclose(one.predict_on_batch(inputs), answers[:, -1], atol=1e-5)
+    first = one.get_layer("swarm_0").output
+    last, hidden = answers(keras.Model(one.input, [one.output, first]), inputs)
+    np.testing.assert_allclose(last, answer[:, -1], atol=1e-5)
     # The last layer with fewer iterations, behind the same layers.
-    first = keras.Model(one.input, one.get_layer("swarm_0").output)
-    hidden = keras.activations.relu(first.predict_on_batch(inputs))
-    for step, answer in zip(steps, np.moveaxis(answers, 1, 0), strict=True):
+    hidden = np.maximum(hidden, 0)
+    for step, expected in zip(steps, np.moveaxis(answer, 1, 0), strict=True):
         last = layers.Swarm(3, hidden_units=4, iterations=step)
         last.build(hidden.shape)
         last.set_weights(one.get_layer("swarm_1").get_weights())
-        expected = keras.ops.convert_to_numpy(last(hidden, mask=mask))
-        np.testing.assert_allclose(answer, expected, atol=1e-5)
+        outputs, _, _ = testing.outputs_and_gradients(last, hidden, mask=mask, gradients=False)
+        np.testing.assert_allclose(expected, outputs[0], atol=1e-5)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded.predict_on_batch(inputs), answers, atol=1e-6)
+    np.testing.assert_allclose(answers(loaded, inputs)[0], answer, atol=1e-6)
     with pytest.raises(ValueError, match="`return_iterations` is for models"):
         swarm(3, return_iterations=True, output_pooling="mean")

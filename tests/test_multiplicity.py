@@ -17,17 +17,19 @@ scale_invariant_cases = pytest.mark.parametrize(
 
 
 @every_case
-def test_multiplicity(case):
+def test_multiplicity(case, thorough):
     x, mask, weights = case.inputs()
     options = {
         "training": case.training,
         "num_entity_axes": len(case.entities),
-        "scale_invariant": case.scale_invariant,
         "copies": case.copies,
     }
     layer = case.function()
+    scale = case.scale_invariant
     if case.slow and case.bare:
-        testing.assert_multiplicity(layer, x, **options)
+        options["scale_invariant"] = scale and thorough
+        testing.assert_multiplicity(layer, x, gradients=thorough, **options)
+    options.update(scale_invariant=scale, gradients=thorough or case.slow)
     testing.assert_multiplicity(layer, x, mask=mask, weights=weights, **options)
 
 

@@ -56,7 +56,7 @@ def test_precision_of_counts():
 
 @pytest.mark.parametrize("policy", POLICIES)
 @slow_cases
-def test_policies(case, policy):
+def test_policies(case, policy, thorough):
     x, mask, weights = case.inputs()
     reference, layer = case.make(), case.make(dtype=policy)
     expected = outputs_of(case, reference, x, mask, weights)
@@ -70,6 +70,7 @@ def test_policies(case, policy):
     tolerance = testing.TOLERANCES[half]
     assert_close(outputs_of(case, layer, x, mask, weights), expected, tolerance)
     if policy == "mixed_bfloat16":
+        options = {"padding": padding_of(case), "gradients": thorough}
         testing.assert_padding_invariant(
-            case.function(layer), x, mask, weights, case.training, padding=padding_of(case)
+            case.function(layer), x, mask, weights, case.training, **options
         )

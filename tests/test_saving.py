@@ -7,26 +7,10 @@ import pytest
 from keras_sets import layers
 from keras_sets import losses
 from tests.cases import CASES
-
-SLOW = [case for case in CASES if case.slow]
-
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-slow_cases = pytest.mark.parametrize("case", SLOW, ids=lambda case: case.name)
-
-
-def model_of(case):
-    """A model on sets of any size with a mask and weights, with random values in all weights."""
-    sizes = (None,) * len(case.entities)
-    inputs = keras.Input((*sizes, *case.elements, 3), name="x")
-    given = {
-        "mask": keras.Input(sizes, dtype="bool", name="mask"),
-        "weights": keras.Input(sizes, name="weights"),
-    }
-    return keras.Model([inputs, *given.values()], case.make()(inputs, **given))
-
-
-def predict(model, inputs):
-    return keras.tree.flatten(model.predict_on_batch(list(inputs)))
+from tests.laws import answers
+from tests.laws import every_case
+from tests.laws import functional
+from tests.laws import slow_cases
 
 
 def assert_equal(received, expected, tolerance=1e-5):
@@ -35,13 +19,13 @@ def assert_equal(received, expected, tolerance=1e-5):
 
 
 def assert_file_round_trip(case, folder):
-    model = model_of(case)
-    inputs = case.inputs()
+    model = functional(case)
+    inputs = list(case.inputs())
     path = folder / f"{case.name}.keras"
-    expected = predict(model, inputs)
+    expected = answers(model, inputs)
     model.save(path)
     again = keras.saving.load_model(path)
-    assert_equal(predict(again, inputs), expected)
+    assert_equal(answers(again, inputs), expected)
     assert again.layers[-1].get_config() == model.layers[-1].get_config()
 
 
@@ -98,4 +82,4 @@ def test_saved_model(case, backend, tmp_path):
         x[~mask] = np.nan
         received = served.serve([tf.constant(x), tf.constant(mask)])
         received = [tensor.numpy() for tensor in keras.tree.flatten(received)]
-        assert_equal(received, predict(model, (x, mask)))
+        assert_equal(received, answers(model, [x, mask]))

@@ -13,7 +13,7 @@ from tests.laws import outputs_of
 
 
 @every_case
-def test_empty(case):
+def test_empty(case, thorough):
     x, mask, weights = case.inputs()
     x[0] = np.nan
     layer = case.function()
@@ -21,23 +21,26 @@ def test_empty(case):
     mask[0] = False
     assert_empty_is_finite(layer, x, mask=mask, **options)
     weights[0] = 0.0
+    options["gradients"] = thorough or case.slow
     assert_empty_is_finite(layer, x, weights=weights, **options)
 
 
 @any_size_cases
-def test_no_places(case):
+def test_no_places(case, thorough):
     """Sets of size 0, not even padding."""
     x, mask, weights = case.inputs(entities=(0,) * len(case.entities))
-    for given in ({}, {"mask": mask, "weights": weights}):
-        outputs = outputs_of(case, case.make(), x, **given)
+    layer = case.make()
+    bare = [{}] if thorough or case.slow else []
+    for given in (*bare, {"mask": mask, "weights": weights}):
+        outputs = outputs_of(case, layer, x, **given)
         assert all(np.isfinite(output).all() for output in outputs)
 
 
 @every_case
-def test_size(case):
+def test_size(case, thorough):
     layer = case.make()
     if case.group is None:
-        assert_any_size(case, layer)
+        assert_any_size(case, layer, (1, 2) if thorough or case.slow else (1,))
     # Sets of a batch do not see each other.
     x, mask, weights = case.inputs(batch=case.entities[0])
     together = outputs_of(case, layer, x, mask, weights)

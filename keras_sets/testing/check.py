@@ -38,7 +38,10 @@ class Check:
         self._function = Function(layer, training, gradients)
 
     def evaluate(self, arguments, cotangents=None):
-        """Calls the layer; with cotangents also the gradients of `sum(outputs * them)`."""
+        """Calls the layer; with cotangents also the gradients of `sum(outputs * them)`.
+
+        Cotangents are arrays, or a function that makes them from the shapes of the outputs.
+        """
         x, mask, weights = arguments
         cotangents = cotangents if self.gradients else None
         result = self._function(x, mask, weights, cotangents)
@@ -90,6 +93,18 @@ class Check:
         for name, (new, old) in zip(self._function.names, pairs, strict=False):
             check = f"{broken}gradient towards the weight '{name}'"
             self.compare(check, new, old, scale=reference.gradient_scale)
+
+
+class Drawn:
+    """Random cotangents, drawn when the first call has said which shapes its outputs have."""
+
+    def __init__(self, rng):
+        self._rng = rng
+        self.arrays = []
+
+    def __call__(self, shapes):
+        self.arrays = [self._rng.normal(size=shape) for shape in shapes]
+        return self.arrays
 
 
 def compare_results(check, broken, result, reference):

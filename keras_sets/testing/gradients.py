@@ -37,10 +37,9 @@ def outputs_and_gradients(
     x = to_numpy(inputs)
     mask = None if mask is None else to_numpy(mask)
     weights = None if weights is None else to_numpy(weights)
-    result = function(x, mask, weights, cotangents)
     if gradients and cotangents is None:
-        ones = [np.ones_like(output) for output in result.outputs]
-        result = function(x, mask, weights, ones)
+        cotangents = _ones
+    result = function(x, mask, weights, cotangents if gradients else None)
     return result.outputs, result.inputs_gradient, result.weight_gradients
 
 
@@ -72,6 +71,7 @@ class Function:
     """A layer as a function of arrays that gives outputs and gradients as arrays.
 
     Random states and other variables that are not trained have the same values at every call.
+    Cotangents are arrays, or a function that makes them from the shapes of the outputs.
     """
 
     def __init__(self, layer, training, gradients):
@@ -79,7 +79,7 @@ class Function:
         self._gradients = gradients
         self._training = {} if training is None else {"training": training}
         self._built = False
-        self._trained = self._states = self._jitted = None
+        self._trained = self._states = self._compiled = None
 
     @property
     def names(self):
@@ -142,7 +142,7 @@ class Function:
             if floating:
                 tape.watch(x)
             outputs = self._call(x, mask, weights)
-            pairs = _differentiable(outputs, cotangents)
+            pairs = _differentiable(outputs, _drawn(cotangents, outputs))
             # A sum, so that outputs which depend on nothing do no harm.
             total = tf.add_n([tf.reduce_sum(o * v) for o, v in pairs]) if pairs else None
         if total is None:
@@ -161,7 +161,8 @@ class Function:
         with torch.enable_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
             outputs = self._call(x, mask, weights)
-            pairs = [(o, v) for o, v in _differentiable(outputs, cotangents) if o.requires_grad]
+            pairs = _differentiable(outputs, _drawn(cotangents, outputs))
+            pairs = [(o, v) for o, v in pairs if o.requires_grad]
         sources = [source for source in (*trained, x) if source.requires_grad]
         if not pairs or not sources:
             return outputs, None, [None] * len(trained)
@@ -182,31 +183,49 @@ class Function:
             with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
                 return [ops.convert_to_tensor(o) for o in self._call(x, mask, weights)]
 
-        def differentiate(trained, x, states, mask, weights, cotangents):
-            def total(*sources):
-                trained, x = sources if floating else (*sources, x_given)
-                outputs = call(trained, x, states, mask, weights)
-                pairs = _differentiable(outputs, cotangents)
-                return sum((ops.sum(o * v) for o, v in pairs), 0.0), outputs
+        if self._compiled is None:
+            # Its trace serves the shapes of the outputs and the gradients.
+            call = jax.jit(call, inline=True)
 
-            x_given = x
-            sources = (trained, x) if floating else (trained,)
-            gradient = jax.grad(total, argnums=tuple(range(len(sources))), has_aux=True)
-            return gradient(*sources)
+            def differentiate(trained, x, states, mask, weights, cotangents):
+                def total(*sources):
+                    trained, x = sources if floating else (*sources, x_given)
+                    outputs = call(trained, x, states, mask, weights)
+                    pairs = _differentiable(outputs, cotangents)
+                    return sum((ops.sum(o * v) for o, v in pairs), 0.0), outputs
 
-        if self._jitted is None:
-            self._jitted = jax.jit(differentiate if self._gradients else call)
+                x_given = x
+                sources = (trained, x) if floating else (trained,)
+                gradient = jax.grad(total, argnums=tuple(range(len(sources))), has_aux=True)
+                return gradient(*sources)
+
+            self._compiled = call, jax.jit(differentiate)
+        call, differentiate = self._compiled
         trained = values[: len(self._trained)]
         states = values[len(self._trained) :]
         if not self._gradients:
-            return self._jitted(trained, x, states, mask, weights), None, []
+            return call(trained, x, states, mask, weights), None, []
         if cotangents is None:
-            # One compilation for both uses costs less than two.
-            shapes = jax.eval_shape(call, trained, x, states, mask, weights)
-            cotangents = [np.zeros(output.shape) for output in shapes]
+            cotangents = _zeros  # One compilation for both uses costs less than two.
+        if callable(cotangents):
+            cotangents = _drawn(cotangents, call.eval_shape(trained, x, states, mask, weights))
         cotangents = [np.asarray(v, keras.config.floatx()) for v in cotangents]
-        gradients, outputs = self._jitted(trained, x, states, mask, weights, cotangents)
+        gradients, outputs = differentiate(trained, x, states, mask, weights, cotangents)
         return outputs, gradients[1] if floating else None, gradients[0]
+
+
+def _ones(shapes):
+    return [np.ones(shape) for shape in shapes]
+
+
+def _zeros(shapes):
+    return [np.zeros(shape) for shape in shapes]
+
+
+def _drawn(cotangents, outputs):
+    if callable(cotangents):
+        return cotangents([tuple(output.shape) for output in outputs])
+    return cotangents
 
 
 def _differentiable(outputs, cotangents):

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_sets._typing import Tensor
 from keras_sets.testing.check import Check
+from keras_sets.testing.check import Drawn
 from keras_sets.testing.check import compare_results
 from keras_sets.testing.check import number
 
@@ -80,18 +81,23 @@ def _check_repetition(check, copies, rng):
         return out
 
     broken = "weights are not multiplicities: integer weights against repetition, "
-    cotangents = [], []
-    pairs = zip(check.evaluate(weighted).outputs, check.evaluate(repeated).outputs, strict=True)
-    for new, old in pairs:
-        v = rng.normal(size=old.shape)
-        if check.has_entities(new):
-            v[(*(slice(None),) * axis, ~compared)] = 0.0
-            cotangents[0].append(folded(v, np.zeros(new.shape)))
-        else:
-            cotangents[0].append(v)
-        cotangents[1].append(v)
-    result = check.evaluate(weighted, cotangents[0])
-    reference = check.evaluate(repeated, cotangents[1])
+    repeated_cotangents = []
+
+    def draw(shapes):
+        cotangents = []
+        for shape in shapes:
+            if check.has_entities(np.empty(shape)):
+                v = rng.normal(size=(*shape[:axis], len(source), *shape[axis + 1 :]))
+                v[(*(slice(None),) * axis, ~compared)] = 0.0
+                cotangents.append(folded(v, np.zeros(shape)))
+            else:
+                v = rng.normal(size=shape)
+                cotangents.append(v)
+            repeated_cotangents.append(v)
+        return cotangents
+
+    result = check.evaluate(weighted, draw)
+    reference = check.evaluate(repeated, repeated_cotangents)
     for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
         what = f"{broken}outputs{number(index, reference)}"
         if check.has_entities(new):
@@ -119,12 +125,12 @@ def _check_absence(check, rng):
     real = real.reshape(shape) & mask
     weights = np.ones(shape) if weights is None else weights
     masked, unweighted = (x, real, weights), (x, mask, np.where(real, weights, 0.0))
-    cotangents = [rng.normal(size=o.shape) for o in check.evaluate(unweighted).outputs]
+    cotangents = Drawn(rng)
     compare_results(
         check,
         "weights are not multiplicities: weight 0 against mask False, ",
         check.evaluate(unweighted, cotangents),
-        check.evaluate(masked, cotangents),
+        check.evaluate(masked, cotangents.arrays),
     )
 
 
@@ -133,12 +139,12 @@ def _check_scale(check, rng):
     shape = (check.batch, *check.entities)
     mask = np.ones(shape, bool) if mask is None else mask
     weights = rng.random(shape) if weights is None else weights
-    cotangents = [rng.normal(size=o.shape) for o in check.evaluate((x, mask, weights)).outputs]
+    cotangents = Drawn(rng)
     reference = check.evaluate((x, mask, weights), cotangents)
     for factor in (0.3, 1000.0):
         compare_results(
             check,
             f"not invariant to a common factor of the weights ({factor}): ",
-            check.evaluate((x, mask, factor * weights), cotangents),
+            check.evaluate((x, mask, factor * weights), cotangents.arrays),
             reference,
         )

@@ -8,6 +8,7 @@ import numpy as np
 from keras_sets._typing import Tensor
 from keras_sets.groups import PermutationGroup
 from keras_sets.testing.check import Check
+from keras_sets.testing.check import Drawn
 from keras_sets.testing.check import number
 from keras_sets.testing.check import where
 
@@ -121,14 +122,15 @@ def _check_permutations(check, count, seed, group, equivariant):
         index = np.reshape(order, (*order.shape, *(1,) * (flat.ndim - 2)))
         return np.reshape(np.take_along_axis(flat, index, axis=1), array.shape)
 
-    outputs = check.evaluate(check.arguments)
-    if equivariant:
-        check.require_entities(outputs, symmetry)
-    cotangents = [rng.normal(size=output.shape) for output in outputs.outputs]
+    cotangents = Drawn(rng)
     reference = check.evaluate(check.arguments, cotangents)
+    if equivariant:
+        check.require_entities(reference, symmetry)
     for name, order in _permutations(check.batch, check.size, count, group, rng):
         arguments = tuple(permuted(argument, order) for argument in check.arguments)
-        moved = [permuted(v, order) for v in cotangents] if equivariant else cotangents
+        moved = cotangents.arrays
+        if equivariant:
+            moved = [permuted(v, order) for v in moved]
         result = check.evaluate(arguments, moved)
         for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
             expected = permuted(old, order) if equivariant else old
