@@ -67,7 +67,7 @@ def test_first_biases_of_swarm():
         assert drawn.max() <= largest and drawn.mean() >= 0.4 * largest
 
 
-@pytest.mark.parametrize("iterations, steps", [(3, [2, 3]), (5, [5]), (6, [2, 6])])
+@pytest.mark.parametrize("iterations, steps", [(1, [1]), (3, [2, 3]), (5, [5]), (6, [2, 6])])
 def test_a_swarm_that_answers_after_several_iterations(iterations, steps, tmp_path):
     """Each answer is that of the same weights with so many iterations; files keep it."""
 

@@ -111,8 +111,9 @@ def _some_outputs(layer):
     """Calls a `Swarm` that returns the outputs of every iteration, of which some are scored."""
 
     def call(x, **context):
-        # The first iteration has no pooled state.
-        stride = STRIDE if layer.iterations > STRIDE else 1
-        return layer(x, **context)[:, (layer.iterations - 1) % stride or stride :: stride]
+        last = layer.iterations - 1
+        stride = STRIDE if last >= STRIDE else 1
+        # The first iteration has no pooled state: it counts where it is the only one.
+        return layer(x, **context)[:, last % stride or min(stride, last) :: stride]
 
     return call
