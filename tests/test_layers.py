@@ -104,6 +104,28 @@ def test_swarm(pooling, context):
         close(received, value)
 
 
+@pytest.mark.parametrize("context", ["swarm", "static", "self"])
+@pytest.mark.parametrize("pooling", ["mean", "causal"])
+def test_swarm_of_narrow_inputs(pooling, context):
+    """Some backends multiply them in every iteration."""
+    x, kinds, counts = example(("mask", "weights"))
+    for use_bias in (True, False):
+        layer = layers.Swarm(
+            3, hidden_units=48, iterations=3, pooling=pooling, context=context, use_bias=use_bias
+        )
+        randomized(layer, x.shape)
+        layer.set_weights([0.2 * w for w in layer.get_weights()])
+        cell, projection = layer.cell, layer.projection
+        weights = [cell.kernel, cell.recurrent_kernel, cell.pooled_kernel]
+        weights = [arrays(w) for w in weights]
+        weights.append(arrays(cell.bias) if use_bias else np.zeros(4 * 48))
+        output = [arrays(projection.kernel), arrays(projection.bias) if use_bias else np.zeros(3)]
+        options = {"iterations": 3, "pooling": pooling, "context": context}
+        expected = reference.swarm(x, counts, weights, output, **options)
+        close(outputs_of(layer, x, **kinds)[0], expected[0])
+        testing.assert_padding_invariant(layer, x, **kinds)
+
+
 def test_pooling_by_name_layer_and_callable():
     x, kinds, _ = example(("mask", "weights"))
 

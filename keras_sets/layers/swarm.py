@@ -209,10 +209,11 @@ class Swarm(PartOptions, PooledContext, SetLayer):
     ) -> Tensor:
         keep = self._dropout_masks(x) if training and self.dropout > 0 else None
 
-        def step(index, h, c, gates, recurrent_kernel, pooled_kernel, mask, weights, keep):
-            pool = lambda h: self._pool_context(h, mask, weights)  # noqa: E731
-            h, c = self.step(h, c, gates, recurrent_kernel, pooled_kernel, pool)
-            return self._drop(h, keep, index), c
+        def step(index, h, c, gates, beside, recurrent_kernel, pooled_kernel, mask, weights, keep):
+            pool = lambda _: self._pool_context(h, mask, weights)  # noqa: E731
+            read = h if beside is None else ops.concatenate([h, beside], axis=-1)
+            new, c = self.step(read, c, gates, recurrent_kernel, pooled_kernel, pool)
+            return self._drop(new, keep, index), c
 
         recurrent_kernel, pooled_kernel = self.kernels()
         drop = lambda h: self._drop(h, keep, 0)  # noqa: E731
@@ -224,11 +225,14 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             gates, h, c = self.first_step(x, pooled_kernel, pool, drop)
             # Every iteration has to meet its own pooling when those are computed in chunks.
             in_chunks = scope is not None
+            beside = None
+            if not in_chunks and self._multiplies_anew(x):
+                gates, beside, recurrent_kernel = None, *self._beside(x, recurrent_kernel)
             states = loop_ops.iterate(
                 step,
                 (h, c),
                 self.iterations - 1,
-                constants=(gates, recurrent_kernel, pooled_kernel, mask, weights, keep),
+                constants=(gates, beside, recurrent_kernel, pooled_kernel, mask, weights, keep),
                 unroll=True if in_chunks else self.unroll,
                 remat=self.remat and not in_chunks,
                 return_all=bool(self.return_iterations),
@@ -289,6 +293,24 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             gates = gates + linear_ops.linear(pool(h), pooled_kernel)
         return gates, h, c
 
+    def _multiplies_anew(self, x):
+        """Whether narrow inputs are multiplied in every iteration, in one product with h.
+
+        In a loop on a processor that takes less time than to read their part of the gates, and
+        to sum its gradients over the iterations.
+        """
+        narrow = 16 * (x.shape[-1] + 1) <= self.hidden_units and self.context != "static"
+        return narrow and loop_ops.prefers_loop(x) and not loop_ops.jax_on_accelerator()
+
+    def _beside(self, x, recurrent_kernel):
+        """What h is multiplied with beside itself, and the kernel of both."""
+        x = ops.cast(x, self.compute_dtype)
+        kernels = [recurrent_kernel, self.in_compute_dtype(self.cell.kernel)]
+        if self.cell.bias is not None:
+            x = ops.concatenate([x, ops.ones_like(x[..., :1])], axis=-1)
+            kernels.append(ops.expand_dims(self.in_compute_dtype(self.cell.bias), 0))
+        return x, ops.concatenate(kernels, axis=0)
+
     def _project_inputs(self, x):
         return ops.cast(self.cell.project_inputs(x), self.compute_dtype)
 
@@ -296,15 +318,19 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         self,
         h: Tensor,
         c: Tensor,
-        gates: Tensor,
+        gates: Tensor | None,
         recurrent_kernel: Tensor,
         pooled_kernel: Tensor,
         pool: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """`h, c = cell(x, [h, c], pooled=pool(h))`, an iteration after the first."""
+        """`h, c = cell(x, [h, c], pooled=pool(h))`, an iteration after the first.
+
+        `gates` is None where the inputs stand beside h already.
+        """
         # First: in chunks, a computation may end there.
         pooled = None if self.context == "static" else pool(h)
-        gates = linear_ops.add_in_place(linear_ops.linear(h, recurrent_kernel), gates)
+        total = linear_ops.linear(h, recurrent_kernel)
+        gates = total if gates is None else linear_ops.add_in_place(total, gates)
         if pooled is not None:
             gates = linear_ops.add_in_place(gates, linear_ops.linear(pooled, pooled_kernel))
         return loop_ops.remat_gates(self.cell.update, gates, c)
