@@ -227,7 +227,8 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             in_chunks = scope is not None
             beside = None
             if not in_chunks and self._multiplies_anew(x):
-                gates, beside, recurrent_kernel = None, *self._beside(x, recurrent_kernel)
+                gates = None
+                beside, recurrent_kernel = self._beside(x, recurrent_kernel)
             states = loop_ops.iterate(
                 step,
                 (h, c),
