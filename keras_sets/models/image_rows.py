@@ -9,14 +9,15 @@ from keras_sets.ops import linear as linear_ops
 
 
 class PlaceCell:
-    """A causal `Swarm` one place at a time, with nothing to look ahead for.
+    """A causal layer one place at a time, with nothing to look ahead for.
 
     Args:
-        swarm: A `keras_sets.layers.Swarm` that has been built.
+        layer: A layer with a `streaming_cell`, such as `keras_sets.layers.Swarm`, that has been
+            built.
     """
 
-    def __init__(self, swarm):
-        self._cell = swarm.streaming_cell()
+    def __init__(self, layer):
+        self._cell = layer.streaming_cell()
         self._cell.built = True  # its weights are there already
         self.get_initial_state = self._cell.get_initial_state
 

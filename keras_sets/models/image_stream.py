@@ -121,11 +121,11 @@ def _layers_of(model):
     return parts
 
 
-def _cell_of(swarm, grid):
-    """The cell of a causal `Swarm` that goes from place to place, row by row."""
-    if hasattr(swarm.pooling, "neighbors") and streaming.num_sums(swarm):
-        return RowCell(swarm, grid)
-    return PlaceCell(swarm)
+def _cell_of(layer, grid):
+    """What goes from place to place for a layer that has a streaming cell, row by row."""
+    if hasattr(getattr(layer, "pooling", None), "neighbors") and streaming.num_sums(layer):
+        return RowCell(layer, grid)
+    return PlaceCell(layer)
 
 
 # Compiled loops of the models that are still in use.
