@@ -53,21 +53,20 @@ print(test.buckets)
 # Deep sets apply one network to every point, and pool. The maximum over the points then classifies
 # the cloud.
 
-model = keras_sets.models.deep_sets(15, 10, hidden_units=128, output_pooling="max")
+model = keras_sets.models.deep_sets(15, 10, hidden_units=96, output_pooling="max")
 epochs = 2
 learning_rate = keras.optimizers.schedules.CosineDecay(0.003, epochs * len(train))
 model.compile(
     keras.optimizers.Adam(learning_rate),
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    metrics=["accuracy"],
 )
 model.fit(train, epochs=epochs, shuffle=False, verbose=0)  # the dataset shuffles
-accuracy = model.evaluate(test, verbose=0, return_dict=True)["accuracy"]
-print(accuracy)  # about 0.95; guessing gives 0.1
+predicted = model.predict(test, verbose=0).argmax(axis=-1)
+accuracy = np.mean(predicted == test_labels)
+print(accuracy)  # above 0.94; guessing gives 0.1
 
 # ## Look at answers
 
-predicted = model.predict(test, verbose=0).argmax(axis=-1)
 figure, axes = plt.subplots(2, 5, figsize=(7, 3), layout="constrained")
 for axis, cloud, answer in zip(axes.flat, test_clouds, predicted, strict=False):
     axis.scatter(cloud[:, 0], cloud[:, 1], c=cloud[:, 2], cmap="gray_r", vmin=0, s=5)
