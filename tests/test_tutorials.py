@@ -49,7 +49,7 @@ def point_clouds(scope):
 
 @pytest.fixture
 def enlarged_digits(monkeypatch):
-    """What Keras downloads as MNIST: digits of 8 x 8 pixels, three times as large, each 11 times."""
+    """What Keras downloads as MNIST: digits of 8 x 8 pixels, made larger, each 11 times."""
 
     def load_data():
         digits, labels = datasets.load_digits(return_X_y=True)
