@@ -122,17 +122,16 @@ class RowCell:
             inside = ops.cast(ops.convert_to_tensor(self._inside)[column], last.dtype)
             near = [states * inside[i] for i, states in enumerate(near)]
         now = added[column]
-        iterations = range(self.sums)
         y, after, read = streaming.one_entity(
             self.swarm,
             x,
-            [sums[i] for i in iterations],
+            [sums[i] for i in range(self.sums)],
             count + 1,
             kernels[0],
-            [ops.concatenate([states[i] for states in near], axis=-1) for i in iterations],
-            [now[i] for i in iterations],
+            [ops.concatenate([states[i] for states in near], axis=-1) for i in range(self.sums)],
+            [now[i] for i in range(self.sums)],
         )
-        newest = ops.cast(ops.stack([ops.stack(read, axis=0)], axis=0), own.dtype)
+        newest = ops.expand_dims(ops.cast(ops.stack(read, axis=0), own.dtype), 0)
         own = ops.slice_update(own, (column, 0, 0, 0), newest)
         last = ops.concatenate([last[1:], newest], axis=0)
         return y, [ops.stack(after, axis=0), count + 1, rows, own, last, added]

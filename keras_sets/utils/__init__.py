@@ -1,6 +1,6 @@
-"""From sets of different sizes to batches: padding, datasets, data frames.
+"""From sets of different sizes to batches: padding, datasets, data frames; and memory.
 
-They are NumPy: arrays in, arrays out.
+What handles sets is NumPy: arrays in, arrays out.
 """
 
 from keras_sets.utils.keep_memory import keep_memory
