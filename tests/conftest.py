@@ -16,6 +16,8 @@ if importlib.util.find_spec("jaxlib"):
     if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) >= (0, 10):
         FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # 0.4.35 and 0.5.0 do not know it
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+# Nobody reads the lines of Python that JAX notes beside every operation that it compiles.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 BACKENDS = ("tensorflow", "jax", "torch")
 INSTALLED = [name for name in BACKENDS if importlib.util.find_spec(name)]
 if "KERAS_BACKEND" not in os.environ and INSTALLED:

@@ -11,6 +11,7 @@ from examples.bags import model as models
 from examples.bags import names
 from examples.common import image_sets
 from tests.conftest import shortened
+from tests.laws import answers
 
 pytestmark = pytest.mark.usefixtures("sketches")
 
@@ -73,12 +74,12 @@ class TestNetworks:
         network = models.build(name, (8, 8, 1), 17)
         images = rng.integers(0, 17, (2, 5, 8, 8, 1)).astype("uint8")
         mask = np.arange(5) < np.array([[5], [3]])
-        expected = network.predict_on_batch({"entities": images, "mask": mask})
+        expected = answers(network, {"entities": images, "mask": mask})[0]
         assert expected.shape == (2, 1) and ((expected > 0) & (expected < 1)).all()
         order = rng.permutation(5)
         images, mask = images[:, order], mask[:, order]
         images[~mask] = 16
-        changed = network.predict_on_batch({"entities": images, "mask": mask})
+        changed = answers(network, {"entities": images, "mask": mask})[0]
         np.testing.assert_allclose(changed, expected, rtol=1e-4)
 
     def test_size_of_the_published_network(self):
@@ -96,20 +97,20 @@ class TestNetworks:
         whole = {"entities": images, "mask": np.ones((1, 3), bool)}
         for name, pool in (("instance-max", np.max), ("instance-mean", np.mean)):
             network = models.build(name, (8, 8, 1), 17)
-            answers = network.predict_on_batch(single)
-            np.testing.assert_allclose(network.predict_on_batch(whole), pool(answers), rtol=1e-5)
+            each, received = answers(network, single)[0], answers(network, whole)[0]
+            np.testing.assert_allclose(received, pool(each), rtol=1e-5)
         network = models.build("instance-logsumexp", (8, 8, 1), 17)
-        answers = network.predict_on_batch(single).astype("float64")
-        odds = (answers / (1 - answers)).sum()
+        each = answers(network, single)[0].astype("float64")
+        odds = (each / (1 - each)).sum()
         expected = odds / (1 + odds)
-        np.testing.assert_allclose(network.predict_on_batch(whole), expected, rtol=1e-4)
+        np.testing.assert_allclose(answers(network, whole)[0], expected, rtol=1e-4)
 
     @pytest.mark.parametrize("name", ["attention", "gated-attention"])
     def test_attention(self, rng, name):
         network = models.attention_of(models.build(name, (8, 8, 1), 17))
         images = rng.integers(0, 17, (2, 4, 8, 8, 1)).astype("uint8")
         mask = np.arange(4) < np.array([[4], [2]])
-        attention = network.predict_on_batch({"entities": images, "mask": mask})
+        attention = answers(network, {"entities": images, "mask": mask})[0]
         np.testing.assert_allclose(attention.sum(axis=1), 1, rtol=1e-5)
         assert (attention[mask] > 0).all() and (attention[~mask] == 0).all()
 

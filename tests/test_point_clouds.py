@@ -15,6 +15,7 @@ from examples.point_clouds import model as networks
 from examples.point_clouds import names
 from tests.conftest import losses_of
 from tests.conftest import shortened
+from tests.laws import answers
 
 pytestmark = pytest.mark.usefixtures("sketches")
 
@@ -130,12 +131,12 @@ class TestNetworks:
         network = networks.build(options, clouds)
         points = rng.random((3, 9, 2)).astype("float32")
         mask = np.arange(9) < np.array([[9], [4], [0]])
-        expected = network.predict_on_batch({"entities": points, "mask": mask})
+        expected = answers(network, {"entities": points, "mask": mask})[0]
         assert expected.shape == (3, 5) and np.isfinite(expected).all()
         order = rng.permutation(9)
         points, mask = points[:, order], mask[:, order]
         points[~mask] = np.nan
-        changed = network.predict_on_batch({"entities": points, "mask": mask})
+        changed = answers(network, {"entities": points, "mask": mask})[0]
         np.testing.assert_allclose(changed, expected, rtol=1e-4, atol=1e-5)
 
 

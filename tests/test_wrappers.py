@@ -18,6 +18,7 @@ from keras_sets.layers import SlotRefinement
 from keras_sets.wrappers import AmortizedClustering
 from keras_sets.wrappers import amortized_clustering
 from tests import clustering_sets
+from tests.laws import answers
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -327,8 +328,8 @@ def test_weights_of_one_change_nothing_about_the_shipped_networks(name):
     rng = np.random.default_rng(0)
     points = rng.uniform(size=(2, 60, 2)) + 1.2 * rng.integers(0, 2, (2, 60, 2))
     inputs = {"entities": points.astype("float32"), "mask": np.ones((2, 60), bool)}
-    expected = network.predict_on_batch(inputs)
-    received = weighted.predict_on_batch({**inputs, "weights": np.ones((2, 60), "float32")})
+    expected = answers(network, inputs)[0]
+    received = answers(weighted, {**inputs, "weights": np.ones((2, 60), "float32")})[0]
     np.testing.assert_allclose(received, expected, rtol=1e-2, atol=1e-2)
     options = [
         next(layer.get_config() for layer in model.layers if isinstance(layer, SlotRefinement))
