@@ -1,5 +1,6 @@
 """What the tests of the laws share: rows of the registry, comparisons, and checks of one law."""
 
+import functools
 import json
 
 import keras
@@ -8,8 +9,10 @@ import pytest
 from keras import ops
 
 from keras_sets import testing
+from keras_sets.testing.gradients import Function
 from tests.cases import CASES
 from tests.cases import POOLINGS
+from tests.cases import StatesAtEntities
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 slow_cases = pytest.mark.parametrize(
@@ -23,10 +26,12 @@ MANY = 100_000
 
 
 def outputs_of(case, layer, x, mask=None, weights=None):
-    outputs, _, _ = testing.outputs_and_gradients(
-        case.function(layer), x, mask=mask, weights=weights, gradients=False
-    )
-    return outputs
+    return _outputs_of(layer, case.returns_states)(x, mask, weights, None).outputs
+
+
+@functools.lru_cache(maxsize=1)  # of the same shapes is compiled once
+def _outputs_of(layer, returns_states):
+    return Function(StatesAtEntities(layer) if returns_states else layer, None, False)
 
 
 def answers(model, inputs):
