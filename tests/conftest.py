@@ -1,9 +1,12 @@
 """One backend a process: the one that KERAS_BACKEND names, else the first one installed."""
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
 
+# Imports and traces make many objects that stay, which Python would search after every 700.
+gc.set_threshold(200_000, 10, 10)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Tests compile many small functions and run each a few times. XLA stops at a flag that it does
 # not know: where a release does not know one of these, set XLA_FLAGS to those it knows.
@@ -25,7 +28,6 @@ if "KERAS_BACKEND" not in os.environ and INSTALLED:
 
 import contextlib  # noqa: E402
 import csv  # noqa: E402
-import gc  # noqa: E402
 import pathlib  # noqa: E402
 
 import keras  # noqa: E402
