@@ -42,6 +42,10 @@ def network(features=2, weighted=False):
     return keras.Model(inputs, Slabs()(inputs["entities"], inputs.get("weights")))
 
 
+def with_output(change):
+    return keras.Model(network().input, change(network().output))
+
+
 def estimator(features=2, weighted=False, **options):
     return AmortizedClustering(network(features, weighted), **options)
 
@@ -304,6 +308,11 @@ class TestInput:
             ({"max_points": 0}, "`max_points`"),
             ({"model": "no such network"}, "`name`"),
             ({"model": keras.Sequential([keras.Input((2,))])}, "inputs 'entities' and 'mask'"),
+            # Of several steps, of sets, several, and NaN.
+            ({"model": with_output(lambda y: y[:, None])}, r"shape \(1, 1, 256, 10\) for points"),
+            ({"model": with_output(lambda y: y[:, 0])}, r"a row for every point.*\(1, 10\)"),
+            ({"model": with_output(lambda y: [y, y])}, "Received: several outputs"),
+            ({"model": with_output(lambda y: y * np.nan)}, "`model` must give numbers.*NaN"),
         ],
     )
     def test_bad_arguments(self, arguments, message):

@@ -6,6 +6,8 @@ import sys
 import keras
 import numpy as np
 
+from keras_sets import validation
+
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
@@ -63,6 +65,8 @@ def read_ragged(name, sets, dtype=None):
     if _is_ragged_tensor(sets):
         sets = sets.numpy()  # an array of arrays, or one array if they are of one size
     if isinstance(sets, np.ndarray) and sets.dtype != object:
+        validation.check_not_masked(name, sets)
+        sets = np.asarray(sets)
         if sets.ndim < 2:
             raise ValueError(
                 f"`{name}` must hold an array `(n, features)` or `(n,)` for every set. "
@@ -144,6 +148,7 @@ def _is_ragged_tensor(sets):
 
 
 def _as_array(name, index, array):
+    validation.check_not_masked(name, array)
     try:
         array = np.asarray(array)
     except ValueError:  # nested lists of different lengths

@@ -292,6 +292,7 @@ class SetDataset(keras.utils.PyDataset):
 
     def _read_numbers(self, name, values, dtype=None):
         """An array whose first axis is that of the sets."""
+        validation.check_not_masked(name, values)
         values = np.asarray(values)
         if values.ndim == 0 or values.dtype.kind not in "biuf":
             raise ValueError(
