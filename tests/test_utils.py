@@ -399,6 +399,7 @@ class TestDataFrames:
             ({name: [] for name in COLUMNS}, {}, "`frame` must have at least one row"),
             ({"group": ["a", None, "b", "b"]}, {}, "1 of 4 rows without a value.*row 1"),
             ({"group": [0.0, 1.0, 1.0, np.nan]}, {}, "1 of 4 rows without a value.*row 3"),
+            ({"group": ["b", "a", "b", np.nan]}, {}, "1 of 4 rows without a value.*row 3"),
             ({"group": np.eye(4, 2)}, {}, "`group` must name one column.*Received: group='group'"),
             ({"x": [1.0, 2.0, 3.0, 4.0, 5.0]}, {}, "one length.*4. Received: 5 values.*'x'"),
             ({"y": [1, 2, 3]}, dict(weight="y"), "one length.*4. Received: 3 values.*'y'"),
@@ -429,6 +430,17 @@ class TestDataFrames:
         group = pandas.array(["b", None, "b", "c"], dtype="string")
         with pytest.raises(ValueError, match="1 of 4 rows without a value.*row 1"):
             sets_from_dataframe({**COLUMNS, "group": group}, "group", "x")
+
+
+def test_frames_with_columns_in_another_order():
+    pandas = pytest.importorskip("pandas")
+    frames = [
+        pandas.DataFrame({"x": [1.0], "y": [2.0]}),
+        pandas.DataFrame({"y": [2.0], "x": [1.0]}),
+    ]
+    with pytest.raises(ValueError, match=r"`sets` .*set 1 with the columns \['y', 'x'\], set 0"):
+        pad_sets(frames)
+    assert pad_sets(frames[:1])[0].tolist() == [[[1.0, 2.0]]]
 
 
 @pytest.mark.parametrize(

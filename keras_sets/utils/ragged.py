@@ -83,6 +83,8 @@ def read_ragged(name, sets, dtype=None):
                 f"`{name}` must be a list with an array for every set. {advice}Received: "
                 f"{type(sets).__name__}"
             )
+        sets = list(sets)
+        _check_columns(name, sets)
         arrays = [_as_array(name, i, array) for i, array in enumerate(sets)]
         _check_some(name, arrays)
         # A set that is written `[]` has no features to show.
@@ -164,6 +166,17 @@ def _as_array(name, index, array):
 def _check_some(name, sets):
     if not len(sets):
         raise ValueError(f"`{name}` must hold at least one set. Received: none")
+
+
+def _check_columns(name, sets):
+    """Raises where data frames have their columns in different orders: arrays have no names."""
+    frames = [(i, list(frame.columns)) for i, frame in enumerate(sets) if hasattr(frame, "columns")]
+    for i, columns in frames:
+        if columns != frames[0][1]:
+            raise ValueError(
+                f"`{name}` must all have the same columns in the same order. Received: set {i} "
+                f"with the columns {columns}, set {frames[0][0]} with {frames[0][1]}"
+            )
 
 
 def _check_features(name, arrays, shown):

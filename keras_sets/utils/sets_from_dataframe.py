@@ -131,8 +131,10 @@ def _missing(column):
 def _column(frame, argument, name, rows=None):
     try:
         column = frame[name]
-        # Series of pandas, polars and pyarrow convert themselves.
-        array = np.asarray(column)
+        # Series of pandas, polars and pyarrow convert themselves. Of a list with words NumPy
+        # would make words of all else, of NaN as well.
+        words = isinstance(column, (list, tuple)) and any(isinstance(v, str) for v in column)
+        array = np.asarray(column, object if words else None)
     except Exception as error:  # every library raises another
         columns = getattr(frame, "column_names", None)
         columns = getattr(frame, "columns", frame) if columns is None else columns
