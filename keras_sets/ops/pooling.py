@@ -149,8 +149,8 @@ def _max_state(x, mask, weights=None, keepdims=False):
 
 def _occupied(x, mask, keepdims=False):
     """Which sets have an entity, `(batch, 1)`, whether their size is known or not."""
-    there = counts_of(x, mask, None) > 0
-    return ops.any(there, axis=entity_axes(x), keepdims=keepdims)
+    # A sum: `any` of nothing is True in ONNX files.
+    return sum_over_entities(counts_of(x, mask, None), keepdims) > 0
 
 
 def _minus_infinity_where(condition, dtype):
