@@ -179,9 +179,10 @@ class TestAnswers:
         X, _ = three_clusters()
         X = X.astype("float32")
         labels = estimator(refine=refine).fit_predict(X)
-        assert same_partition(estimator(refine=refine).fit_predict(X.astype("float64")), labels)
-        moved = 1000 * X.astype("float64") + 5000
-        assert same_partition(estimator(refine=refine).fit_predict(moved), labels)
+        X = X.astype("float64")
+        assert same_partition(estimator(refine=refine).fit_predict(X), labels)
+        for moved in (1000 * X + 5000, 1e200 * X, 1e-200 * X):  # squares of which are no numbers
+            assert same_partition(estimator(refine=refine).fit_predict(moved), labels)
         order = np.random.default_rng(0).permutation(len(X))
         np.testing.assert_array_equal(estimator(refine=refine).fit_predict(X[order]), labels[order])
 

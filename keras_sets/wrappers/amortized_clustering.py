@@ -142,8 +142,12 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
         distinct, inverse = np.unique(X[present], axis=0, return_inverse=True)
         weights = np.bincount(inverse.ravel(), weights[present])
         self._center = weights @ distinct / weights.sum()
-        variances = weights @ np.square(distinct - self._center) / weights.sum()
-        self._scale = np.sqrt(variances.mean()) or 1.0
+        # In a unit near the deviations, whose squares may be too large for numbers, or too small.
+        # It is a power of two: no digit changes.
+        deviations = distinct - self._center
+        unit = np.ldexp(1.0, np.frexp(np.abs(deviations).max())[1] - 1)
+        variances = weights @ np.square(deviations / unit) / weights.sum()
+        self._scale = unit * np.sqrt(variances.mean()) or 1.0
         points = (distinct - self._center) / self._scale
 
         seen, shares = _network_shares(network, points, weights, self.max_points)
