@@ -57,6 +57,11 @@ def set_model_state(model: keras.Model, arrays: list[np.ndarray]) -> None:
 
 
 def _variables(model):
+    if getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            "`model` must be compiled, because the state of its optimizer belongs to it: call "
+            f"`model.compile` first. Received: model={model!r}"
+        )
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     # Weights and seed states; metrics start anew with every epoch.
@@ -169,6 +174,13 @@ class Backtracking(StatefulCallback):
         self._values: list[float] = []
         self._best_state: list[np.ndarray] | None = None
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not isinstance(self.model.optimizer.learning_rate, keras.Variable):
+            raise ValueError(
+                "Backtracking multiplies the learning rate by `factor`, and expects an optimizer "
+                "whose learning rate is a number. Received: one that follows a schedule"
+            )
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         if self.monitor not in logs:
@@ -245,6 +257,9 @@ class Checkpoint(keras.callbacks.Callback):
         callbacks: `StatefulCallback`s to save along.
         keep: Positive integer, how many files to keep.
 
+    Raises:
+        ValueError: Training begins before checkpoints that lie in the folder, of another run.
+
     Example:
 
     ```python
@@ -264,23 +279,46 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.directory = pathlib.Path(directory)
         self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            if not isinstance(callback, StatefulCallback):
+                raise ValueError(
+                    "Received an invalid value for `callbacks`, expected those whose state can be "
+                    "saved, `keras_sets.callbacks.StatefulCallback`. Received: "
+                    f"{type(callback).__name__}"
+                )
         self.keep = validation.positive_integer("keep", keep)
         self._random_state: list[np.ndarray] = []
+        self._newest: int | None = None  # that this object has written or restored
 
     def files(self) -> list[pathlib.Path]:
         """The checkpoint files, oldest first."""
+        found = self._numbered_files()
+        return [found[number] for number in sorted(found)]
+
+    def _numbered_files(self):
         found = {}
         if self.directory.is_dir():
             for path in self.directory.iterdir():
                 match = re.fullmatch(r"epoch-(\d+)\.npz", path.name)
                 if match:
                     found[int(match[1])] = path
-        return [found[number] for number in sorted(found)]
+        return found
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._check_later_files(epoch)
         # Not in `restore`: the start of `fit` draws from the generators as well.
         set_backend_random_state(self._random_state)
         self._random_state = []
+
+    def _check_later_files(self, epoch):
+        later = [number for number in self._numbered_files() if number > epoch]
+        if later and (self._newest is None or epoch < self._newest):
+            raise ValueError(
+                f"{self.directory} holds checkpoints of later epochs, up to {max(later)}, which "
+                "would stay in place of those of this training. Go on from them, by "
+                "`epoch = checkpoint.restore(model)` and `fit(initial_epoch=epoch, ...)`, or "
+                f"give another `directory`. Received: a training that begins epoch {epoch}"
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.save(epoch + 1)
@@ -306,6 +344,7 @@ class Checkpoint(keras.callbacks.Callback):
         np.savez(buffer, description=np.frombuffer(text, "uint8"), **arrays)
         self.directory.mkdir(parents=True, exist_ok=True)
         write_atomically(self.directory / f"epoch-{epoch:05d}.npz", buffer.getvalue())
+        self._newest = epoch
         for path in self.files()[: -self.keep]:
             path.unlink()
 
@@ -330,6 +369,7 @@ class Checkpoint(keras.callbacks.Callback):
                 warnings.warn(f"{error}; using the checkpoint before it", stacklevel=2)
                 continue
             self._apply(path, model, description, arrays)
+            self._newest = description["epoch"]
             return description["epoch"]
         if files:
             raise DamagedCheckpoint(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sets import ops as set_ops
@@ -42,17 +43,14 @@ class _ClusteringMetric(keras.metrics.Mean):
             y_true: Integer `(batch, n)`, labels or `ignore_class`.
             y_pred: Scores `(batch, n, classes)`; the largest is the prediction. Of scores of
                 several steps, `(batch, steps, n, classes)`, the last ones count.
-            sample_weight: Optional `(batch,)`, how much each set counts, or, but for
-                `AdjustedRandIndex`, `(batch, n)`, how much each entity counts within its set.
-                Sets without a real entity never count.
+            sample_weight: Optional `(batch,)`, how much each set counts, or `(batch, n)`, how
+                much each entity counts within its set, for `AdjustedRandIndex` 0 or 1: others
+                are an error, or NaN inside compiled steps. Sets without a real entity never
+                count.
         """
         shape = () if sample_weight is None else validation.shape_of(sample_weight)
         if len(shape) == 2 and not self.weighs_entities:
-            raise ValueError(
-                f"{type(self).__name__} counts pairs of entities and expects `sample_weight` of "
-                "shape `(batch,)`, one weight for each set; mark entities that do not count by "
-                f"`ignore_class`. Received: sample_weight.shape={shape}"
-            )
+            sample_weight = self._mask_of_entities(sample_weight)
         members, y_pred, sample_weight = self._sets.read(y_true, y_pred, sample_weight)
         if len(y_pred.shape) == 4:
             y_pred = y_pred[:, -1]
@@ -63,6 +61,19 @@ class _ClusteringMetric(keras.metrics.Mean):
         if sample_weight is not None:
             counted = counted * ops.cast(sample_weight, "float32")
         return super().update_state(self.score(table, counts), sample_weight=counted)
+
+    def _mask_of_entities(self, sample_weight):
+        """Weights of entities for a score that counts pairs, of which weights say nothing."""
+        seen = validation.visible_array(sample_weight)
+        if seen is not None and not np.isin(seen, (0, 1)).all():
+            raise ValueError(
+                f"{type(self).__name__} counts pairs of entities and expects `sample_weight` of "
+                "shape `(batch,)`, one weight for each set, or of zeros and ones `(batch, n)`, as "
+                "entities are marked by `ignore_class`. Received: "
+                f"sample_weight.shape={seen.shape} with other numbers"
+            )
+        _, weights = entity_ops.multiplicities(mask=ops.cast(sample_weight, "float32"))
+        return weights
 
     def score(self, table: Tensor, counts: Tensor) -> Tensor:
         raise NotImplementedError

@@ -78,6 +78,16 @@ def visible_array(x: Tensor) -> np.ndarray | None:
         return None
 
 
+def check_not_masked(name: str, values: Any) -> None:
+    """Raises for a masked array of NumPy: what handles it would take masked values for real."""
+    count = int(np.ma.count_masked(values)) if isinstance(values, np.ma.MaskedArray) else 0
+    if count:
+        raise ValueError(
+            f"`{name}` must have no masked values: fill them in by `.filled(...)`, or drop those "
+            f"entities. Received: a masked array in which {count} of {values.size} are masked"
+        )
+
+
 def check_one_tensor(layer: str, inputs: Tensor) -> None:
     """Nested lists, and sets of different sizes in a list, are no batch of sets."""
     if isinstance(inputs, (list, tuple, dict)) or getattr(inputs, "dtype", None) == np.dtype(
@@ -89,6 +99,7 @@ def check_one_tensor(layer: str, inputs: Tensor) -> None:
             "`entities, mask = keras_sets.utils.pad_sets(sets)`, and `mask=mask` says which "
             f"entities are real. Received: inputs of type {type(inputs).__name__}"
         )
+    check_not_masked("inputs", inputs)
 
 
 def shape_of(x: Tensor) -> Shape:

@@ -46,7 +46,9 @@ def attention():
 
 
 def maximum():
-    return keras_sets.models.deep_sets(2, 3, hidden_units=8, num_layers=2, pooling="max")
+    """A maximum of nothing, which shows where a set is pooled to one output."""
+    options = {"pooling": "max", "output_pooling": "max"}
+    return keras_sets.models.deep_sets(2, 3, hidden_units=8, num_layers=2, **options)
 
 
 def slots():

@@ -140,6 +140,13 @@ class TestBacktracking:
         with pytest.raises(ValueError, match="val_accuracy.*Available: val_loss"):
             callback.on_epoch_end(0, {"val_loss": 1.0})
 
+    def test_a_learning_rate_that_follows_a_schedule(self):
+        callback = self.make()
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+        callback.model.compile(keras.optimizers.Adam(schedule), "mse")
+        with pytest.raises(ValueError, match="learning rate is a number. Received: .* schedule"):
+            callback.on_train_begin()
+
     @pytest.mark.parametrize("arguments", [{"horizon": 1}, {"factor": 0}, {"factor": "half"}])
     def test_bad_arguments(self, arguments):
         with pytest.raises(ValueError, match=next(iter(arguments))):
@@ -246,6 +253,36 @@ class TestCheckpoint:
             callbacks.Checkpoint(tmp_path, [callbacks.TimeBudget(1)]).restore(
                 small_model(dropout=0.3)
             )
+
+    def test_callbacks_without_a_state(self, tmp_path):
+        with pytest.raises(ValueError, match="`callbacks`.*Received: EarlyStopping"):
+            callbacks.Checkpoint(tmp_path, [keras.callbacks.EarlyStopping()])
+
+    def test_a_model_that_is_not_compiled(self, after, tmp_path):
+        after(1)
+        checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
+        with pytest.raises(ValueError, match="`model` must be compiled"):
+            checkpoint.restore(models.swarm(2, 3, hidden_units=4, iterations=2))
+
+    def test_files_of_another_run_are_not_mistaken_for_its_own(self, after, tmp_path):
+        """Only the last files stay, which those of a run that was longer would be."""
+        after(3)
+        kept = callbacks.Checkpoint(tmp_path).files()
+        checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
+        with pytest.raises(ValueError, match="later epochs, up to 3.*begins epoch 0"):
+            checkpoint.on_epoch_begin(0)
+        assert checkpoint.restore(small_model(dropout=0.3)) == 3
+        with pytest.raises(ValueError, match="initial_epoch=epoch"):
+            checkpoint.on_epoch_begin(0)
+        checkpoint.on_epoch_begin(3)
+        assert checkpoint.files() == kept
+
+    def test_damaged_files_are_written_anew(self, after, tmp_path):
+        after(3)
+        (tmp_path / "epoch-00003.npz").write_bytes(b"nothing")
+        checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
+        with pytest.warns(UserWarning, match="damaged"):
+            checkpoint.on_epoch_begin(checkpoint.restore(small_model(dropout=0.3)))
 
     def test_an_interrupted_write_leaves_the_old_file(self, tmp_path, monkeypatch):
         path = tmp_path / "file"

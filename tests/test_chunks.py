@@ -281,6 +281,20 @@ def test_models_of_a_fixed_set_size():
         assert_close(received, numpy(free(x)))
 
 
+def test_outputs_of_entities_and_of_sets():
+    """The one that comes first decides nothing."""
+    x = np.random.default_rng(0).normal(size=(2, 9, 2)).astype("float32")
+    inputs = keras.Input((None, 2))
+    pooled, doubled = layers.MeanPooling()(inputs), keras.layers.Rescaling(2.0)(inputs)
+    for outputs in ([pooled, doubled], {"a": pooled, "b": doubled}):
+        model = keras.Model(inputs, outputs)
+        parts = list(models.predict_in_chunks(model, [x[:, :4], x[:, 4:]]))
+        means, twice = zip(*(keras.tree.flatten(part) for part in parts), strict=True)
+        assert_close(np.concatenate(twice, axis=1), 2 * x)
+        for mean in means:
+            assert_close(mean, x.mean(axis=1))
+
+
 def test_half_precision():
     """Every chunk is computed in the layer's own dtype, as the whole is."""
     x, mask, weights = sets()

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_sets import ops as set_ops
 from keras_sets.export import __main__ as command
 from keras_sets.export import export_model
 from keras_sets.export import formats
@@ -113,6 +114,23 @@ def test_torch(name, rng, tmp_path):
     batches = questions(rng, model)
     answers = [module({k: torch.from_numpy(x) for k, x in batch.items()}) for batch in batches]
     check(model, batches, [answer.detach().numpy() for answer in answers])
+
+
+@only_from("torch")
+def test_torch_without_a_mask():
+    """The size is a symbol in torch's graphs, of which nobody knows that it is not 0."""
+    import torch
+
+    class Pooled(torch.nn.Module):
+        def forward(self, x):
+            return set_ops.set_mean(x), set_ops.set_max(x)
+
+    sizes = {1: torch.export.Dim("n")}
+    program = torch.export.export(Pooled(), (torch.ones((2, 3, 1)),), dynamic_shapes=(sizes,))
+    pooled = program.module()
+    for x, wanted in (([[1.0], [3.0]], (2, 3)), (np.zeros((0, 1)), (0, 0))):
+        x = torch.tensor(np.array([x, x]), dtype=torch.float32)
+        assert [y.tolist() for y in pooled(x)] == [[[value]] * 2 for value in wanted]
 
 
 @only_from("tensorflow")

@@ -168,6 +168,17 @@ def test_unknown_layers(format, tmp_path):
         export_model(tmp_path / "model.keras", tmp_path / "served", format=format)
 
 
+def test_the_reason_is_what_the_layer_says(format, tmp_path, monkeypatch):
+    """Not the words, colours and arguments that Keras puts around it."""
+
+    def write(model, *arguments):
+        model({"entities": np.ones((1, 2, 2)), "mask": np.ones((1, 3))})
+
+    monkeypatch.setattr(writers, "write", write)
+    with pytest.raises(ValueError, match=f"from {BACKEND}: ValueError: Layer 'swarm_0' exp"):
+        export_model(clustering(), tmp_path / "served", format=format)
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x

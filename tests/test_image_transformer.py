@@ -386,6 +386,7 @@ class TestGenerate:
             ({"labels": [0.0, 1.0]}, "one integer or as many as images, 2"),
             ({"labels": 3}, "`labels` to be integers from 0 to 2"),
             ({"temperature": 0}, "`temperature`, expected a positive number"),
+            ({"seed": 1.5}, "`seed`, expected a non-negative integer"),
             ({"top_k": 0}, "`top_k`, expected a positive integer"),
             ({"prefix": np.zeros((2, 4, 4, 2), int)}, "(2, up to 3, 4, 2)"),
             ({"prefix": np.zeros((2, 25), int)}, "(2, up to 24)"),

@@ -204,6 +204,21 @@ def test_metrics_with_weights_of_entities(rng):
         metrics.AdjustedRandIndex().update_state(labels, np.eye(3)[predicted], weights)
 
 
+def test_pairs_of_entities_that_a_weight_of_0_leaves_out(rng):
+    """As `SetDataset` weights padding, whose labels are 0."""
+    labels, predicted = (
+        np.array([[0, 0, 1, 1, 0], [2, 2, 0, 0, 0]]),
+        np.array([[0, 0, 1, 2, 0]] * 2),
+    )
+    mask = np.array([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]])
+    for weights in (mask, mask.astype(bool), mask.astype("float32")):
+        metric = metrics.AdjustedRandIndex()
+        metric.update_state(labels, np.eye(3)[predicted], weights)
+        # Pairs of four: 1 together, 2 and 1 in the partitions, 2 * 1 / 6 by chance.
+        expected = (1 - 1 / 3) / (3 / 2 - 1 / 3)
+        assert float(metric.result()) == pytest.approx((expected + 1) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_weights_of_entities_in_fit(backend, jit_compile):
     if jit_compile and backend == "torch":

@@ -58,6 +58,16 @@ def test_mask_of_an_embedding():
     assert not received[tokens == 0].any()
 
 
+def test_a_mask_in_a_list():
+    x = np.array([[[1.0], [2.0]], [[3.0], [4.0]]])
+    for mask in ([[True, False], [True, True]], ((1, 0), (1, 1))):
+        y = layers.CausalMeanPooling()(x, mask=mask)
+        assert_close([ops.convert_to_numpy(y)], [np.array([[[1.0], [0.0]], [[3.0], [3.5]]])])
+        # The mask has travelled.
+        pooled = layers.MeanPooling()(y)
+        assert_close([ops.convert_to_numpy(pooled)], [np.array([[1.0], [3.25]])])
+
+
 def test_an_explicit_mask_wins():
     x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
     x[:, 0] = 0.0

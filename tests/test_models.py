@@ -1,5 +1,7 @@
 """Laws of whole models, over all rows of their registry."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -55,6 +57,16 @@ def test_one_seed_is_one_output_a_set():
     assert pooled.output_shape == (None, 1)
     with pytest.raises(ValueError, match="output_pooling='mean', num_seeds=2"):
         models.set_transformer(2, 1, num_seeds=2, output_pooling="mean")
+
+
+@pytest.mark.parametrize(
+    "make", [models.deep_sets, functools.partial(models.set_transformer, num_heads=1)]
+)
+def test_an_output_pooling_that_is_none_of_sets(make):
+    """Outputs `(batch, n, units)` would be compared with every label of `(batch,)`."""
+    for pooling in ("causal_mean", layers.MeanPooling(keepdims=True)):
+        with pytest.raises(ValueError, match="`output_pooling`.*gives shape .None, (None|1), 4."):
+            make(2, 1, hidden_units=4, num_layers=1, output_pooling=pooling)
 
 
 def test_first_biases_of_swarm():

@@ -69,6 +69,16 @@ def test_order_is_broken():
     testing.assert_causal(LeaksGradients(), x, gradients=False)
 
 
+def test_order_is_broken_beside_an_infinite_output():
+    """Errors are relative to the largest finite value."""
+
+    def law_and_breach(x):
+        return ops.concatenate([0 * x + float("inf"), ops.cumsum(x, axis=1)], axis=-1)
+
+    with pytest.raises(AssertionError, match="not permutation equivariant: outputs .* differ"):
+        testing.assert_permutation_equivariant(law_and_breach, np.ones((1, 3, 1)), gradients=False)
+
+
 def test_dropout_of_single_entities_breaks_order():
     x = np.random.default_rng(0).normal(size=(2, 5, 3))
     dropout = keras.layers.Dropout(0.5, seed=1)

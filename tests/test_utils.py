@@ -399,6 +399,12 @@ class TestDataFrames:
             ({name: [] for name in COLUMNS}, {}, "`frame` must have at least one row"),
             ({"group": ["a", None, "b", "b"]}, {}, "1 of 4 rows without a value.*row 1"),
             ({"group": [0.0, 1.0, 1.0, np.nan]}, {}, "1 of 4 rows without a value.*row 3"),
+            ({"group": ["b", "a", "b", np.nan]}, {}, "1 of 4 rows without a value.*row 3"),
+            ({"group": np.eye(4, 2)}, {}, "`group` must name one column.*Received: group='group'"),
+            ({"x": [1.0, 2.0, 3.0, 4.0, 5.0]}, {}, "one length.*4. Received: 5 values.*'x'"),
+            ({"y": [1, 2, 3]}, dict(weight="y"), "one length.*4. Received: 3 values.*'y'"),
+            ({"y": [1, 2, 3, 4, 5]}, dict(target="y"), "one length.*Received: 5 values.*'y'"),
+            ({"x": np.ma.masked_equal([1, 2, 3, 9], 9)}, {}, "`features` .* 1 of 4 are masked"),
         ],
     )
     def test_bad_input(self, changes, arguments, message):
@@ -406,3 +412,53 @@ class TestDataFrames:
             sets_from_dataframe(
                 {**COLUMNS, **changes}, **{"group": "group", "features": "x"} | arguments
             )
+
+    @pytest.mark.parametrize("missing", [np.nan, None, "NA"])
+    def test_a_target_that_is_missing_for_a_whole_set_is_one_of_sets(self, missing):
+        if missing == "NA":
+            missing = pytest.importorskip("pandas").NA
+        of_set = np.array([missing, 0, missing, 1], object if missing is not np.nan else float)
+        targets = sets_from_dataframe({**COLUMNS, "y": of_set}, "group", "x", "y").targets
+        assert targets[0] is missing or np.isnan(targets[0])
+        assert targets[1:].tolist() == [0, 1]
+        of_set[2] = 1  # known for another entity of the set
+        targets = sets_from_dataframe({**COLUMNS, "y": of_set}, "group", "x", "y").targets
+        assert [len(labels) for labels in targets] == [2, 1, 1]
+
+    def test_a_group_that_pandas_calls_missing(self):
+        pandas = pytest.importorskip("pandas")
+        group = pandas.array(["b", None, "b", "c"], dtype="string")
+        with pytest.raises(ValueError, match="1 of 4 rows without a value.*row 1"):
+            sets_from_dataframe({**COLUMNS, "group": group}, "group", "x")
+
+
+def test_frames_with_columns_in_another_order():
+    pandas = pytest.importorskip("pandas")
+    frames = [
+        pandas.DataFrame({"x": [1.0], "y": [2.0]}),
+        pandas.DataFrame({"y": [2.0], "x": [1.0]}),
+    ]
+    with pytest.raises(ValueError, match=r"`sets` .*set 1 with the columns \['y', 'x'\], set 0"):
+        pad_sets(frames)
+    assert pad_sets(frames[:1])[0].tolist() == [[[1.0, 2.0]]]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda points: pad_sets(points),
+        lambda points: pad_sets([*points]),
+        lambda points: SetDataset(points),
+        lambda points: SetDataset(points.data, points[:, 0, 0]),
+        lambda points: SetDataset(points.data, [*points[..., 0]]),
+        lambda points: keras_sets.layers.SumPooling()(points),
+        lambda points: keras_sets.models.predict_in_chunks(
+            keras_sets.layers.SumPooling(), [points]
+        ),
+    ],
+)
+def test_masked_values_of_numpy_are_not_taken_for_real(read):
+    points = np.ma.masked_equal(np.array([[[99.0], [2.0]], [[3.0], [4.0]]]), 99)
+    with pytest.raises(ValueError, match=r"no masked values.*\.filled.* 1 of \d are masked"):
+        read(points)
+    assert pad_sets(np.ma.array(points.data))[0].tolist() == points.data.tolist()

@@ -43,6 +43,10 @@ def network(features=2, weighted=False):
     return keras.Model(inputs, Slabs()(inputs["entities"], inputs.get("weights")))
 
 
+def with_output(change):
+    return keras.Model(network().input, change(network().output))
+
+
 def estimator(features=2, weighted=False, **options):
     return AmortizedClustering(network(features, weighted), **options)
 
@@ -176,9 +180,10 @@ class TestAnswers:
         X, _ = three_clusters()
         X = X.astype("float32")
         labels = estimator(refine=refine).fit_predict(X)
-        assert same_partition(estimator(refine=refine).fit_predict(X.astype("float64")), labels)
-        moved = 1000 * X.astype("float64") + 5000
-        assert same_partition(estimator(refine=refine).fit_predict(moved), labels)
+        X = X.astype("float64")
+        assert same_partition(estimator(refine=refine).fit_predict(X), labels)
+        for moved in (1000 * X + 5000, 1e200 * X, 1e-200 * X):  # squares of which are no numbers
+            assert same_partition(estimator(refine=refine).fit_predict(moved), labels)
         order = np.random.default_rng(0).permutation(len(X))
         np.testing.assert_array_equal(estimator(refine=refine).fit_predict(X[order]), labels[order])
 
@@ -305,6 +310,11 @@ class TestInput:
             ({"max_points": 0}, "`max_points`"),
             ({"model": "no such network"}, "`name`"),
             ({"model": keras.Sequential([keras.Input((2,))])}, "inputs 'entities' and 'mask'"),
+            # Of several steps, of sets, several, and NaN.
+            ({"model": with_output(lambda y: y[:, None])}, r"shape \(1, 1, 256, 10\) for points"),
+            ({"model": with_output(lambda y: y[:, 0])}, r"a row for every point.*\(1, 10\)"),
+            ({"model": with_output(lambda y: [y, y])}, "Received: several outputs"),
+            ({"model": with_output(lambda y: y * np.nan)}, "`model` must give numbers.*NaN"),
         ],
     )
     def test_bad_arguments(self, arguments, message):

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -218,8 +219,11 @@ def _load(path):
 
 def _reason(error):
     """What went wrong, in one line of the many that Keras may say."""
-    message = str(error).rpartition("Exception encountered: ")[2].strip()
-    return f"{type(error).__name__}: {message.partition(chr(10))[0]}"
+    # Around the error of a layer Keras writes "Exception encountered when calling ...:", colours
+    # and the arguments.
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    text = re.split(r"Exception encountered(?:: | when calling .*\n)", text)[-1].strip()
+    return f"{type(error).__name__}: {text.partition(chr(10))[0]}"
 
 
 def _inputs(model):

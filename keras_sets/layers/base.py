@@ -54,6 +54,8 @@ class SetLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> Any:
         self.check_arguments(inputs, mask, weights)
+        if isinstance(mask, (list, tuple)):
+            mask = ops.convert_to_tensor(mask)
         scope = get_chunked_pooling_scope()
         if scope is not None and self in scope.whole:
             with ChunkedPoolingScope(None):

@@ -172,25 +172,27 @@ _TAKE_TRAINING = (
 
 
 def gives_one_output_a_set(network, parts, inputs_shape):
-    """Whether the outputs have no entity axis, or one whose size does not depend on the set."""
+    """Whether no output has an entity axis, but for one whose size does not depend on the set."""
     if isinstance(network, keras.Model) and not isinstance(network, keras.Sequential):
         # For sets of any size, where the network was made for one.
         inputs = keras.tree.map_structure(
             lambda x: keras.KerasTensor((None, None, *x.shape[2:]), x.dtype), network.input
         )
         outputs = keras.tree.flatten(network.compute_output_spec(inputs))
-        shape = tuple(outputs[0].shape)
+        shapes = [tuple(output.shape) for output in outputs]
     else:
         shape = (None, None, *inputs_shape[2:])
         for part in parts:
             shape = part.compute_output_shape(shape)
-    while isinstance(shape, (list, tuple, dict)) and not _is_shape(shape):
-        shape = next(iter(shape.values() if isinstance(shape, dict) else shape))
-    return None not in shape[1:-1]
+        shapes = _shapes(shape)
+    return all(None not in shape[1:-1] for shape in shapes)
 
 
-def _is_shape(shape):
-    return isinstance(shape, tuple) and all(s is None or isinstance(s, int) for s in shape)
+def _shapes(nested):
+    if isinstance(nested, tuple) and all(s is None or isinstance(s, int) for s in nested):
+        return [nested]
+    parts = nested.values() if isinstance(nested, dict) else nested
+    return [shape for part in parts for shape in _shapes(part)]
 
 
 def check_layer(layer):

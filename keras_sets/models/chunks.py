@@ -70,7 +70,8 @@ def predict_in_chunks(
     Returns:
         With one output an entity: an iterator over the outputs of the chunks, as NumPy
         arrays; all passes but the last are made before it is returned. With one output a
-        set: a NumPy array.
+        set: a NumPy array. A model with both kinds of outputs gives an iterator, in which those
+        of sets come again with every chunk.
 
     Raises:
         ValueError: If a layer cannot be computed in chunks, the chunks can be seen only once

@@ -191,6 +191,8 @@ def generate(
     embedding = _layers_of(model)[0]
     num_images = validation.positive_integer("num_images", num_images)
     temperature = validation.positive_number("temperature", temperature)
+    if seed is not None:
+        seed = validation.non_negative_integer("seed", seed)
     if top_k is not None:
         top_k = min(validation.positive_integer("top_k", top_k), embedding.levels)
     places = math.prod(embedding.image_shape)

@@ -21,6 +21,19 @@ def set_inputs(features, weighted=False):
     return inputs
 
 
+def pool_outputs(x, output_pooling, context):
+    """One vector a set, by the pooling that the argument `output_pooling` names."""
+    pooled = set_layers.get_pooling(output_pooling, name="output_pooling")(x, **context)
+    if len(pooled.shape) != 2:
+        raise ValueError(
+            "Received an invalid value for `output_pooling`, expected a pooling with one vector a "
+            "set, `(batch, features)`: no causal one, none that gives entities vectors of their "
+            f"own, no `keepdims=True`. Received: output_pooling={output_pooling!r}, which gives "
+            f"shape {tuple(pooled.shape)}"
+        )
+    return pooled
+
+
 def stack(
     name,
     inputs,
@@ -44,6 +57,6 @@ def stack(
         if not last:
             x = keras.layers.Activation(activation)(x)
     if output_pooling is not None:
-        x = set_layers.get_pooling(output_pooling, name="output_pooling")(x, **context)
+        x = pool_outputs(x, output_pooling, context)
         x = keras.layers.Dense(units, name="output")(x)
     return keras.Model(inputs, x, name=name)

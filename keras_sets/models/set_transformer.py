@@ -8,6 +8,7 @@ from keras_sets import layers as set_layers
 from keras_sets import validation
 from keras_sets._typing import PoolingLike
 from keras_sets.layers.zero_absent import ZeroAbsent
+from keras_sets.models.inputs import pool_outputs
 from keras_sets.models.inputs import set_inputs
 
 
@@ -106,7 +107,7 @@ def set_transformer(
                 hidden_units, num_heads, name="seeds", **block_arguments
             )(x)
     elif output_pooling is not None:
-        x = set_layers.get_pooling(output_pooling, name="output_pooling")(x, **context)
+        x = pool_outputs(x, output_pooling, context)
     x = keras.layers.Dense(units, name="output")(x)
     if output_pooling is None:
         x = ZeroAbsent(name="present_output")(x, **context)

@@ -31,6 +31,15 @@ def entity_axes(x: Tensor) -> tuple[int, ...]:
     return tuple(range(1, len(x.shape) - 1))
 
 
+def known_size(x: Tensor) -> int | None:
+    """How many entities every set has, where that is known and not 0; else None.
+
+    Sizes in a graph that torch traces are symbols, which may turn out to be 0.
+    """
+    sizes = x.shape[1:-1]
+    return (math.prod(sizes) or None) if all(type(size) is int for size in sizes) else None
+
+
 def multiplicities(
     mask: Tensor | None = None, weights: Tensor | None = None, dtype: str = "float32"
 ) -> tuple[Tensor | None, Tensor | None]:

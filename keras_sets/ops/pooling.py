@@ -9,7 +9,6 @@ whole set gives. States are dicts of tensors (or pairs of them) with a leading b
 float32 or wider, and sums carry their rounding errors along.
 """
 
-import math
 from collections.abc import Iterable
 
 from keras import ops
@@ -22,6 +21,7 @@ from keras_sets.ops.entities import apply_mask
 from keras_sets.ops.entities import counts_of
 from keras_sets.ops.entities import entity_axes
 from keras_sets.ops.entities import flatten_entities
+from keras_sets.ops.entities import known_size
 from keras_sets.ops.entities import larger
 from keras_sets.ops.entities import largest_over
 from keras_sets.ops.entities import log_weights
@@ -77,9 +77,9 @@ def set_mean(
     if weights is not None:
         x, weights, _ = scale_free(x, weights)
     total = sum_over_entities(x, keepdims)
-    size = x.shape[1:-1]
-    if mask is None and None not in size and 0 not in size:
-        return total / math.prod(size)
+    size = known_size(x)
+    if mask is None and size is not None:
+        return total / size
     count = sum_over_entities(counts_of(x, mask, weights), keepdims)
     return safe_ratio(total, count)
 
@@ -122,8 +122,7 @@ def set_max(
 ) -> Tensor:
     """Largest value of every feature over the present entities; 0 for none."""
     x, mask, weights = accumulate(x, mask, weights)
-    size = x.shape[1:-1]
-    if mask is None and None not in size and 0 not in size:
+    if mask is None and known_size(x) is not None:
         return largest_over(x, entity_axes(x), keepdims)
     return finish_max(_max_state(x, mask, weights, keepdims))
 
@@ -150,8 +149,8 @@ def _max_state(x, mask, weights=None, keepdims=False):
 
 def _occupied(x, mask, keepdims=False):
     """Which sets have an entity, `(batch, 1)`, whether their size is known or not."""
-    there = counts_of(x, mask, None) > 0
-    return ops.any(there, axis=entity_axes(x), keepdims=keepdims)
+    # A sum: `any` of nothing is True in ONNX files.
+    return sum_over_entities(counts_of(x, mask, None), keepdims) > 0
 
 
 def _minus_infinity_where(condition, dtype):

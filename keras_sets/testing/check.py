@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from keras_sets.testing.gradients import Function
+from keras_sets.testing.gradients import largest
 from keras_sets.testing.gradients import to_numpy
 
 TOLERANCES = {"float64": 1e-9, "float32": 2e-5, "float16": 1e-2, "bfloat16": 6e-2}
@@ -78,7 +79,8 @@ class Check:
             difference = np.where(received == expected, 0.0, np.abs(received - expected))
         tolerance = 0.0 if exact else self.tolerance
         tolerance = TOLERANCES[self.dtype] if tolerance is None else tolerance
-        scale = max(scale, np.abs(expected).max()) or 1.0
+        # Beside infinity, any error would be none.
+        scale = max(scale, largest(expected)) or 1.0
         worst = np.unravel_index(np.argmax(np.nan_to_num(difference, nan=np.inf)), received.shape)
         error = difference[worst] / scale
         if not error <= tolerance:

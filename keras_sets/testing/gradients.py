@@ -64,7 +64,12 @@ class Result:
         softmax, is 0 but for their rounding, and its own largest value says nothing.
         """
         gradients = [g for g in (self.inputs_gradient, *self.weight_gradients) if g is not None]
-        return max((np.abs(g).max(initial=0.0) for g in gradients), default=0.0)
+        return max((largest(g) for g in gradients), default=0.0)
+
+
+def largest(array):
+    """The largest absolute value among those that are finite, 0 if there are none."""
+    return np.abs(array[np.isfinite(array)]).max(initial=0.0)
 
 
 class Function:

@@ -11,6 +11,7 @@ from keras_sets.testing.check import Check
 from keras_sets.testing.check import Drawn
 from keras_sets.testing.check import number
 from keras_sets.testing.check import where
+from keras_sets.testing.gradients import largest
 
 
 def assert_permutation_equivariant(
@@ -99,7 +100,7 @@ def assert_causal(
                 f"not causal: gradient of output {place} towards later entities",
                 towards[:, later],
                 0.0 * towards[:, later],
-                scale=np.abs(towards).max(initial=0.0),
+                scale=largest(towards),
             )
         changed = check.evaluate(_replaced(check, later, rng))
         for index, (new, old) in enumerate(zip(changed.outputs, reference.outputs, strict=True)):

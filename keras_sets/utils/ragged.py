@@ -6,6 +6,8 @@ import sys
 import keras
 import numpy as np
 
+from keras_sets import validation
+
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
@@ -63,6 +65,8 @@ def read_ragged(name, sets, dtype=None):
     if _is_ragged_tensor(sets):
         sets = sets.numpy()  # an array of arrays, or one array if they are of one size
     if isinstance(sets, np.ndarray) and sets.dtype != object:
+        validation.check_not_masked(name, sets)
+        sets = np.asarray(sets)
         if sets.ndim < 2:
             raise ValueError(
                 f"`{name}` must hold an array `(n, features)` or `(n,)` for every set. "
@@ -79,6 +83,8 @@ def read_ragged(name, sets, dtype=None):
                 f"`{name}` must be a list with an array for every set. {advice}Received: "
                 f"{type(sets).__name__}"
             )
+        sets = list(sets)
+        _check_columns(name, sets)
         arrays = [_as_array(name, i, array) for i, array in enumerate(sets)]
         _check_some(name, arrays)
         # A set that is written `[]` has no features to show.
@@ -144,6 +150,7 @@ def _is_ragged_tensor(sets):
 
 
 def _as_array(name, index, array):
+    validation.check_not_masked(name, array)
     try:
         array = np.asarray(array)
     except ValueError:  # nested lists of different lengths
@@ -159,6 +166,17 @@ def _as_array(name, index, array):
 def _check_some(name, sets):
     if not len(sets):
         raise ValueError(f"`{name}` must hold at least one set. Received: none")
+
+
+def _check_columns(name, sets):
+    """Raises where data frames have their columns in different orders: arrays have no names."""
+    frames = [(i, list(frame.columns)) for i, frame in enumerate(sets) if hasattr(frame, "columns")]
+    for i, columns in frames:
+        if columns != frames[0][1]:
+            raise ValueError(
+                f"`{name}` must all have the same columns in the same order. Received: set {i} "
+                f"with the columns {columns}, set {frames[0][0]} with {frames[0][1]}"
+            )
 
 
 def _check_features(name, arrays, shown):

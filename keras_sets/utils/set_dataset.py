@@ -57,6 +57,9 @@ class SetDataset(keras.utils.PyDataset):
     do by default, divide by that of the real ones if the outputs carry a Keras mask, as those
     of `keras_sets.models` do. Outputs that carry none need a loss with
     `reduction="mean_with_sample_weight"`, and `weighted_metrics` in place of `metrics`.
+    For one number an entity, from a model with `units=1`, they are arrays `(n_i, 1)`. Of
+    `(n_i,)` Keras' losses take the mean over the entities before the weights count: an error, or
+    a wrong loss where a batch has as many sets as places.
 
     Args:
         sets: List of arrays `(n_i, features)` or with more axes, where `n_i` may be 0; an object
@@ -292,6 +295,7 @@ class SetDataset(keras.utils.PyDataset):
 
     def _read_numbers(self, name, values, dtype=None):
         """An array whose first axis is that of the sets."""
+        validation.check_not_masked(name, values)
         values = np.asarray(values)
         if values.ndim == 0 or values.dtype.kind not in "biuf":
             raise ValueError(

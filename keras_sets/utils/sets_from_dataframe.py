@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_sets import validation
+
 
 class FrameSets(typing.NamedTuple):
     """What `sets_from_dataframe` returns, in the order in which `SetDataset` takes it.
@@ -76,7 +78,12 @@ def sets_from_dataframe(
     keys = _column(frame, "group", group)
     if not len(keys):
         raise ValueError("`frame` must have at least one row. Received: none")
-    missing = np.array([key is None or key != key for key in keys.tolist()])
+    if keys.ndim != 1:
+        raise ValueError(
+            "`group` must name one column; of several make one first, such as `frame['run'] * "
+            f"10**6 + frame['event']`. Received: group={group!r}"
+        )
+    missing = _missing(keys)
     if missing.any():
         raise ValueError(
             f"The column {group!r}, which `group` names, must say of every row which set it "
@@ -86,7 +93,8 @@ def sets_from_dataframe(
     names = [features] if isinstance(features, str) else list(features)
     if not names:
         raise ValueError("`features` must name at least one column. Received: none")
-    values = np.stack([_numbers(frame, "features", name) for name in names], axis=-1)
+    rows = len(keys)
+    values = np.stack([_numbers(frame, "features", name, rows) for name in names], axis=-1)
 
     numbers: dict[Any, int] = {}
     codes = np.array([numbers.setdefault(key, len(numbers)) for key in keys.tolist()])
@@ -98,18 +106,35 @@ def sets_from_dataframe(
 
     targets = None
     if target is not None:
-        column = _column(frame, "target", target)
+        column = _column(frame, "target", target, rows)
         first = column[order][starts]
-        of_sets = (column == first[codes]).all()
-        targets = first if of_sets else split(column)
-    weights = None if weight is None else split(_numbers(frame, "weight", weight))
+        # What is missing equals nothing, not even itself.
+        absent, wanted = _missing(column), first[codes]
+        there = ~absent
+        same = (absent == _missing(wanted)).all() and (column[there] == wanted[there]).all()
+        targets = first if same else split(column)
+    weights = None if weight is None else split(_numbers(frame, "weight", weight, rows))
     return FrameSets(split(values), targets, weights, keys[order][starts])
 
 
-def _column(frame, argument, name):
+def _missing(column):
+    """Which values of a column are None, NaN or another one that does not equal itself."""
+
+    def equals_itself(value):
+        equal = value == value
+        return isinstance(equal, (bool, np.bool_)) and equal  # that of pandas' NA is NA
+
+    missing = [value is None or not equals_itself(value) for value in column.ravel().tolist()]
+    return np.array(missing, bool).reshape(column.shape)
+
+
+def _column(frame, argument, name, rows=None):
     try:
-        # Series of pandas, polars and pyarrow convert themselves.
-        return np.asarray(frame[name])
+        column = frame[name]
+        # Series of pandas, polars and pyarrow convert themselves. Of a list with words NumPy
+        # would make words of all else, of NaN as well.
+        words = isinstance(column, (list, tuple)) and any(isinstance(v, str) for v in column)
+        array = np.asarray(column, object if words else None)
     except Exception as error:  # every library raises another
         columns = getattr(frame, "column_names", None)
         columns = getattr(frame, "columns", frame) if columns is None else columns
@@ -117,10 +142,17 @@ def _column(frame, argument, name):
             f"`{argument}` must name a column of `frame`, one of {list(columns)}. Received: "
             f"{argument}={name!r}"
         ) from error
+    validation.check_not_masked(argument, column)
+    if rows is not None and len(array) != rows:
+        raise ValueError(
+            f"The columns of `frame` must be of one length, that of the group column, {rows}. "
+            f"Received: {len(array)} values in the column {name!r}"
+        )
+    return array
 
 
-def _numbers(frame, argument, name):
-    column = _column(frame, argument, name)
+def _numbers(frame, argument, name, rows):
+    column = _column(frame, argument, name, rows)
     if column.ndim != 1 or column.dtype.kind not in "biuf":
         raise ValueError(
             f"`{argument}` must name columns of numbers. Received: the column {name!r} of dtype "

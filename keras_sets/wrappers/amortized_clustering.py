@@ -142,8 +142,12 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
         distinct, inverse = np.unique(X[present], axis=0, return_inverse=True)
         weights = np.bincount(inverse.ravel(), weights[present])
         self._center = weights @ distinct / weights.sum()
-        variances = weights @ np.square(distinct - self._center) / weights.sum()
-        self._scale = np.sqrt(variances.mean()) or 1.0
+        # In a unit near the deviations, whose squares may be too large for numbers, or too small.
+        # It is a power of two: no digit changes.
+        deviations = distinct - self._center
+        unit = np.ldexp(1.0, np.frexp(np.abs(deviations).max())[1] - 1)
+        variances = weights @ np.square(deviations / unit) / weights.sum()
+        self._scale = unit * np.sqrt(variances.mean()) or 1.0
         points = (distinct - self._center) / self._scale
 
         seen, shares = _network_shares(network, points, weights, self.max_points)
@@ -209,6 +213,7 @@ def _merged(start, points, weights, most):
 
 
 def _validate_data(estimator, X, **options):
+    validation.check_not_masked("X", X)
     try:
         from sklearn.utils.validation import validate_data
     except ImportError:  # before scikit-learn 1.6
@@ -266,7 +271,20 @@ def _network_shares(network, points, weights, max_points):
     inputs = {"entities": padded, "mask": mask}
     if weighted:
         inputs["weights"] = pad_sets([shown], size, dtype="float32")[0]
-    logits = keras.ops.convert_to_numpy(network.predict_on_batch(inputs))[0, : len(rows)]
+    logits = network.predict_on_batch(inputs)
+    shape = None if keras.tree.is_nested(logits) else np.shape(logits)
+    if shape is None or len(shape) != 3 or shape[:2] != (1, size):
+        raise ValueError(
+            "`model` must give logits `(batch, n, clusters)`, a row for every point. Received: "
+            + ("several outputs" if shape is None else f"an output of shape {shape}")
+            + f" for points of shape {padded.shape}"
+        )
+    logits = keras.ops.convert_to_numpy(logits)[0, : len(rows)]
+    if np.isnan(logits).any():
+        raise ValueError(
+            "`model` must give numbers. Received: NaN among its logits, as of weights that have "
+            "become NaN in training"
+        )
     # The rows of a point that is there several times have the same logits: take the first.
     logits = logits[np.searchsorted(rows, np.arange(len(seen)))].astype("float64")
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
