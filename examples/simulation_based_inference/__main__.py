@@ -67,6 +67,11 @@ def main(arguments=None):
     from examples.simulation_based_inference import model
     from examples.simulation_based_inference import plots
 
+    if common.process_count() > 1:
+        raise common.RunError(
+            "KERAS_DISTRIBUTION_NUM_PROCESSES: this example runs in one process, because "
+            "BayesFlow makes its own batches"
+        )
     if options.devices > 1 and keras.config.backend() != "jax":
         raise common.RunError(
             "argument --devices: this example needs JAX, because BayesFlow's training on "
