@@ -35,7 +35,7 @@ def distribute(count):
         found = _jax_devices(count // processes)
         advice = (
             ". Virtual ones, for a trial on processors: JAX_PLATFORMS=cpu "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={count // processes}"
         )
     elif backend == "tensorflow":
         found, advice = _tensorflow_devices(count), ""
