@@ -12,6 +12,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -209,6 +210,13 @@ def test_processes_that_cannot_train(tmp_path, monkeypatch, capsys, number, mess
     assert not (tmp_path / "run").exists()
 
 
+def test_bayesflow_needs_one_process(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    with pytest.raises(SystemExit):
+        importlib.import_module("examples.simulation_based_inference.__main__").main([])
+    assert "this example needs one process" in capsys.readouterr().err
+
+
 class TestOneOfTwoProcesses:
     """Process 1, with what process 0 says given."""
 
@@ -220,24 +228,33 @@ class TestOneOfTwoProcesses:
 
     def test_the_clock_is_that_of_process_0(self, hear):
         budget = callbacks.TimeBudget(minutes=1)
-        budget.set_model(keras.Sequential())
+        budget.set_model(types.SimpleNamespace(stop_training=False))
         budget.on_train_begin()
         for seconds, stops in ((59.0, False), (60.0, True)):
             hear(lambda own: seconds)  # noqa: B023
             budget.on_train_batch_end(0)
             assert budget.elapsed == seconds and budget.model.stop_training == stops
 
-    def test_another_configuration_is_an_error(self, hear, tmp_path):
-        """And none of it is written."""
+    def test_the_folder_is_that_of_process_0(self, hear, tmp_path):
         options = argparse.Namespace(output=str(tmp_path), free=(), log_to_stdout=True)
-        hear(lambda own: own)
-        made = Run("task", "name", options)
-        made.prepare()
-        made.write_results("table", {})
-        hear(lambda own: -1)
-        with pytest.raises(RunError, match="different options, or process 0 had to stop"):
-            made.prepare()
-        assert not list(tmp_path.iterdir()) and made.part("a").shared == tmp_path / "a"
+        run = Run("task", "name", options)
+        hear(lambda own: 0)
+        run.prepare()
+        run.write_results("table", {})
+        assert not list(tmp_path.iterdir()) and run.part("a").shared == tmp_path / "a"
+        hear(lambda own: 1)
+        with pytest.raises(RunError, match="Process 0 had to stop"):
+            run.prepare()
+
+    def test_options_have_to_be_the_same(self, hear):
+        said = []
+        hear(lambda own: said.append(own) or own)
+        for seed, folder in ((0, "a"), (0, "b"), (1, "b")):
+            devices.compare(argparse.Namespace(seed=seed, output=folder))
+        assert said[0] == said[1] != said[2]
+        hear(lambda own: said[2])
+        with pytest.raises(RunError, match="different options"):
+            devices.compare(argparse.Namespace(seed=0, output="a"))
 
     def test_every_process_has_its_share(self, hear):
         filled = devices.DivisibleBatches(Batches((np.arange(6), np.arange(6))), 4)

@@ -8,6 +8,7 @@ prints and writes the run's folder.
 import math
 import os
 import sys
+import zlib
 
 import keras
 import numpy as np
@@ -15,6 +16,9 @@ import numpy as np
 from examples.common.options import RunError
 from examples.common.options import process_count
 from examples.common.options import process_index
+
+# Options that may differ from machine to machine.
+FOLDERS = ("output", "data_dir", "free")
 
 
 def distribute(count):
@@ -106,6 +110,14 @@ def gather(number):
 
     kind = "int32" if isinstance(number, int) else "float32"
     return multihost_utils.process_allgather(np.array(number, kind)).tolist()
+
+
+def compare(options):
+    """Raises RunError in all processes unless they have the same options, but for folders."""
+    compared = {key: value for key, value in vars(options).items() if key not in FOLDERS}
+    own = zlib.crc32(repr(sorted(compared.items())).encode()) // 2
+    if set(gather(own)) != {own}:
+        raise RunError("The processes have different options")
 
 
 def check(network):

@@ -288,6 +288,7 @@ def parse(parser, smoke, arguments=None, free=()):
         from examples.common import devices
 
         devices.distribute(options.devices)
+        devices.compare(options)
     return options
 
 
