@@ -187,7 +187,7 @@ def test_two_processes_on_torch(monkeypatch):
 @pytest.mark.parametrize(
     "number, message",
     [
-        ("two", "_NUM_PROCESSES: expected a non-negative integer, received 'two'"),
+        ("0", "_NUM_PROCESSES: expected an integer of at least 1, received '0'"),
         pytest.param(
             "2",
             f"_NUM_PROCESSES: 2 processes need JAX, received the backend {BACKEND}",

@@ -48,27 +48,30 @@ def _leaving_the_others():
         jax = sys.modules.get("jax")
         if jax is None or not jax.distributed.is_initialized():
             raise
-        if not isinstance(error, SystemExit):
+        code = error.code if isinstance(error, SystemExit) else 1
+        if code == 1:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(getattr(error, "code", 1))
+        os._exit(code)
 
 
 def process_count():
     """How many processes train together, by the variable that Keras reads."""
-    return _process_number("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)
+    return _process_number("KERAS_DISTRIBUTION_NUM_PROCESSES", least=1)
 
 
 def process_index():
     """The number of this process. Process 0 alone prints and writes the run's folder."""
-    return _process_number("KERAS_DISTRIBUTION_PROCESS_ID", 0)
+    if process_count() == 1:
+        return 0
+    return _process_number("KERAS_DISTRIBUTION_PROCESS_ID", least=0)
 
 
-def _process_number(name, default):
-    text = os.environ.get(name) or str(default)
-    if not text.isdecimal():
-        raise RunError(f"{name}: expected a non-negative integer, received {text!r}")
+def _process_number(name, least):
+    text = os.environ.get(name) or str(least)
+    if not text.isdecimal() or int(text) < least:
+        raise RunError(f"{name}: expected an integer of at least {least}, received {text!r}")
     return int(text)
 
 
