@@ -5,6 +5,7 @@ python -m tests.devices_worker CHECK ARGUMENT...
 
 import contextlib
 import importlib
+import inspect
 import json
 import os
 import pathlib
@@ -31,12 +32,19 @@ EXAMPLES = {
 }
 
 
+class Trained(Exception):
+    """Ends a command that has trained."""
+
+
 def train(name, *arguments):
-    """The command of an example. A busy machine does not change its learning rate."""
+    """The command of an example, whose errors are raised.
+
+    A busy machine does not change its learning rate.
+    """
     command = importlib.import_module(f"examples.{name}.__main__")
     # Muon takes long to trace.
     fixed = "--smoke --optimizer adam --schedule constant --time-budget 60"
-    command.main([*fixed.split(), *EXAMPLES[name].split(), *arguments])
+    inspect.unwrap(command.main)([*fixed.split(), *EXAMPLES[name].split(), *arguments])
 
 
 def train_both(directory, *names):
@@ -48,13 +56,6 @@ def train_both(directory, *names):
     import keras
 
     from examples.common import plots
-    from examples.common import training
-
-    class Trained(Exception):
-        pass
-
-    def stop(self):
-        raise Trained
 
     def shared_layout(self, data_shape):
         shared.add(name)
@@ -63,7 +64,6 @@ def train_both(directory, *names):
     layout, shared = keras.distribution.DataParallel.get_data_layout, set()
     keras.distribution.DataParallel.get_data_layout = shared_layout
     plots.save = lambda figure, path: plots.plt.close(figure)
-    finish = training.Training.finish
     for name in names:
         one, several = (os.path.join(directory, name, part) for part in ("one", "several"))
         train(name, "--output", several, "--devices", "2")
@@ -72,12 +72,27 @@ def train_both(directory, *names):
             import tensorflow as tf
 
             tf.distribute.experimental_set_strategy(None)
-        training.Training.finish = stop
-        with contextlib.suppress(Trained):
+        with stopping():
             train(name, "--output", one)
-        training.Training.finish = finish
     keras.distribution.DataParallel.get_data_layout = layout
     return sorted(shared)
+
+
+@contextlib.contextmanager
+def stopping():
+    """Ends a command when it has trained."""
+    from examples.common import training
+
+    def stop(self):
+        raise Trained
+
+    finish, training.Training.finish = training.Training.finish, stop
+    try:
+        yield
+    except Trained:
+        pass
+    finally:
+        training.Training.finish = finish
 
 
 def documented(part):
@@ -221,19 +236,27 @@ def set_axis(process=0, processes=1, size=32):
     return history.history["loss"]
 
 
-def jax_process(*folders):
+def jax_process(example, *folders):
     """The documented training of one of several processes, in a folder after the other.
 
-    In the last of several folders process 1 dies after the second epoch.
+    In the last of several folders process 1 dies after the second epoch. Where there is one, the
+    run of an example goes on that the processes began where there were several.
 
     Returns:
         The losses of every folder, what process 0 sees of the death, and the losses of
         `set_axis`.
     """
     import jax
+    import keras
 
+    name = next(iter(EXAMPLES))
+    run = ("--output", example, "--devices", "2", "--epochs")
     code = documented("keras.distribution.initialize()")
     histories, error = [], None
+    if len(folders) == 1:
+        train(name, *run, "2", "--resume", "--evaluation-tasks", "1")
+        sys.stdout = sys.__stdout__
+        code = code.replace("keras.distribution.initialize()", "pass")
     for folder in folders:
         dies = len(folders) > 1 and folder == folders[-1]
         os.makedirs(folder, exist_ok=True)
@@ -248,6 +271,10 @@ def jax_process(*folders):
             histories.append(shown["history"].history["loss"])
         if folder == folders[0]:
             parts = set_axis(jax.process_index(), jax.process_count())
+            if len(folders) > 1:
+                keras.distribution.initialize = lambda: None
+                with stopping():
+                    train(name, *run, "1")
         code = code.replace("keras.distribution.initialize()", "pass")
     return {"losses": histories, "error": error, "set_axis": parts}
 

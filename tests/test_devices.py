@@ -3,6 +3,7 @@
 A process has one device here, so what needs more runs in `devices_worker.py`.
 """
 
+import argparse
 import csv
 import importlib
 import json
@@ -11,14 +12,17 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
 import pytest
 
 from examples.amortized_clustering import __main__ as command
+from examples.common import callbacks
 from examples.common import devices
 from examples.common.options import RunError
+from examples.common.run import Run
 from keras_sets import losses
 from tests import devices_worker
 
@@ -48,23 +52,24 @@ def curves(path):
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 
-def check_curves(path, rtol, columns=("loss", "val_loss")):
+def check_curves(path, rtol, columns=("loss", "val_loss"), several="several"):
     """Those of several devices are those of one, and training has changed something."""
-    one, several = curves(path / "one"), curves(path / "several")
+    one, several = curves(path / "one"), curves(path / several)
     assert len(one["loss"]) == len(several["loss"]) == 2 and one["loss"][0] != one["loss"][1]
     for column in columns:
         np.testing.assert_allclose(several[column], one[column], rtol, 1e-6, err_msg=column)
 
 
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory, folder):
+    path = tmp_path_factory.mktemp("devices")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    environment = {"JAX_PLATFORMS": "cpu", "TFDS_DATA_DIR": str(folder)}
+    return path, worker("jax", path, XLA_FLAGS=flags, **environment)
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution is for JAX")
 class TestJAX:
-    @pytest.fixture(scope="class")
-    def checked(self, tmp_path_factory, folder):
-        path = tmp_path_factory.mktemp("devices")
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-        environment = {"JAX_PLATFORMS": "cpu", "TFDS_DATA_DIR": str(folder)}
-        return path, worker("jax", path, XLA_FLAGS=flags, **environment)
-
     def test_curves_are_those_of_one_device(self, checked):
         """Four devices, then resumed on two."""
         path = checked[0] / "amortized_clustering"
@@ -133,8 +138,13 @@ def processes(*arguments):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution is for JAX")
-def test_two_processes_on_jax(tmp_path, monkeypatch):
-    """They train as one does. One dies: the other says so, and both go on from the checkpoint."""
+def test_two_processes_on_jax(tmp_path, monkeypatch, checked):
+    """They train as one does. One dies: the other says so, and both go on from the checkpoint.
+
+    So does an example, in whose folder process 0 alone writes.
+    """
+    path = checked[0] / "amortized_clustering"
+    example = path / "processes"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras.distribution, "initialize", lambda: None)
     shown = {}
@@ -144,13 +154,16 @@ def test_two_processes_on_jax(tmp_path, monkeypatch):
         keras.distribution.set_distribution(None)
     expected = shown["history"].history["loss"]
     assert len(expected) == 3 and expected[2] < 0.7 * expected[0]
-    first, dead = processes("jax_process", tmp_path / "whole", tmp_path / "killed")
+    first, dead = processes("jax_process", example, tmp_path / "whole", tmp_path / "killed")
     np.testing.assert_allclose(first["losses"], [expected], rtol=1e-5)
     np.testing.assert_allclose(first["set_axis"], devices_worker.set_axis(), rtol=1e-5)
     assert dead is None and "Gloo" in first["error"]
-    for resumed in processes("jax_process", tmp_path / "killed"):
+    for resumed in processes("jax_process", example, tmp_path / "killed"):
         np.testing.assert_allclose(resumed["losses"], [expected[2:]], rtol=1e-5)
         assert resumed["error"] is None
+    check_curves(path, 1e-5, ("loss", "val_loss", "ari", "val_ari"), "processes")
+    assert (example / "log.txt").read_text().count("resumed after epoch 1") == 1
+    assert (example / "scores.json").exists()
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="torch.distributed is torch's")
@@ -169,6 +182,85 @@ def test_two_processes_on_torch(monkeypatch):
     first, dead = processes("torch_process")
     np.testing.assert_allclose(first["losses"], shown["losses"], rtol=1e-5)
     assert dead is None and "peer" in first["error"]
+
+
+@pytest.mark.parametrize(
+    "number, message",
+    [
+        ("0", "_NUM_PROCESSES: expected an integer of at least 1, received '0'"),
+        pytest.param(
+            "2",
+            f"_NUM_PROCESSES: 2 processes need JAX, received the backend {BACKEND}",
+            marks=pytest.mark.skipif(BACKEND == "jax", reason="JAX can"),
+        ),
+        pytest.param(
+            "2",
+            "--devices: expected a multiple of the 2 processes, received 1",
+            marks=pytest.mark.skipif(BACKEND != "jax", reason="the others cannot at all"),
+        ),
+    ],
+)
+def test_processes_that_cannot_train(tmp_path, monkeypatch, capsys, number, message):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", number)
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "0")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "localhost:1")
+    with pytest.raises(SystemExit) as error:
+        command.main(["--smoke", "--output", str(tmp_path / "run")])
+    assert error.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_bayesflow_needs_one_process(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    with pytest.raises(SystemExit):
+        importlib.import_module("examples.simulation_based_inference.__main__").main([])
+    assert "this example needs one process" in capsys.readouterr().err
+
+
+class TestOneOfTwoProcesses:
+    """Process 1, with what process 0 says given."""
+
+    @pytest.fixture
+    def hear(self, monkeypatch):
+        monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+        monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "1")
+        return lambda say: monkeypatch.setattr(devices, "gather", lambda own: [say(own), own])
+
+    def test_the_clock_is_that_of_process_0(self, hear):
+        budget = callbacks.TimeBudget(minutes=1)
+        budget.set_model(types.SimpleNamespace(stop_training=False))
+        budget.on_train_begin()
+        for seconds, stops in ((59.0, False), (60.0, True)):
+            hear(lambda own: seconds)  # noqa: B023
+            budget.on_train_batch_end(0)
+            assert budget.elapsed == seconds and budget.model.stop_training == stops
+
+    def test_the_folder_is_that_of_process_0(self, hear, tmp_path):
+        options = argparse.Namespace(output=str(tmp_path), free=(), log_to_stdout=True)
+        run = Run("task", "name", options)
+        hear(lambda own: 0)
+        run.prepare()
+        run.write_results("table", {})
+        assert not list(tmp_path.iterdir()) and run.part("a").shared == tmp_path / "a"
+        hear(lambda own: 1)
+        with pytest.raises(RunError, match="Process 0 had to stop"):
+            run.prepare()
+
+    def test_options_have_to_be_the_same(self, hear):
+        said = []
+        hear(lambda own: said.append(own) or own)
+        for seed, folder in ((0, "a"), (0, "b"), (1, "b")):
+            devices.compare(argparse.Namespace(seed=seed, output=folder))
+        assert said[0] == said[1] != said[2]
+        hear(lambda own: said[2])
+        with pytest.raises(RunError, match="different options"):
+            devices.compare(argparse.Namespace(seed=0, output="a"))
+
+    def test_every_process_has_its_share(self, hear):
+        filled = devices.DivisibleBatches(Batches((np.arange(6), np.arange(6))), 4)
+        np.testing.assert_array_equal(filled[0][0], np.arange(6))
+        filled = devices.DivisibleBatches(Batches((np.arange(8), np.arange(8))), 4)
+        np.testing.assert_array_equal(filled[0][0], np.arange(4, 8))
 
 
 class Batches(keras.utils.PyDataset):

@@ -7,6 +7,8 @@ import time
 import keras
 import numpy as np
 
+from examples.common import devices
+from examples.common.options import process_count
 from examples.common.run import LOG
 from keras_sets import callbacks
 
@@ -116,6 +118,36 @@ class LearningRate(keras.callbacks.Callback):
         self.model.optimizer.learning_rate.assign(rate)
 
 
+class TimeBudget(callbacks.TimeBudget):
+    """A time budget by the clock of process 0, of which each of several processes knows."""
+
+    _known = 0.0
+
+    @property
+    def elapsed(self):
+        """Seconds spent so far; of several processes up to the last batch or epoch."""
+        return self._known if process_count() > 1 else super().elapsed
+
+    def _ask(self):
+        if process_count() > 1:
+            self._known = devices.gather(super().elapsed)[0]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._ask()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.minutes < float("inf"):
+            self._ask()
+        super().on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._ask()
+
+    def set_state(self, state):
+        super().set_state(state)
+        self._known = state["elapsed"]
+
+
 class Pictures(keras.callbacks.Callback):
     """Calls `draw()` after an epoch when some minutes have passed since the last time."""
 
@@ -126,6 +158,7 @@ class Pictures(keras.callbacks.Callback):
         self._last = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        if time.monotonic() - self._last >= 60 * self.minutes:
+        # All processes draw or none, by the clock of process 0.
+        if devices.gather(time.monotonic() - self._last)[0] >= 60 * self.minutes:
             self.draw()
             self._last = time.monotonic()

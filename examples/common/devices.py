@@ -1,28 +1,45 @@
-"""Training on several devices: every device takes a share of the sets of each batch."""
+"""Training on several devices: every device takes a share of the sets of each batch.
+
+The devices are those of one process or of several. All processes do the same, pictures and
+evaluation included: whatever JAX places on all devices needs all processes. Process 0 alone
+prints and writes the run's folder.
+"""
 
 import math
+import os
+import sys
+import zlib
 
 import keras
 import numpy as np
 
 from examples.common.options import RunError
+from examples.common.options import process_count
+from examples.common.options import process_index
+
+# Options that may differ from machine to machine.
+FOLDERS = ("output", "data_dir", "free")
 
 
 def distribute(count):
     """Makes the networks built from now on train on so many devices, with `Sharing`.
 
-    On JAX the devices are the first ones that JAX lists. On TensorFlow they are the first
-    graphics cards, or, on a machine without any, so many virtual devices of its processor.
+    On JAX the devices are the first ones that JAX lists, of every process equally many. On
+    TensorFlow they are the first graphics cards, or, on a machine without any, so many virtual
+    devices of its processor.
 
     Raises:
         RunError: The backend cannot do that, or has fewer.
     """
     backend = keras.config.backend()
+    processes = process_count()
+    if processes > 1:
+        _join(backend, count)
     if backend == "jax":
-        found = keras.distribution.list_devices()
+        found = _jax_devices(count // processes)
         advice = (
             ". Virtual ones, for a trial on processors: JAX_PLATFORMS=cpu "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={count // processes}"
         )
     elif backend == "tensorflow":
         found, advice = _tensorflow_devices(count), ""
@@ -38,11 +55,69 @@ def distribute(count):
             f"({', '.join(found)}), received {count}{advice}"
         )
     if backend == "jax":
-        keras.distribution.set_distribution(SharedInTraining(devices=found[:count]))
+        # Every process brings its own share, see `DivisibleBatches`.
+        shared = SharedInTraining(devices=found[:count], auto_shard_dataset=False)
+        keras.distribution.set_distribution(shared)
     else:
         import tensorflow as tf
 
         tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(found[:count]))
+
+
+def _join(backend, count):
+    """Makes this process one of several; all but process 0 fall silent."""
+    processes = process_count()
+    if backend != "jax":
+        raise RunError(
+            f"KERAS_DISTRIBUTION_NUM_PROCESSES: {processes} processes need JAX, received the "
+            f"backend {backend}"
+        )
+    for name in ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "KERAS_DISTRIBUTION_PROCESS_ID"):
+        if not os.environ.get(name):
+            raise RunError(f"{name} has to be set for each of {processes} processes")
+    if process_index() >= processes:
+        raise RunError(
+            f"KERAS_DISTRIBUTION_PROCESS_ID: expected a number below {processes}, received "
+            f"{process_index()}"
+        )
+    if count % processes:
+        raise RunError(
+            f"argument --devices: expected a multiple of the {processes} processes, received "
+            f"{count}"
+        )
+    keras.distribution.initialize()
+    if process_index() > 0:
+        sys.stdout = open(os.devnull, "w")
+
+
+def _jax_devices(count):
+    """Names of so many devices of every process, fewer where there are fewer."""
+    import jax
+
+    own = [[] for _ in range(jax.process_count())]
+    for device in jax.devices():
+        own[device.process_index].append(f"{device.platform}:{device.id}")
+    if len(own) == 1:
+        return own[0]
+    return [name for names in own for name in names[:count]]
+
+
+def gather(number):
+    """That number of every process; all of them have to call this."""
+    if process_count() == 1:
+        return [number]
+    from jax.experimental import multihost_utils
+
+    kind = "int32" if isinstance(number, int) else "float32"
+    return multihost_utils.process_allgather(np.array(number, kind)).tolist()
+
+
+def compare(options):
+    """Raises RunError in all processes unless they have the same options, but for folders."""
+    compared = {key: value for key, value in vars(options).items() if key not in FOLDERS}
+    own = zlib.crc32(repr(sorted(compared.items())).encode()) // 2
+    if set(gather(own)) != {own}:
+        raise RunError("The processes have different options")
 
 
 def check(network):
@@ -109,6 +184,8 @@ class Sharing(keras.callbacks.Callback):
 class DivisibleBatches(keras.utils.PyDataset):
     """The batches of another dataset, with a number of sets that the devices divide.
 
+    Each of several processes makes the whole batch and keeps its own share.
+
     A batch that they do not divide is repeated as a whole. All means over the batch remain
     what they are: those of losses and metrics, with or without sample weights, and those of
     batch normalization.
@@ -135,9 +212,11 @@ class DivisibleBatches(keras.utils.PyDataset):
     def __getitem__(self, index):
         batch = self.data[index]
         repeats = self.repeats or _repeats(self.devices, _sets(batch))
+        share = repeats * _sets(batch) // process_count()
+        own = slice(process_index() * share, (process_index() + 1) * share)
 
         def repeat(array):
-            array = np.concatenate([array] * repeats)
+            array = np.concatenate([array] * repeats)[own]
             return array.astype("int8") if array.dtype == bool else array
 
         return keras.tree.map_structure(repeat, batch)

@@ -4,11 +4,13 @@ This module imports neither Keras nor a backend: `--cpu` must act before they st
 """
 
 import argparse
+import contextlib
 import errno
 import functools
 import importlib.util
 import os
 import sys
+import traceback
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -20,6 +22,7 @@ class RunError(Exception):
 def command(main):
     """Makes the main function of a command end with one line where the user must do something."""
 
+    @_leaving_the_others()
     @functools.wraps(main)
     def run(arguments=None):
         try:
@@ -34,6 +37,42 @@ def command(main):
         sys.exit(2)
 
     return run
+
+
+@contextlib.contextmanager
+def _leaving_the_others():
+    """An error ends one of several processes at once; JAX would wait minutes for the others."""
+    try:
+        yield
+    except BaseException as error:
+        jax = sys.modules.get("jax")
+        if jax is None or not jax.distributed.is_initialized():
+            raise
+        code = error.code if isinstance(error, SystemExit) else 1
+        if code == 1:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def process_count():
+    """How many processes train together, by the variable that Keras reads."""
+    return _process_number("KERAS_DISTRIBUTION_NUM_PROCESSES", least=1)
+
+
+def process_index():
+    """The number of this process. Process 0 alone prints and writes the run's folder."""
+    if process_count() == 1:
+        return 0
+    return _process_number("KERAS_DISTRIBUTION_PROCESS_ID", least=0)
+
+
+def _process_number(name, least):
+    text = os.environ.get(name) or str(least)
+    if not text.isdecimal() or int(text) < least:
+        raise RunError(f"{name}: expected an integer of at least {least}, received {text!r}")
+    return int(text)
 
 
 def first_line(error):
@@ -204,8 +243,8 @@ def add_machine_group(parser):
         type=positive_integer,
         default=1,
         metavar="N",
-        help="share every batch among the first N devices (JAX, TensorFlow); N divides the batch "
-        "size",
+        help="share every batch among the first N devices (JAX, TensorFlow), those of all "
+        "processes together; N divides the batch size",
     )
 
 
@@ -247,11 +286,12 @@ def parse(parser, smoke, arguments=None, free=()):
             f"received {options.devices}"
         )
     prepare_backend(options)
-    if options.devices > 1:
+    if options.devices > 1 or process_count() > 1:
         # Before anything else: TensorFlow makes virtual devices when it starts.
         from examples.common import devices
 
         devices.distribute(options.devices)
+        devices.compare(options)
     return options
 
 

@@ -10,20 +10,31 @@ import tempfile
 
 import keras
 
+from examples.common import devices
 from examples.common.options import RunError
 from examples.common.options import first_line
+from examples.common.options import process_index
 from keras_sets import callbacks
 
 LOG = logging.getLogger("examples")
 
 
 class Run:
-    """The output folder of a run and the configuration written in it."""
+    """The output folder of a run and the configuration written in it.
+
+    Attributes:
+        shared: The folder, from which a run that is resumed reads its checkpoints.
+        path: Where this process writes: the folder, or one that vanishes, when process 0 of
+            several writes the folder.
+    """
 
     def __init__(self, task, name, options):
         self.options = options
         self.name = name
-        self.path = pathlib.Path(options.output or pathlib.Path("runs", task, name))
+        self.shared = self.path = pathlib.Path(options.output or pathlib.Path("runs", task, name))
+        if process_index() > 0:
+            self._temporary = tempfile.TemporaryDirectory()
+            self.path = pathlib.Path(self._temporary.name)
         self.configuration = {
             "task": task,
             "backend": keras.backend.backend(),
@@ -32,6 +43,20 @@ class Run:
 
     def prepare(self):
         """Checks and makes the folder; raises RunError before anything is changed."""
+        failure = None
+        try:
+            if process_index() == 0:
+                self._prepare_folder()
+        except RunError as error:
+            failure = error
+        stops = any(devices.gather(int(failure is not None)))
+        if failure:
+            raise failure
+        if stops:
+            raise RunError("Process 0 had to stop")
+        self._start_log()
+
+    def _prepare_folder(self):
         recorded = self._recorded_configuration()
         if self.options.resume:
             self._check_resumable(recorded)
@@ -54,7 +79,6 @@ class Run:
             self.path.mkdir()
         text = json.dumps(self.configuration, indent=2)
         callbacks.write_atomically(self.path / "config.json", text + "\n")
-        self._start_log()
 
     def _recorded_configuration(self):
         path = self.path / "config.json"
@@ -113,6 +137,7 @@ class Run:
         part.name = "-".join(names)
         part.path = self.path / part.name
         part.path.mkdir(exist_ok=True)
+        part.shared = self.shared / part.name
         LOG.info("training %s", part.name)
         return part
 

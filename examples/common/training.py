@@ -2,9 +2,11 @@
 
 import keras
 
+from examples.common import devices
 from examples.common.callbacks import LearningRate
 from examples.common.callbacks import Pictures
 from examples.common.callbacks import RunLog
+from examples.common.callbacks import TimeBudget
 from examples.common.callbacks import WeightTraces
 from examples.common.datasets import ArrayDataset
 from examples.common.datasets import PrefetchedDataset
@@ -13,10 +15,10 @@ from examples.common.devices import Sharing
 from examples.common.devices import repeats_of_all
 from examples.common.options import RunError
 from examples.common.options import first_line
+from examples.common.options import process_index
 from examples.common.run import LOG
 from keras_sets.callbacks import Backtracking
 from keras_sets.callbacks import Checkpoint
-from keras_sets.callbacks import TimeBudget
 
 
 class Training:
@@ -79,8 +81,8 @@ class Training:
         if not model.optimizer.built:
             # TensorFlow traces a step twice when the optimizer makes its variables in it.
             model.optimizer.build(model.trainable_variables)
-        checkpoint = Checkpoint(run.path / "checkpoints", saved)
-        self._epochs_done = self._restore(checkpoint) if options.resume else 0
+        checkpoint = Checkpoint(run.shared / "checkpoints", saved)
+        self._epochs_done = self._restore(checkpoint, options.resume)
         # Keras may tell a dataset of more epoch ends than there are epochs.
         order = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.batches.start_at(epoch)
@@ -98,10 +100,19 @@ class Training:
             self._traces,
             self._backtracking,
             Pictures(self.draw, options.plot_interval),
-            checkpoint,
+            *([checkpoint] if process_index() == 0 else []),
         ]
 
-    def _restore(self, checkpoint):
+    def _restore(self, checkpoint, resume):
+        newest = [int(path.stem.removeprefix("epoch-")) for path in checkpoint.files()[-1:]]
+        found = sum(newest) if resume else -1
+        if set(devices.gather(found)) != {found}:
+            raise RunError(
+                f"The processes do not see the same checkpoint in {checkpoint.directory}: they "
+                "have to share the output folder"
+            )
+        if not resume:
+            return 0
         try:
             done = checkpoint.restore(self.model)
         except ValueError as error:

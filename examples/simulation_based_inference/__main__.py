@@ -43,6 +43,11 @@ def parse(arguments=None):
     parser.add_argument("--samples", type=integer, default=1000, help="of each posterior")
     # A run of other examples can be resumed; BayesFlow's own training is not.
     parser.set_defaults(resume=False, log_to_stdout=False)
+    if common.process_count() > 1:
+        raise common.RunError(
+            "KERAS_DISTRIBUTION_NUM_PROCESSES: this example needs one process, because BayesFlow "
+            "would give each of several the same batches"
+        )
     options = common.parse(parser, SMOKE, arguments, free=["test_sets"])
     if options.devices > 1 and options.evaluate is not None:
         parser.error("argument --devices: --evaluate trains nothing")
