@@ -13,6 +13,7 @@ import zlib
 import keras
 import numpy as np
 
+from examples.common import options as common_options
 from examples.common.options import RunError
 from examples.common.options import process_count
 from examples.common.options import process_index
@@ -85,7 +86,12 @@ def _join(backend, count):
             f"argument --devices: expected a multiple of the {processes} processes, received "
             f"{count}"
         )
+    import jax
+
+    if jax.__version_info__ < (0, 6, 2):  # later ones do so by default
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
     keras.distribution.initialize()
+    common_options.joined = True
     if process_index() > 0:
         sys.stdout = open(os.devnull, "w")
 

@@ -13,6 +13,7 @@ import sys
 import traceback
 
 BACKENDS = ("tensorflow", "jax", "torch")
+joined = False  # whether this process trains with others by now, see `devices.distribute`
 
 
 class RunError(Exception):
@@ -45,15 +46,14 @@ def _leaving_the_others():
     try:
         yield
     except BaseException as error:
-        jax = sys.modules.get("jax")
-        if jax is None or not jax.distributed.is_initialized():
+        if not joined:
             raise
         code = error.code if isinstance(error, SystemExit) else 1
         if code == 1:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code or 0)
 
 
 def process_count():
