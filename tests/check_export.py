@@ -49,8 +49,8 @@ TRACED = {"swarm", "swarm_causal", "swarm_maps", "swarm_image_transformer", "clu
 MAGNIFIED = {"mixture_of_gaussians": 1e-2, "clustering_2d": 1e-3}
 REFUSED = {
     ("torch", "torch"): LSTMS,
-    # The one for no entities, the other for single ones.
-    ("onnx", "torch"): LSTMS | {"deep_sets_max", "clustering_2d"},
+    # For single entities.
+    ("onnx", "torch"): LSTMS | {"clustering_2d"},
     ("openvino", "tensorflow"): LSTMS,
     ("openvino", "torch"): LSTMS | TRACED,
 }
