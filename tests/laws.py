@@ -12,7 +12,6 @@ from keras_sets import testing
 from keras_sets.testing.gradients import Function
 from tests.cases import CASES
 from tests.cases import POOLINGS
-from tests.cases import StatesAtEntities
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 slow_cases = pytest.mark.parametrize(
@@ -26,12 +25,12 @@ MANY = 100_000
 
 
 def outputs_of(case, layer, x, mask=None, weights=None):
-    return _outputs_of(layer, case.returns_states)(x, mask, weights, None).outputs
+    return _function(case, layer)(x, mask, weights, None).outputs
 
 
 @functools.lru_cache(maxsize=1)  # of the same shapes is compiled once
-def _outputs_of(layer, returns_states):
-    return Function(StatesAtEntities(layer) if returns_states else layer, None, False)
+def _function(case, layer):
+    return Function(case.function(layer), training=None, gradients=False)
 
 
 def answers(model, inputs):

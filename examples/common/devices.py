@@ -18,8 +18,8 @@ from examples.common.options import RunError
 from examples.common.options import process_count
 from examples.common.options import process_index
 
-# Options that may differ from machine to machine.
-FOLDERS = ("output", "data_dir", "free")
+# Folders may differ from machine to machine; the names that are free have no order.
+NOT_COMPARED = ("output", "data_dir", "free")
 
 
 def distribute(count):
@@ -120,7 +120,7 @@ def gather(number):
 
 def compare(options):
     """Raises RunError in all processes unless they have the same options, but for folders."""
-    compared = {key: value for key, value in vars(options).items() if key not in FOLDERS}
+    compared = {key: value for key, value in vars(options).items() if key not in NOT_COMPARED}
     own = zlib.crc32(repr(sorted(compared.items())).encode()) // 2
     if set(gather(own)) != {own}:
         raise RunError("The processes have different options")

@@ -119,6 +119,8 @@ def sets_from_dataframe(
 
 def _missing(column):
     """Which values of a column are None, NaN or another one that does not equal itself."""
+    if column.dtype.kind in "biuf":
+        return column != column
 
     def equals_itself(value):
         equal = value == value
