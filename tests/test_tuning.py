@@ -17,6 +17,8 @@ import types
 import keras
 import numpy as np
 import pytest
+from keras_tuner.src.distribute import oracle_chief
+from keras_tuner.src.distribute import oracle_client
 
 from examples.power_spectrum import data as power_spectrum
 from examples.power_spectrum import model as power_spectrum_model
@@ -61,7 +63,7 @@ class WithoutTraining(search.Search):
         return {"val_loss": float(score), "parameters": values["width"], "seconds": 1.0}
 
 
-def make_search(path, tuner="random", max_trials=5, seed=0):
+def make_search(path, tuner="random", max_trials=5, seed=0, role=None):
     path.mkdir(exist_ok=True)
     options = argparse.Namespace(
         tuner=tuner,
@@ -74,7 +76,7 @@ def make_search(path, tuner="random", max_trials=5, seed=0):
         iterations=[2, 5],
     )
     run = argparse.Namespace(path=path, options=options)
-    return WithoutTraining(run, search_spaces.TASKS["clustering"], [])
+    return WithoutTraining(run, search_spaces.TASKS["clustering"], [], role)
 
 
 def rows_of(path, **arguments):
@@ -338,6 +340,27 @@ class TestWorkers:
         call(*SWEEP, "--output", path)
         assert table(path) == before
         assert f"of {TRIALS}): " not in capsys.readouterr().out
+
+    def test_the_chief_waits_for_a_worker_that_starts_late(self, tmp_path, monkeypatch):
+        """A fast one may have done all trials before it asks for its first."""
+        monkeypatch.setenv(workers.CHILD, "worker0 worker1")
+        path = tmp_path / "run"
+        make_search(path).search()
+        oracle = make_search(path, role="chief").oracle
+        for name in ("worker0", "worker1"):
+            assert not oracle_chief.exit_chief(oracle)
+            assert oracle.create_trial(name).status == "STOPPED"
+        assert oracle_chief.exit_chief(oracle)
+
+    def test_a_worker_without_a_chief(self, tmp_path, capsys, monkeypatch):
+        for name, value in zip(
+            workers.VARIABLES, ("worker0", "127.0.0.1", workers.free_port()), strict=True
+        ):
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(oracle_client, "TIMEOUT", 0.1)
+        with pytest.raises(SystemExit):
+            call(*SWEEP, "--output", tmp_path / "run")
+        assert "the chief of the search has ended or cannot" in capsys.readouterr().err
 
     def test_a_process_that_fails_ends_the_search(self):
         assert "ended with exit code 2" in workers.run(["--task", "no such task"], 2)

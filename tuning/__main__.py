@@ -156,9 +156,12 @@ def main(arguments=None):
             except ValueError as error:
                 raise common.RunError(str(error)) from error
         try:
-            trials.search()
+            with workers.asking_the_chief(role):
+                trials.search()
         except search.OutOfTime:
             print("The time budget is used up. The same command goes on.")
+        except ConnectionError as error:
+            raise common.RunError(str(error)) from error
     if role == "worker" or workers.is_child():
         return
     rows = results.write_table(run.path)

@@ -14,6 +14,7 @@ from examples.common import options as common
 from examples.common.training import Training
 from keras_sets import callbacks
 from tuning import search_spaces
+from tuning import workers
 
 OBJECTIVE = "val_loss"
 # Trials at random before the Gaussian process decides. Keras Tuner's default is three for each
@@ -109,6 +110,10 @@ class Search(keras_tuner.Tuner):
         oracle = make_oracle(run.options, task.space)
         path = run.path.resolve()
         super().__init__(oracle, directory=path.parent, project_name=path.name)
+        if role == "chief":
+            # Keras Tuner's chief waits for the workers that have asked it for a trial. One that
+            # starts slowly would find it gone when others have done all trials.
+            oracle.tuner_ids.update(workers.siblings())
         if role != "worker" and (run.path / "oracle.json").exists():
             try:
                 self.oracle.reload()

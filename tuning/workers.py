@@ -1,5 +1,6 @@
 """A distributed search: Keras Tuner's chief holds the oracle, workers train."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -10,7 +11,8 @@ import time
 
 # Keras Tuner reads these.
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
-# Set for processes whose standard input ends when the process that started them does.
+# Set for processes whose standard input ends when the process that started them does, to the
+# names of the workers among them.
 CHILD = "KERAS_SETS_TUNING_CHILD"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -35,6 +37,32 @@ def own_role():
 def is_child():
     """Whether `run` of another process started this one."""
     return CHILD in os.environ
+
+
+def siblings():
+    """Names of the workers that `run` started beside this process."""
+    return os.environ.get(CHILD, "").split()
+
+
+@contextlib.contextmanager
+def asking_the_chief(role):
+    """Says that the chief is gone, where a worker would fail with an error of gRPC.
+
+    Raises:
+        ConnectionError: The chief has ended, or cannot be reached.
+    """
+    if role != "worker":
+        yield
+        return
+    import grpc
+
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise ConnectionError(
+            f"the chief of the search has ended or cannot be reached ({error.details()}). Where "
+            "trials are left, the same commands go on, the chief's among them"
+        ) from error
 
 
 def end_with_parent():
@@ -68,16 +96,17 @@ def run(arguments, count):
     """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     port = str(free_port())
+    names = [f"worker{i}" for i in range(count)]
     processes = {}
     try:
-        for name in ("chief", *(f"worker{i}" for i in range(count))):
+        for name in ("chief", *names):
             values = (name, "127.0.0.1", port)
             processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "tuning", *arguments, "--workers", "0"],
                 env={
                     **os.environ,
                     **dict(zip(VARIABLES, values, strict=True)),
-                    CHILD: "1",
+                    CHILD: " ".join(names),
                     "PYTHONPATH": path,
                 },
                 stdin=subprocess.PIPE,
