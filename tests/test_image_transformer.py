@@ -343,6 +343,27 @@ class TestGenerate:
             if temperature == 2.0:
                 assert stats.chisquare(counts[p > 0], None).pvalue < 1e-3  # a test that can fail
 
+    @pytest.mark.parametrize("n", [1, 2, 5, 16, 23])
+    def test_the_first_value_beyond_a_share(self, n, rng):
+        """In blocks, as JAX draws on a processor, equal to one running sum."""
+        parts = rng.integers(0, 3, (200, n)).astype("float32")  # whose sums are exact
+        parts[np.arange(200), rng.integers(0, n, 200)] += 1
+        below = np.cumsum(parts, axis=1)
+        shares = (np.floor(rng.random((200, 1)) * below[:, -1:]) + 0.5) / below[:, -1:]
+        shares = shares.astype("float32")
+        expected = (below <= shares * below[:, -1:]).sum(axis=1)
+        received = image_stream._first_beyond(*map(ops.convert_to_tensor, (parts, shares)))
+        np.testing.assert_array_equal(ops.convert_to_numpy(received), expected)
+        assert parts[np.arange(200), expected].all()
+        # Rounding must not lead to what has no part: shares of nearly all, 0 at the end.
+        parts = rng.random((200, n)).astype("float32")
+        parts[:, max(1, n // 2) :] = 0
+        shares = np.full((200, 1), 1, "float32")
+        received = image_stream._first_beyond(
+            *map(ops.convert_to_tensor, (parts, 0.999999 * shares))
+        )
+        assert parts[np.arange(200), ops.convert_to_numpy(received)].all()
+
     @pytest.mark.parametrize("neighborhood", [0, 2])
     def test_the_likeliest_values(self, neighborhood):
         # What the loop draws is what all places at once find likeliest.

@@ -170,7 +170,7 @@ def num_sums(swarm):
     return {"swarm": last, "static": min(last, 1), "self": 0}[swarm.context]
 
 
-def one_entity(swarm, x, sums, count, pooled_kernel, neighbors=(), added=()):
+def one_entity(swarm, x, sums, count, pooled_kernel, neighbors=()):
     """A causal `Swarm` for the next entity of every set.
 
     Args:
@@ -181,8 +181,6 @@ def one_entity(swarm, x, sums, count, pooled_kernel, neighbors=(), added=()):
         count: The number of entities with this one, `(batch, 1)`, in that dtype.
         pooled_kernel: The kernel of what is pooled here: the mean, and `neighbors`.
         neighbors: For each mean what the cells read beside it, `(batch, features)`.
-        added: For each mean what is added to the gates that read it, `(batch, 4 *
-            hidden_units)`.
 
     Returns:
         The output, the new sums, and the states that they have taken in, in their dtype.
@@ -208,12 +206,8 @@ def one_entity(swarm, x, sums, count, pooled_kernel, neighbors=(), added=()):
 
     recurrent_kernel = swarm.kernels()[0]
     gates, h, c = swarm.first_step(x, pooled_kernel, pool)
-    static = swarm.context == "static"
-    if static and added:
-        gates = gates + added[0]
-    for i in range(swarm.iterations - 1):
-        total = gates if static or not added else gates + added[i]
-        h, c = swarm.step(h, c, total, recurrent_kernel, pooled_kernel, pool)
+    for _ in range(swarm.iterations - 1):
+        h, c = swarm.step(h, c, gates, recurrent_kernel, pooled_kernel, pool)
     return swarm.project(h, c), after, read
 
 

@@ -1,6 +1,7 @@
 """A causal `Swarm` on the places of an image, row by row."""
 
 import numpy as np
+from keras import backend
 from keras import ops
 
 from keras_sets.layers import streaming
@@ -32,22 +33,20 @@ class PlaceCell:
 
 
 class RowCell:
-    """A causal `Swarm` with neighbors, one place at a time, that looks ahead for a whole row.
+    """A causal `Swarm` with neighbors, one place at a time, for as many images as there are.
 
-    What a row adds to the gates of the next ones is one product for all its places, where
-    `SwarmStreamingCell` has a small one for each. Within a row the cell reads the neighbors of
-    a place from the places before it.
+    All that a place reads from earlier ones is known for every iteration before the first: it
+    is one product, where `SwarmStreamingCell` has a small one in each.
 
     Args:
         swarm: A `keras_sets.layers.Swarm` that has been built, with `CausalNeighborhoodPooling`
             and a context other than `"self"`.
         grid: `(height, width, channels)`.
 
-    Its states are the sums, `(sums, batch, hidden_units)`; their count; the states h of the
-    rows above, those of the own row, and the last of the own row, `(places, sums, batch,
-    hidden_units)`; and what the rows above add to the gates of the own row. Places come first,
-    so that a place is one block of memory. Without the last ones compilers would copy the own
-    row at every place.
+    Its states are the sums, `(sums, batch, hidden_units)`; their count; and the states h of the
+    rows above, with zeros after them, those of the own row, and the last of the own row,
+    `(places, sums, batch, hidden_units)`. Places come first, so that a place is one block of
+    memory. Without the last ones compilers would copy the own row at every place.
     """
 
     def __init__(self, swarm, grid):
@@ -57,13 +56,14 @@ class RowCell:
         height, self.row = grid[0], grid[1] * grid[2]
         places = height * self.row
         above = sum(row < 0 for row, *_ in neighbor_offsets(pooling.radius, pooling.channels))
-        start = np.arange(places)[:, None] // self.row * self.row
         inside = pooling.neighbors < places
         self.remembered = pooling.radius * self.row
-        offsets = pooling.neighbors - start
-        # The number of remembered places stands for the zeros after them.
-        earlier = np.where(inside, offsets + self.remembered, self.remembered)[:, :above]
-        self._earlier = earlier.reshape(height, -1).astype("int32")
+        # Of a column, among the rows above. Those before the first row are 0, and so is what
+        # comes after them, which stands for neighbors beside the image.
+        start = np.arange(places)[:, None] // self.row * self.row
+        earlier = np.where(inside, pooling.neighbors - start + self.remembered, -1)[:, :above]
+        earlier = earlier.reshape(height, self.row, above).max(axis=0)
+        self._earlier = np.where(earlier < 0, self.remembered, earlier).astype("int32")
         # In the own row they are as many places back at every place, or not inside.
         back = (np.arange(places)[:, None] - pooling.neighbors)[:, above:]
         inside = inside[:, above:]
@@ -78,60 +78,54 @@ class RowCell:
         units, dtype = self.swarm.hidden_units, self.swarm.compute_dtype
         wide = "float64" if dtype == "float64" else "float32"
 
-        def zeros(places, features, dtype=dtype):
-            return ops.zeros((places, self.sums, batch, features), dtype)
+        def zeros(places, dtype=dtype):
+            return ops.zeros((places, self.sums, batch, units), dtype)
 
-        return [
-            zeros(1, units, wide)[0],
-            ops.zeros((batch, 1), wide),
-            zeros(self.remembered, units),
-            zeros(self.row, units),
-            zeros(self._last, units),
-            zeros(self.row, 4 * units),
-        ]
+        rows = zeros(self.remembered + 1), zeros(self.row), zeros(self._last)
+        return [zeros(1, wide)[0], ops.zeros((), wide), *rows]
 
     def kernels(self):
-        """Of the mean and the neighbors in the own row, and of the neighbors above.
-
-        They are made once, outside of the loop over the places.
-        """
-        units = self.swarm.hidden_units
-        kernel = self.swarm.kernels()[1]
-        near = kernel.shape[0] - units * len(self._back)
-        return ops.concatenate([kernel[:units], kernel[near:]], axis=0), kernel[units:near]
+        """Of h, and of the mean and the neighbors; made once, outside of the loop."""
+        return self.swarm.kernels()
 
     def start_row(self, row, states, kernels):
         """The states at the start of a row, when all rows above are done."""
-        sums, count, rows, own, last, _ = states
-        rows = ops.concatenate([rows, own], axis=0)[-self.remembered :]
-        places = ops.convert_to_tensor(self._earlier)[row]
-        read = ops.take(ops.pad(rows, [[0, 1], [0, 0], [0, 0], [0, 0]]), places, axis=0)
-        # From `(row * neighbors, sums, batch, units)`: the neighbors beside each other.
-        units = self.swarm.hidden_units
-        read = ops.reshape(read, (self.row, -1, self.sums, ops.shape(last)[2], units))
-        read = ops.transpose(read, (0, 2, 3, 1, 4))
-        read = ops.reshape(read, (*ops.shape(read)[:3], kernels[1].shape[0]))
-        added = linear_ops.linear(read, kernels[1])
-        return [sums, count, rows, own, ops.zeros_like(last), added]
+        sums, count, rows, own, last = states
+        rows = ops.concatenate([rows[:-1], own, rows[-1:]], axis=0)[-self.remembered - 1 :]
+        return [sums, count, rows, own, ops.zeros_like(last)]
 
     def call(self, x, column, states, kernels):
         """The output at a place of the row, and the states after it."""
-        sums, count, rows, own, last, added = states
+        swarm, (recurrent_kernel, pooled_kernel) = self.swarm, kernels
+        sums, count, rows, own, last = states
+        wide, dtype = backend.standardize_dtype(sums.dtype), last.dtype
+        above = ops.take(rows, ops.convert_to_tensor(self._earlier)[column], axis=0)
         near = [last[self._last - back] for back in self._back]
         if self._inside is not None:
-            inside = ops.cast(ops.convert_to_tensor(self._inside)[column], last.dtype)
+            inside = ops.cast(ops.convert_to_tensor(self._inside)[column], dtype)
             near = [states * inside[i] for i, states in enumerate(near)]
-        now = added[column]
-        y, after, read = streaming.one_entity(
-            self.swarm,
-            x,
-            [sums[i] for i in range(self.sums)],
-            count + 1,
-            kernels[0],
-            [ops.concatenate([states[i] for states in near], axis=-1) for i in range(self.sums)],
-            [now[i] for i in range(self.sums)],
-        )
-        newest = ops.expand_dims(ops.cast(ops.stack(read, axis=0), own.dtype), 0)
+        near = [*(above[i] for i in range(self._earlier.shape[1])), *near]
+        count = count + 1
+        known = ops.concatenate([ops.cast(sums / count, dtype), *near], axis=-1)
+        known = linear_ops.linear(known, pooled_kernel)
+        # The means hold h of this place too. Its share is `h / count`, and its product that of
+        # another kernel with h.
+        mean_kernel = ops.cast(pooled_kernel[: swarm.hidden_units], wide)
+        mean_kernel = ops.cast(mean_kernel / count, dtype)
+        gates, h, c = swarm.first_step(x, mean_kernel, lambda h: h)
+        if swarm.context == "static":
+            read, gates = [h], gates + known[0]
+        else:
+            read, recurrent_kernel = [], recurrent_kernel + mean_kernel
+        for i in range(swarm.iterations - 1):
+            total = gates
+            if swarm.context == "swarm":
+                read.append(h)
+                total = gates + known[i]
+            total = linear_ops.add_in_place(linear_ops.linear(h, recurrent_kernel), total)
+            h, c = swarm.cell.update(total, c)
+        read = ops.stack(read, axis=0)
+        newest = ops.expand_dims(read, 0)
         own = ops.slice_update(own, (column, 0, 0, 0), newest)
         last = ops.concatenate([last[1:], newest], axis=0)
-        return y, [ops.stack(after, axis=0), count + 1, rows, own, last, added]
+        return swarm.project(h, c), [sums + ops.cast(read, wide), count, rows, own, last]

@@ -105,9 +105,33 @@ class _Stream(keras.Model):
         if self.top_k is not None:
             least = ops.top_k(logits, self.top_k)[0][..., -1:]
             logits = ops.where(logits < least, -float("inf"), logits)
-        below = ops.cumsum(ops.softmax(logits, axis=-1), axis=-1)
-        threshold = ops.expand_dims(uniforms, -1) * below[..., -1:]
-        return ops.sum(ops.cast(below <= threshold, "int32"), axis=-1)
+        parts, uniforms = ops.softmax(logits, axis=-1), ops.expand_dims(uniforms, -1)
+        if keras.config.backend() == "jax" and not loop_ops.jax_on_accelerator():
+            return _first_beyond(parts, uniforms)
+        below = ops.cumsum(parts, axis=-1)
+        return ops.sum(ops.cast(below <= uniforms * below[..., -1:], "int32"), axis=-1)
+
+
+def _first_beyond(parts, shares):
+    """The first index up to which parts `(batch, n)` sum to more than a share of their total.
+
+    First the block, then the index: on a processor XLA sums anew for every index. Shares are
+    `(batch, 1)`.
+    """
+    size = math.isqrt(parts.shape[-1])
+    parts = ops.pad(parts, [[0, 0], [0, -parts.shape[-1] % size]])
+    parts = ops.reshape(parts, (-1, parts.shape[-1] // size, size))
+    blocks = ops.sum(parts, axis=-1)
+    below = ops.cumsum(blocks, axis=-1)
+    threshold = shares * below[:, -1:]
+    block = ops.sum(ops.cast(below <= threshold, "int32"), axis=-1, keepdims=True)
+    within = ops.take_along_axis(parts, ops.expand_dims(block, -1), axis=1)[:, 0]
+    rest = threshold - ops.take_along_axis(below - blocks, block, axis=1)
+    below = ops.cumsum(within, axis=-1)
+    # Sums of another order may stay below by rounding: then it is the last that adds to them.
+    beyond = ops.sum(ops.cast(below <= rest, "int32"), axis=-1)
+    last = ops.sum(ops.cast(below < below[:, -1:], "int32"), axis=-1)
+    return size * block[:, 0] + ops.minimum(beyond, last)
 
 
 def _layers_of(model):
