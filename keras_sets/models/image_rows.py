@@ -1,7 +1,6 @@
 """A causal `Swarm` on the places of an image, row by row."""
 
 import numpy as np
-from keras import backend
 from keras import ops
 
 from keras_sets.layers import streaming
@@ -52,6 +51,9 @@ class RowCell:
     def __init__(self, swarm, grid):
         self.swarm = swarm
         self.sums = streaming.num_sums(swarm)
+        self.dtype = swarm.compute_dtype
+        # Sums over a whole image are not rounded to half precision.
+        self.wide = "float64" if self.dtype == "float64" else "float32"
         pooling = swarm.pooling
         height, self.row = grid[0], grid[1] * grid[2]
         places = height * self.row
@@ -75,18 +77,19 @@ class RowCell:
         self._inside = None if not out.any() else (~out).astype("float32")
 
     def get_initial_state(self, batch):
-        units, dtype = self.swarm.hidden_units, self.swarm.compute_dtype
-        wide = "float64" if dtype == "float64" else "float32"
-
-        def zeros(places, dtype=dtype):
-            return ops.zeros((places, self.sums, batch, units), dtype)
-
-        rows = zeros(self.remembered + 1), zeros(self.row), zeros(self._last)
-        return [zeros(1, wide)[0], ops.zeros((), wide), *rows]
+        shape = (self.sums, batch, self.swarm.hidden_units)
+        sums, count = ops.zeros(shape, self.wide), ops.zeros((), self.wide)
+        places = self.remembered + 1, self.row, self._last
+        return [sums, count, *(ops.zeros((n, *shape), self.dtype) for n in places)]
 
     def kernels(self):
-        """Of h, and of the mean and the neighbors; made once, outside of the loop."""
-        return self.swarm.kernels()
+        """Of h, of the mean and the neighbors, and of the mean in the dtype of the sums.
+
+        They are made once, outside of the loop over the places.
+        """
+        recurrent_kernel, pooled_kernel = self.swarm.kernels()
+        mean_kernel = ops.cast(pooled_kernel[: self.swarm.hidden_units], self.wide)
+        return recurrent_kernel, pooled_kernel, mean_kernel
 
     def start_row(self, row, states, kernels):
         """The states at the start of a row, when all rows above are done."""
@@ -96,22 +99,20 @@ class RowCell:
 
     def call(self, x, column, states, kernels):
         """The output at a place of the row, and the states after it."""
-        swarm, (recurrent_kernel, pooled_kernel) = self.swarm, kernels
+        swarm, (recurrent_kernel, pooled_kernel, mean_kernel) = self.swarm, kernels
         sums, count, rows, own, last = states
-        wide, dtype = backend.standardize_dtype(sums.dtype), last.dtype
         above = ops.take(rows, ops.convert_to_tensor(self._earlier)[column], axis=0)
         near = [last[self._last - back] for back in self._back]
         if self._inside is not None:
-            inside = ops.cast(ops.convert_to_tensor(self._inside)[column], dtype)
+            inside = ops.cast(ops.convert_to_tensor(self._inside)[column], self.dtype)
             near = [states * inside[i] for i, states in enumerate(near)]
         near = [*(above[i] for i in range(self._earlier.shape[1])), *near]
         count = count + 1
-        known = ops.concatenate([ops.cast(sums / count, dtype), *near], axis=-1)
+        known = ops.concatenate([ops.cast(sums / count, self.dtype), *near], axis=-1)
         known = linear_ops.linear(known, pooled_kernel)
         # The means hold h of this place too. Its share is `h / count`, and its product that of
         # another kernel with h.
-        mean_kernel = ops.cast(pooled_kernel[: swarm.hidden_units], wide)
-        mean_kernel = ops.cast(mean_kernel / count, dtype)
+        mean_kernel = ops.cast(mean_kernel / count, self.dtype)
         gates, h, c = swarm.first_step(x, mean_kernel, lambda h: h)
         if swarm.context == "static":
             read, gates = [h], gates + known[0]
@@ -128,4 +129,4 @@ class RowCell:
         newest = ops.expand_dims(read, 0)
         own = ops.slice_update(own, (column, 0, 0, 0), newest)
         last = ops.concatenate([last[1:], newest], axis=0)
-        return swarm.project(h, c), [sums + ops.cast(read, wide), count, rows, own, last]
+        return swarm.project(h, c), [sums + ops.cast(read, self.wide), count, rows, own, last]
