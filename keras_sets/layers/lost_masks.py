@@ -1,0 +1,102 @@
+"""Masks that Keras loses without a word, on the way from one layer on sets to the next."""
+
+import warnings
+
+import keras
+
+MERGING = (
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.Concatenate,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+    keras.layers.Multiply,
+    keras.layers.Subtract,
+)
+# Their output has the entities of one of their inputs, which sizes do not tell.
+PRODUCTS = ("Dot", "Einsum", "Matmul", "Tensordot")
+
+MASKED, UNKNOWN = "masked", "unknown"
+
+
+def warn_of_lost_mask(layer, inputs, set_layer):
+    """Warns where symbolic `inputs` depend on padding, or have lost the mask of their entities.
+
+    Keras warns of layers that do not support masks. It says nothing where one input of an `Add`
+    or `Concatenate` has a mask and another has none, nor of arithmetic on tensors, nor of
+    `GroupNormalization`, which hands the mask on and does not heed it.
+
+    Args:
+        layer: The layer that takes `inputs` without another mask.
+        set_layer: The class of layers that have looked at their inputs themselves.
+    """
+    found = _Search(set_layer).state(inputs)
+    if not isinstance(found, keras.Operation):
+        return
+    advice = f"Pass `mask=` to '{layer.name}'."
+    if isinstance(found, keras.layers.GroupNormalization):
+        reason = "counts it in its means and variances"
+        advice = "`keras_sets.layers.SetNormalization` leaves it out."
+    elif isinstance(found, keras.layers.Concatenate):
+        reason = "makes a mask that is True everywhere, because one of its inputs has no mask"
+    elif isinstance(found, MERGING):
+        reason = "drops the mask of its inputs, because one of them has no mask"
+    else:
+        reason = "drops the mask of its inputs"
+    warnings.warn(
+        f"Padding changes what layer '{layer.name}' gives: '{found.name}' (of type "
+        f"{type(found).__name__}) {reason}. {advice}",
+        stacklevel=3,
+    )
+
+
+class _Search:
+    """Goes back through the graph of a functional model."""
+
+    def __init__(self, set_layer):
+        self.set_layer = set_layer
+        self.known = {}
+
+    def state(self, tensor):
+        """MASKED, None for no mask, UNKNOWN, or the operation that has lost the mask."""
+        if id(tensor) not in self.known:
+            self.known[id(tensor)] = self._state(tensor)
+        return self.known[id(tensor)]
+
+    def _state(self, tensor):
+        masked = MASKED if getattr(tensor, "_keras_mask", None) is not None else None
+        history = getattr(tensor, "_keras_history", None)
+        operation = getattr(history, "operation", None)
+        if operation is None or isinstance(operation, self.set_layer):
+            return masked
+        if isinstance(operation, keras.Model):
+            return masked or UNKNOWN  # the layers inside mask their outputs when they run
+        inputs = operation._inbound_nodes[history.node_index].input_tensors
+        a_layer = isinstance(operation, keras.layers.Layer)
+        merging = isinstance(operation, MERGING)
+        if a_layer and not merging:
+            inputs = inputs[:1]  # the one whose mask Keras hands on
+        elif type(operation).__name__ in PRODUCTS:
+            return masked
+        states = [self.state(x) for x in inputs if x.shape[:-1] == tensor.shape[:-1]]
+        for state in states:
+            if isinstance(state, keras.Operation):
+                return state
+        if merging or not a_layer:
+            return self._merged(operation, tensor, masked, states)
+        if masked and isinstance(operation, keras.layers.GroupNormalization):
+            return operation
+        if masked or MASKED not in states:
+            return masked or (UNKNOWN if UNKNOWN in states else None)
+        # Keras has warned of it, or the layer ends the mask on purpose.
+        return None if operation.supports_masking else UNKNOWN
+
+    @staticmethod
+    def _merged(operation, tensor, masked, states):
+        if isinstance(operation, keras.layers.Concatenate):
+            features = operation.axis in (-1, len(tensor.shape) - 1)
+            mixed = features and masked and None in states
+            return operation if mixed else masked or (UNKNOWN if UNKNOWN in states else None)
+        if masked or UNKNOWN in states:
+            return masked or UNKNOWN
+        return operation if MASKED in states else None
