@@ -118,3 +118,49 @@ def test_no_mask_at_all():
         x = layers.PermutationEquivariantDense(2)(inputs)
         x = layers.SetAttentionBlock(2, 1)(Concatenate()([x + 1.0, inputs]))
         layers.MeanPooling()(Add()([x, dense()(inputs)]))
+
+
+def attention(x, **kwargs):
+    return keras.layers.MultiHeadAttention(1, 2, name="before")(x, x, **kwargs)
+
+
+def batch_normalization(x, **kwargs):
+    return keras.layers.BatchNormalization(name="before")(x, **kwargs)
+
+
+def equivariant(x, **kwargs):
+    return layers.PermutationEquivariantDense(2, name="before")(x, **kwargs)
+
+
+@pytest.mark.parametrize("before", [attention, batch_normalization, equivariant])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_mask_for_the_last_layer_alone(before, given):
+    """Of the layers that mix the entities, every one needs the mask."""
+    inputs, mask = keras.Input((None, 2)), keras.Input((None,), dtype="bool")
+    masks = {"attention_mask": mask[:, None]} if before is attention else {"mask": mask}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hidden = dense()(before(dense()(inputs), **masks if given else {}))
+        pooled = layers.MeanPooling()(hidden, mask=mask)
+    expected = [] if given else ["that 'before' (of type"]
+    texts = [str(w.message) for w in caught if "padding counts" in str(w.message)]
+    assert len(texts) == len(expected) and all(e in t for e, t in zip(expected, texts, strict=True))
+    model = keras.Model([inputs, mask], pooled)
+    padded = (np.where(MASK[..., None], POINTS, fill).astype("float32") for fill in (3, -5))
+    # Batch normalisation counts the entities of a batch in training alone.
+    a, b = (ops.convert_to_numpy(model([points, MASK], training=True)) for points in padded)
+    assert np.allclose(a, b, atol=1e-5) == given
+
+
+def test_masks_of_several_layers():
+    inputs, mask = keras.Input((None, 2)), keras.Input((None,), dtype="bool")
+    weights = keras.Input((None,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = layers.PermutationEquivariantDense(2)(dense()(inputs), mask=mask)
+        layers.MeanPooling()(batch_normalization(x), mask=mask)
+        x = layers.PermutationEquivariantDense(2)(inputs, weights=weights)
+        layers.MeanPooling()(x, mask=mask, weights=weights)
+        # A set that a model makes of one vector is no set that had padding.
+        x = keras.layers.RepeatVector(4)(batch_normalization(layers.MeanPooling()(x)))
+        layers.MeanPooling()(x, mask=mask)

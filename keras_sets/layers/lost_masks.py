@@ -13,6 +13,8 @@ MERGING = (
     keras.layers.Multiply,
     keras.layers.Subtract,
 )
+# Keras' layers whose outputs depend on other entities, and that take a mask.
+MIXING = (keras.layers.BatchNormalization, keras.layers.MultiHeadAttention)
 # Their output has the entities of one of their inputs, which sizes do not tell.
 PRODUCTS = ("Dot", "Einsum", "Matmul", "Tensordot")
 
@@ -50,12 +52,30 @@ def warn_of_lost_mask(layer, inputs, set_layer):
     )
 
 
+def warn_of_layers_without_mask(layer, inputs, set_layer):
+    """Warns where layers before one that is given a mask had none, and mixed the entities.
+
+    Args:
+        layer: The layer that takes symbolic `inputs` with an explicit mask.
+        set_layer: The class of layers on sets.
+    """
+    found = _Search(set_layer).unmasked(inputs)
+    if found is not None:
+        warnings.warn(
+            f"Layer '{layer.name}' is given a mask that '{found.name}' (of type "
+            f"{type(found).__name__}) before it is not given: padding counts there. Pass "
+            f"`mask=` to '{found.name}' as well.",
+            stacklevel=3,
+        )
+
+
 class _Search:
     """Goes back through the graph of a functional model."""
 
     def __init__(self, set_layer):
         self.set_layer = set_layer
         self.known = {}
+        self.seen = set()
 
     def state(self, tensor):
         """MASKED, None for no mask, UNKNOWN, or the operation that has lost the mask."""
@@ -90,6 +110,29 @@ class _Search:
             return masked or (UNKNOWN if UNKNOWN in states else None)
         # Keras has warned of it, or the layer ends the mask on purpose.
         return None if operation.supports_masking else UNKNOWN
+
+    def unmasked(self, tensor):
+        """A layer before `tensor` whose outputs depend on all entities, and that had no mask."""
+        if id(tensor) in self.seen or getattr(tensor, "_keras_mask", None) is not None:
+            return None
+        self.seen.add(id(tensor))
+        history = getattr(tensor, "_keras_history", None)
+        operation = getattr(history, "operation", None)
+        if operation is None:
+            return None
+        arguments = operation._inbound_nodes[history.node_index].arguments
+        inputs = [x for x in arguments.keras_tensors if x.shape[:-1] == tensor.shape[:-1]]
+        if isinstance(operation, (self.set_layer, *MIXING)):
+            given = any(
+                value is not None
+                for name, value in arguments.kwargs.items()
+                if name == "weights" or name.endswith("mask")
+            )
+            if inputs and not given and not any(map(self.state, arguments.keras_tensors)):
+                return operation
+            if isinstance(operation, self.set_layer):
+                return None  # it has looked at its inputs itself
+        return next((found for found in map(self.unmasked, inputs) if found is not None), None)
 
     @staticmethod
     def _merged(operation, tensor, masked, states):
