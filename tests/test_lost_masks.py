@@ -112,12 +112,18 @@ def test_layers_inside_a_model_mask_its_output():
 
 
 def test_no_mask_at_all():
+    """In a graph that is deeper than Python's stack as well."""
     inputs = keras.Input((None, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         x = layers.PermutationEquivariantDense(2)(inputs)
         x = layers.SetAttentionBlock(2, 1)(Concatenate()([x + 1.0, inputs]))
         layers.MeanPooling()(Add()([x, dense()(inputs)]))
+        x = inputs
+        for _ in range(400):
+            x = ops.relu(x)
+        layers.MeanPooling()(x)
+        layers.MeanPooling()(x, mask=keras.Input((None,), dtype="bool"))
 
 
 def attention(x, **kwargs):

@@ -18,6 +18,8 @@ MIXING = (keras.layers.BatchNormalization, keras.layers.MultiHeadAttention)
 # Their output has the entities of one of their inputs, which sizes do not tell.
 PRODUCTS = ("Dot", "Einsum", "Matmul", "Tensordot")
 
+# So many operations back the search goes at most: Python's stack is finite.
+DEEPEST = 100
 MASKED, UNKNOWN = "masked", "unknown"
 
 
@@ -75,12 +77,16 @@ class _Search:
     def __init__(self, set_layer):
         self.set_layer = set_layer
         self.known = {}
-        self.seen = set()
+        self.depth = 0
 
     def state(self, tensor):
         """MASKED, None for no mask, UNKNOWN, or the operation that has lost the mask."""
         if id(tensor) not in self.known:
+            if self.depth == DEEPEST:
+                return UNKNOWN
+            self.depth += 1
             self.known[id(tensor)] = self._state(tensor)
+            self.depth -= 1
         return self.known[id(tensor)]
 
     def _state(self, tensor):
@@ -113,26 +119,28 @@ class _Search:
 
     def unmasked(self, tensor):
         """A layer before `tensor` whose outputs depend on all entities, and that had no mask."""
-        if id(tensor) in self.seen or getattr(tensor, "_keras_mask", None) is not None:
-            return None
-        self.seen.add(id(tensor))
-        history = getattr(tensor, "_keras_history", None)
-        operation = getattr(history, "operation", None)
-        if operation is None:
-            return None
-        arguments = operation._inbound_nodes[history.node_index].arguments
-        inputs = [x for x in arguments.keras_tensors if x.shape[:-1] == tensor.shape[:-1]]
-        if isinstance(operation, (self.set_layer, *MIXING)):
-            given = any(
-                value is not None
-                for name, value in arguments.kwargs.items()
-                if name == "weights" or name.endswith("mask")
-            )
-            if inputs and not given and not any(map(self.state, arguments.keras_tensors)):
-                return operation
-            if isinstance(operation, self.set_layer):
-                return None  # it has looked at its inputs itself
-        return next((found for found in map(self.unmasked, inputs) if found is not None), None)
+        seen, waiting = set(), [tensor]
+        while waiting:
+            tensor = waiting.pop()
+            history = getattr(tensor, "_keras_history", None)
+            operation = getattr(history, "operation", None)
+            masked = getattr(tensor, "_keras_mask", None) is not None
+            if id(tensor) in seen or masked or operation is None:
+                continue
+            seen.add(id(tensor))
+            arguments = operation._inbound_nodes[history.node_index].arguments
+            inputs = [x for x in arguments.keras_tensors if x.shape[:-1] == tensor.shape[:-1]]
+            if isinstance(operation, (self.set_layer, *MIXING)):
+                given = any(
+                    value is not None
+                    for name, value in arguments.kwargs.items()
+                    if name == "weights" or name.endswith("mask")
+                )
+                if inputs and not given and not any(map(self.state, arguments.keras_tensors)):
+                    return operation
+            if not isinstance(operation, self.set_layer):  # it has looked at its inputs itself
+                waiting += inputs
+        return None
 
     @staticmethod
     def _merged(operation, tensor, masked, states):
