@@ -89,7 +89,7 @@ def check_not_masked(name: str, values: Any) -> None:
 
 
 def check_one_tensor(layer: str, inputs: Tensor) -> None:
-    """Nested lists, and sets of different sizes in a list, are no batch of sets."""
+    """Nested lists, sets of different sizes in a list, and complex numbers are no batch of sets."""
     if isinstance(inputs, (list, tuple, dict)) or getattr(inputs, "dtype", None) == np.dtype(
         object
     ):
@@ -100,6 +100,12 @@ def check_one_tensor(layer: str, inputs: Tensor) -> None:
             f"entities are real. Received: inputs of type {type(inputs).__name__}"
         )
     check_not_masked("inputs", inputs)
+    if "complex" in str(getattr(inputs, "dtype", "")):
+        raise ValueError(
+            f"Layer '{layer}' expects `inputs` of real numbers: give the real and the imaginary "
+            "parts as features, such as `np.concatenate([x.real, x.imag], axis=-1)`. Received: "
+            f"inputs of dtype {inputs.dtype}"
+        )
 
 
 def shape_of(x: Tensor) -> Shape:
@@ -147,6 +153,7 @@ def check_multiplicities(
 ) -> None:
     """Raises a ValueError unless mask and weights have the expected shape and values."""
     for name, value in (("mask", mask), ("weights", weights)):
+        check_not_masked(name, value)
         if value is not None and not compatible_shapes(shape_of(value), expected):
             raise ValueError(
                 f"Layer '{layer}' expects `{name}` of shape `{described}`, here {expected} to "

@@ -24,6 +24,12 @@ def test_bad_calls(case):
         bad = weights.copy()
         bad.reshape(-1)[0] = wrong
         raises_before_building(case, "finite `weights` >= 0", x, weights=bad)
+    raises_before_building(case, "`inputs` as one array", list(x))
+    raises_before_building(case, "real numbers.*dtype complex64", x.astype("complex64"))
+    for name in ("inputs", "mask", "weights"):
+        masked = {"inputs": x, "mask": mask, "weights": weights}
+        masked[name] = np.ma.masked_array(masked[name], np.ones_like(masked[name]))
+        raises_before_building(case, f"`{name}` must have no masked values", **masked)
     unknown = keras.KerasTensor((*x.shape[:-1], None))
     raises_before_building(case, "last axis", unknown)
 

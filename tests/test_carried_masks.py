@@ -93,3 +93,19 @@ def test_no_elements(pooling, shape, backend):
             assert tuple(graph(tf.constant(values(*shape))).shape) == (*shape[:2], 1, 4)
             full = values(2, 3, 5, 2)
             np.testing.assert_allclose(graph(full), layer(full), atol=1e-5)
+
+
+def test_a_mask_as_sample_weight():
+    """Every real entity counts once in a weighted metric, however many its batch has."""
+    inputs, given = keras.Input((None, 2)), keras.Input((None,), dtype="bool")
+    entities = layers.PermutationEquivariantDense(1)(inputs, mask=given)
+    model = keras.Model([inputs, given], entities)
+    model.compile(loss="mse", weighted_metrics=["mae"])
+    x, mask = values(3, 4, 2), np.arange(4) < np.array([[4], [1], [2]])
+    (outputs,) = answers(model, [x, mask])
+    target = values(3, 4, 1, seed=1)
+    received = model.evaluate(
+        [x, mask], target, sample_weight=mask, batch_size=1, verbose=0, return_dict=True
+    )
+    expected = np.abs(outputs - target)[mask].mean()
+    assert received["mae"] == pytest.approx(expected, rel=1e-5)

@@ -254,6 +254,25 @@ class TestTraining:
         loss = model.evaluate(dataset, verbose=0, return_dict=True)["loss"]
         assert loss == pytest.approx(by_hand(model, inputs, padded, each), rel=1e-4)
 
+    @pytest.mark.parametrize("weighting", [None, "sets", "entities"])
+    def test_metrics_of_entities_in_several_batches(self, weighting):
+        """Every entity counts as its weight says, however much of its batch is padding."""
+        sets = some_sets([5, 2, 7, 1])
+        each = [np.ones(len(points)) for points in sets]
+        given = {None: None, "sets": np.arange(1, 5), "entities": [w + w.cumsum() for w in each]}
+        if weighting:
+            each = [w * given[weighting][i] for i, w in enumerate(each)]
+        model = keras_sets.models.deep_sets(2, 1, **SMALL)
+        model.compile(keras.optimizers.SGD(0.0), "mse", weighted_metrics=["mae"])
+        options = {"batch_size": 2, "buckets": 1, "shuffle": False}
+        targets = [points[:, :1] for points in sets]
+        dataset = SetDataset(sets, targets, sample_weight=given[weighting], **options)
+        received = model.evaluate(dataset, verbose=0, return_dict=True)["mae"]
+        predicted = model.predict(SetDataset(sets, **options), verbose=0)
+        errors = [np.abs(predicted[i, : len(y)] - y)[:, 0] for i, y in enumerate(targets)]
+        expected = np.average(np.concatenate(errors), weights=np.concatenate(each))
+        assert received == pytest.approx(expected, rel=1e-5)
+
     def test_outputs_of_entities_are_joined_with_one_size(self):
         sets = some_sets([5, 2, 7, 1, 4])
         model = keras_sets.models.deep_sets(2, 3, **SMALL)

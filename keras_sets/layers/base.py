@@ -9,6 +9,8 @@ from keras_sets import validation
 from keras_sets._typing import Tensor
 from keras_sets.layers.chunked_pooling_scope import ChunkedPoolingScope
 from keras_sets.layers.chunked_pooling_scope import get_chunked_pooling_scope
+from keras_sets.layers.lost_masks import warn_of_layers_without_mask
+from keras_sets.layers.lost_masks import warn_of_lost_mask
 from keras_sets.ops import accumulation_dtype
 from keras_sets.ops import apply_mask
 from keras_sets.ops import multiplicities
@@ -56,6 +58,11 @@ class SetLayer(keras.layers.Layer):
         self.check_arguments(inputs, mask, weights)
         if isinstance(mask, (list, tuple)):
             mask = ops.convert_to_tensor(mask)
+        if isinstance(inputs, keras.KerasTensor):
+            if mask is not None:
+                warn_of_layers_without_mask(self, inputs, SetLayer)
+            elif weights is None:
+                warn_of_lost_mask(self, inputs, SetLayer)
         scope = get_chunked_pooling_scope()
         if scope is not None and self in scope.whole:
             with ChunkedPoolingScope(None):

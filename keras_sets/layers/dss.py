@@ -141,6 +141,7 @@ class DSS(SetLayer):
     def check_arguments(
         self, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
+        validation.check_one_tensor(self.name, inputs)
         shape = validation.shape_of(inputs)
         if len(shape) < 3:
             raise ValueError(

@@ -158,6 +158,7 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
     def check_arguments(
         self, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
+        validation.check_one_tensor(self.name, inputs)
         shape = validation.shape_of(inputs)
         nodes = shape[1:-1]
         described = ("batch", *"n" * self.input_order, "features")

@@ -91,7 +91,8 @@ class SetDataset(keras.utils.PyDataset):
         `(inputs,)`, `(inputs, targets)` or `(inputs, targets, sample_weight)`, where inputs is
         the dict of the models: `"entities"` `(batch, size, features)`, `"mask"` bool `(batch,
         size)`, and `"weights"` `(batch, size)` if there are weights. Floating-point numbers have
-        the dtype `keras.config.floatx()`.
+        the dtype `keras.config.floatx()`, but the `sample_weight` of entities is float64: Keras
+        on torch changes one of its own dtype, and `weighted_metrics` would see the result.
 
     To change batches at random, override `batch(self, rng, indices, size)`.
 
@@ -245,8 +246,11 @@ class SetDataset(keras.utils.PyDataset):
             return batch if sample_weight is None else (*batch, sample_weight[indices])
         targets = self._targets.padded(indices, rows, mask)
         if isinstance(sample_weight, ragged.Ragged):
-            return inputs, targets, sample_weight.padded(indices, rows, mask)
-        present = mask.astype(keras.config.floatx())
+            sample_weight = sample_weight.padded(indices, rows, mask)
+            return inputs, targets, sample_weight.astype("float64")
+        # Keras' losses multiply by the mask of the outputs in place, which torch does to a
+        # tensor of their dtype: the metrics come after them.
+        present = mask.astype("float64")
         if self._weights is not None:
             present *= inputs["weights"] > 0
         if sample_weight is not None:
