@@ -166,6 +166,14 @@ class TestAnswers:
         np.testing.assert_array_equal(p.argmax(axis=1), fitted.predict(new))
         assert adjusted_rand_score(expected, fitted.predict(new)) > 0.95
 
+    @pytest.mark.parametrize("deviation", [0.3, 0.7, 1.0])
+    def test_rounded_points(self, deviation):
+        """Few places, each with many points, are no clusters."""
+        labels = np.repeat([0, 1, 2], 400)
+        noise = deviation * np.random.default_rng(0).normal(size=(1200, 2))
+        X = np.round(np.array([[-5, 0], [5, 0], [0, 8]])[labels] + noise).astype(int)
+        assert same_partition(estimator().fit_predict(X), labels)
+
     def test_without_refinement_the_network_decides(self):
         X, _ = three_clusters()
         fitted = estimator(refine=None).fit(X)
