@@ -46,7 +46,8 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
     taken where it explains the points much better.
 
     The order of the points, the place of the origin and the unit do not matter: points are
-    brought to mean 0 and variance 1 together. Features must be comparable, as for k-means.
+    brought to mean 0 and variance 1 together. Features must be comparable, as for k-means. They
+    may have been rounded, to whole numbers for example.
 
     Args:
         model: A Keras model with the inputs `"entities"` `(batch, n, features)`, `"mask"` bool
