@@ -70,6 +70,11 @@ def _variables(model):
     return [*kept, *model.optimizer.variables]
 
 
+def _optimizer_class(model):
+    """The name of the optimizer's class, inside of a loss scale."""
+    return type(getattr(model.optimizer, "inner_optimizer", model.optimizer)).__name__
+
+
 def backend_random_state() -> list[np.ndarray]:
     """States of the generators that a backend keeps for itself, as a list of arrays.
 
@@ -330,7 +335,8 @@ class Checkpoint(keras.callbacks.Callback):
         }
         for i, array in enumerate(backend_random_state()):
             arrays[f"random/{i}"] = array
-        described: Config = {"epoch": epoch, "callbacks": []}
+        optimizer = _optimizer_class(self.model)
+        described: Config = {"epoch": epoch, "optimizer": optimizer, "callbacks": []}
         for position, callback in enumerate(self.callbacks):
             values = {}
             for key, value in callback.get_state().items():
@@ -359,7 +365,7 @@ class Checkpoint(keras.callbacks.Callback):
 
         Raises:
             DamagedCheckpoint: There are checkpoints, but none can be read.
-            ValueError: The checkpoint belongs to another model or other callbacks.
+            ValueError: The checkpoint belongs to another model, optimizer or other callbacks.
         """
         files = self.files()
         for path in reversed(files):
@@ -392,6 +398,14 @@ class Checkpoint(keras.callbacks.Callback):
             raise ValueError(
                 f"Checkpoint {path} holds the state of the callbacks {saved}, but the run "
                 f"has {expected}"
+            )
+        _variables(model)  # raises unless there is an optimizer
+        # Files of earlier versions do not name it.
+        optimizer = description.get("optimizer", _optimizer_class(model))
+        if optimizer != _optimizer_class(model):
+            raise ValueError(
+                f"Checkpoint {path} holds the state of the optimizer {optimizer}, whose variables "
+                f"mean something else to the one of the model, {_optimizer_class(model)}"
             )
         set_model_state(model, _numbered(arrays, "model"))
         self._random_state = _numbered(arrays, "random")

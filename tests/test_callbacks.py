@@ -247,6 +247,18 @@ class TestCheckpoint:
         for a, b in zip(before, callbacks.model_state(other), strict=True):
             np.testing.assert_array_equal(a, b)
 
+    def test_another_optimizer_changes_nothing(self, after, tmp_path):
+        """Its variables may have the same shapes, and mean something else."""
+        after(1)
+        other = small_model(dropout=0.3)
+        other.compile(keras.optimizers.AdamW(0.1), "mse")
+        before = callbacks.model_state(other)
+        checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
+        with pytest.raises(ValueError, match="optimizer Adam, .*, AdamW"):
+            checkpoint.restore(other)
+        for a, b in zip(before, callbacks.model_state(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+
     def test_other_callbacks(self, after, tmp_path):
         after(1)
         with pytest.raises(ValueError, match="Backtracking.*TimeBudget"):

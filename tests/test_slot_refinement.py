@@ -156,6 +156,29 @@ def test_of_starts_that_are_as_good_the_first_is_taken():
     np.testing.assert_array_equal(to_numpy(best).ravel(), [0.0, 3.0])
 
 
+def test_a_start_without_evidence_is_taken_only_where_none_has_any():
+    logits = np.array([[[1.0, np.nan]], [[2.0, 4.0]], [[3.0, 5.0]]])  # three starts of two sets
+    evidence = np.array([[np.nan, np.nan], [-7.0, np.nan], [-6.0, -np.inf]])
+    best = gaussians.best_start(
+        keras.ops.convert_to_tensor(logits.reshape(6, 1, 1)),
+        keras.ops.convert_to_tensor(evidence.reshape(6)),
+        3,
+    )
+    np.testing.assert_array_equal(to_numpy(best).ravel(), [3.0, np.nan])
+
+
+@pytest.mark.parametrize("criterion", ["evidence", "icl"])
+def test_points_that_are_nan_are_in_no_slot(criterion):
+    """Zeros as logits would be an answer: all points in one slot."""
+    x = np.random.default_rng(0).normal(size=(2, 9, 2)).astype("float32")
+    x[0, 3] = np.nan
+    layer = layers.SlotRefinement(
+        3, units=4, iterations=1, em_steps=1, num_starts=2, criterion=criterion
+    )
+    logits = to_numpy(layer(x))
+    assert np.isnan(logits[0]).all() and np.isfinite(logits[1]).all()
+
+
 def test_a_square_cut_in_two_is_no_better_than_the_square():
     x = np.random.default_rng(0).uniform(size=(1, 20_000, 2)).astype("float32")
     counts, size = keras.ops.ones((1, 1, 20_000)), keras.ops.full((1, 1), 20_000.0)

@@ -166,6 +166,24 @@ class TestAnswers:
         np.testing.assert_array_equal(p.argmax(axis=1), fitted.predict(new))
         assert adjusted_rand_score(expected, fitted.predict(new)) > 0.95
 
+    def test_more_clusters_than_the_network_knows(self):
+        # On the diagonal, side by side along it, lie its ten; these lie across.
+        places = np.stack([np.arange(13), -np.arange(13) % 3], axis=1) @ [[5.0, -5.0], [5.0, 5.0]]
+        labels = np.repeat(np.arange(13), 40)
+        X = places[labels] + np.random.default_rng(0).normal(size=(520, 2))
+        fitted = estimator().fit(X)
+        assert fitted.n_clusters_ == 13
+        assert adjusted_rand_score(fitted.labels_, labels) > 0.98
+        assert AmortizedClustering(refine=None).fit(X).n_clusters_ <= 10
+
+    @pytest.mark.parametrize("deviation", [0.3, 0.7, 1.0])
+    def test_rounded_points(self, deviation):
+        """Few places, each with many points, are no clusters."""
+        labels = np.repeat([0, 1, 2], 400)
+        noise = deviation * np.random.default_rng(0).normal(size=(1200, 2))
+        X = np.round(np.array([[-5, 0], [5, 0], [0, 8]])[labels] + noise).astype(int)
+        assert same_partition(estimator().fit_predict(X), labels)
+
     def test_without_refinement_the_network_decides(self):
         X, _ = three_clusters()
         fitted = estimator(refine=None).fit(X)

@@ -9,7 +9,7 @@ from keras_sets.wrappers import mixture
 from tests import clustering_sets
 
 
-def one_cluster(power, dimensions=2):
+def one_cluster(power, dimensions=2, blur=0.0):
     rng = np.random.default_rng(0)
     factor = np.eye(dimensions) + 0.3 * rng.normal(size=(dimensions, dimensions))
     return mixture.Mixture(
@@ -18,6 +18,7 @@ def one_cluster(power, dimensions=2):
         (factor @ factor.T)[None],
         np.array([power]),
         -20.0,
+        np.full(dimensions, blur),
     )
 
 
@@ -45,6 +46,43 @@ class TestDensity:
         delta = points - cluster.means[0]
         covariance = (delta.T * density) @ delta
         np.testing.assert_allclose(covariance, cluster.covariances[0], rtol=0.02, atol=0.02)
+
+    def test_points_that_are_spread(self):
+        """Densities and r^4 are the means over what the points are spread to."""
+        rng = np.random.default_rng(0)
+        cluster = one_cluster(1.0, blur=0.2)
+        parts = cluster.select([0])
+        parts.blur = np.zeros(2)
+        # Places whose covariance is what the cluster's is without the blur.
+        factor = np.linalg.cholesky(cluster.covariances[0] - 0.2 * np.eye(2))
+        points = rng.normal(size=(4000, 2)) @ factor.T + cluster.means[0]
+        logs, squared = cluster.log_densities(mixture.features(points))
+        nodes, shares = np.polynomial.hermite_e.hermegauss(5)
+        expected_logs, expected_quartic = 0.0, 0.0
+        for a, b in np.ndindex(5, 5):
+            share = shares[a] * shares[b] / shares.sum() ** 2
+            spread = points + 0.2**0.5 * nodes[[a, b]]
+            some_logs, some_squared = parts.log_densities(mixture.features(spread))
+            expected_logs += share * some_logs
+            expected_quartic += share * np.square(some_squared).sum()
+        np.testing.assert_allclose(logs, expected_logs, rtol=1e-9)
+        quartic = cluster.quartics(np.ones((1, 4000)), squared)
+        np.testing.assert_allclose(quartic, expected_quartic, rtol=0.01)
+
+    @pytest.mark.parametrize(
+        "values, step",
+        [
+            (np.random.default_rng(0).normal(size=300), 0.0),
+            (np.random.default_rng(0).normal(size=300).round(1), 0.1),
+            (0.1 + 0.2 * np.random.default_rng(0).integers(0, 9, 300), 0.2),
+            (np.repeat([0.0, 1.0, 5.0], 100), 0.0),
+            (np.zeros(300), 0.0),
+        ],
+        ids=["any", "rounded", "grid", "few", "equal"],
+    )
+    def test_rounded_coordinates_are_spread(self, values, step):
+        points = np.stack([values, np.random.default_rng(1).normal(size=300)], axis=1)
+        np.testing.assert_allclose(mixture.blur_of(points), [(0.4 * step) ** 2, 0.0], atol=1e-12)
 
     def test_powers_follow_the_shape(self):
         rng = np.random.default_rng(0)

@@ -228,7 +228,9 @@ def best_start(logits, evidence, starts):
     """Of the answers from several starts the one of the largest evidence.
 
     Of starts that are as good up to rounding the first is taken: often several find the same
-    partition, and every backend and every exported file is to give it in the same slots.
+    partition, and every backend and every exported file is to give it in the same slots. A start
+    whose evidence is no number comes after all others: where no start has any, as of points that
+    are NaN, the answer is that of the first, NaN as well.
 
     Args:
         logits: `(starts * batch, k, n)`, all sets of a start together.
@@ -241,7 +243,10 @@ def best_start(logits, evidence, starts):
     logits = ops.reshape(logits, (starts, batch, *ops.shape(logits)[1:]))
     evidence = ops.reshape(evidence, (starts, batch))
     later = ops.reshape(ops.arange(starts, dtype=evidence.dtype), (starts, 1))
-    evidence = evidence - TIE * later * (1 + largest_over(ops.abs(evidence), 0))
+    # Not `isfinite`, which LiteRT has not. No comparison holds for NaN.
+    known = ops.abs(evidence) <= float(np.finfo("float32").max)
+    scale = 1 + largest_over(ops.where(known, ops.abs(evidence), ops.zeros_like(evidence)), 0)
+    evidence = ops.where(known, evidence, -3 * scale) - TIE * later * scale
     # Not `take_along_axis`, with which torch exports one size of sets only.
     chosen = evidence >= largest_over(evidence, 0)
     chosen = ops.reshape(chosen, (starts, batch, 1, 1))

@@ -43,10 +43,12 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
     fits a mixture of elliptic clusters to all points, whose edges may be sharper or softer
     than a Gaussian's, and pairs of clusters are merged; the number of clusters with the lowest
     Bayesian information criterion is taken. A fine partition by k-means is merged as well, and
-    taken where it explains the points much better.
+    taken where it explains the points much better. There may be more clusters than the network
+    knows: where no merging helps, finer partitions follow.
 
     The order of the points, the place of the origin and the unit do not matter: points are
-    brought to mean 0 and variance 1 together. Features must be comparable, as for k-means.
+    brought to mean 0 and variance 1 together. Features must be comparable, as for k-means. They
+    may have been rounded, to whole numbers for example.
 
     Args:
         model: A Keras model with the inputs `"entities"` `(batch, n, features)`, `"mask"` bool
@@ -198,18 +200,30 @@ def _merged(start, points, weights, most):
 
     Merging cannot divide what the network took for one. A fine partition into `most` parts is
     merged too, and taken if it explains the points much better: by less, the network is more
-    often right about what belongs together.
+    often right about what belongs together. Where as many clusters are left as there were
+    parts, there may be more: twice as many parts follow.
     """
+    best, lowest = mixture.merged_by_bic(start, points, weights)
+    parts = most
+    while True:
+        finer, bic = _merged_parts(points, weights, parts)
+        if bic < lowest - OVERLOOKED * weights.sum():
+            best, lowest = finer, bic
+        if max(len(finer), len(best)) < parts or parts >= len(points):
+            return best
+        parts *= 2
+
+
+def _merged_parts(points, weights, count):
+    """A partition by k-means, merged: the mixture and its BIC."""
     from sklearn.cluster import KMeans
 
-    fitted, bic = mixture.merged_by_bic(start, points, weights)
-    means = KMeans(min(most, len(points)), n_init=1, random_state=0)
+    means = KMeans(min(count, len(points)), n_init=1, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer places than clusters are no problem here
         parts = means.fit(points, sample_weight=weights).labels_
-    finer = mixture.from_shares(points, weights, np.eye(most)[parts])
-    finer, finer_bic = mixture.merged_by_bic(finer, points, weights)
-    return finer if finer_bic < bic - OVERLOOKED * weights.sum() else fitted
+    partition = mixture.from_shares(points, weights, np.eye(count)[parts])
+    return mixture.merged_by_bic(partition, points, weights)
 
 
 def _validate_data(estimator, X, **options):

@@ -23,6 +23,9 @@ import numpy as np
 CHUNK = 16384
 # Added to the variances: a cluster has a density even if all its points are the same.
 RIDGE = 1e-5
+# Points on a grid are spread by so much of its step: the top of a cluster at a single place is
+# then one place a step. Fewer gaps than these are not those of a grid, but between clusters.
+BLUR, LEAST_GAPS = 0.4, 4
 # Tabulated; a Gaussian is one of them.
 POWERS = np.concatenate([np.geomspace(0.6, 1, 40), np.geomspace(1, 3, 80)[1:]])
 # A kurtosis is as sure as that of a Gaussian after so many points.
@@ -46,6 +49,8 @@ class Mixture:
         covariances: `(k, d, d)`.
         powers: `(k,)`.
         background: Logarithm of the background's share times its density.
+        blur: `(d,)`, variances with which every point is spread, see `blur_of`. Logarithms of
+            densities are means over what it is spread to.
     """
 
     shares: np.ndarray
@@ -53,13 +58,14 @@ class Mixture:
     covariances: np.ndarray
     powers: np.ndarray
     background: float
+    blur: np.ndarray
 
     def __len__(self):
         return len(self.shares)
 
     def select(self, clusters):
         arrays = (self.shares, self.means, self.covariances, self.powers)
-        return Mixture(*(array[clusters] for array in arrays), self.background)
+        return Mixture(*(array[clusters] for array in arrays), self.background, self.blur)
 
     def log_posterior(self, points):
         """Log probabilities of the clusters alone, `(n, k)`."""
@@ -73,7 +79,8 @@ class Mixture:
         dimensions = self.means.shape[1]
         precisions = np.linalg.inv(self.covariances)
         linear = (precisions @ self.means[..., None])[..., 0]
-        constant = (linear * self.means).sum(axis=1, keepdims=True)
+        blurred = np.diagonal(precisions, axis1=1, axis2=2) @ self.blur
+        constant = (linear * self.means).sum(axis=1, keepdims=True) + blurred[:, None]
         products = precisions.reshape(len(self), -1)
         coefficients = np.concatenate([constant, -2 * linear, products], axis=1)
         # Rounding may bring it below 0.
@@ -82,6 +89,14 @@ class Mixture:
         distances = np.exp(self.powers[:, None] * np.log(scale[:, None] * squared))
         offset = np.log(self.shares) + constant - 0.5 * np.linalg.slogdet(self.covariances)[1]
         return offset[:, None] - 0.5 * distances, squared
+
+    def quartics(self, parts, squared):
+        """Sums of r^4 `(k,)` over points of which clusters have `parts` `(k, n)`."""
+        # r^2 differs within what a point is spread to, by so much for points of the cluster.
+        blurred = np.linalg.solve(self.covariances, np.diag(self.blur)[None])
+        first, second = (np.trace(b, axis1=1, axis2=2) for b in (blurred, blurred @ blurred))
+        variances = 4 * first - 2 * second
+        return (parts * np.square(squared)).sum(axis=1) + variances * parts.sum(axis=1)
 
     def posterior(self, x):
         """Probabilities `(k, n)` and `(n,)` of the background, log density, and r^2."""
@@ -175,18 +190,18 @@ def _expectation(mixture, sample):
     for x, w in sample:
         parts, background, log_density, squared = mixture.posterior(x)
         parts = parts * w
-        quartics = (parts * np.square(squared)).sum(axis=1)
+        quartics = mixture.quartics(parts, squared)
         new = _moments(x, parts, quartics, background @ w, log_density @ w)
         moments = new if moments is None else moments + new
     return moments
 
 
-def _maximization(moments, log_volume):
+def _maximization(moments, log_volume, blur):
     dimensions = moments.sums.shape[1]
     counts = np.maximum(moments.counts, 1e-10)
     means = moments.sums / counts[:, None]
     covariances = moments.products / counts[:, None, None] - means[:, :, None] * means[:, None]
-    covariances += RIDGE * np.eye(dimensions)
+    covariances += np.diag(RIDGE + blur)
     total = counts.sum()
     background = np.clip(moments.background / (total + moments.background), *BACKGROUND)
     return Mixture(
@@ -195,6 +210,7 @@ def _maximization(moments, log_volume):
         covariances,
         _powers(counts, moments.quartics, dimensions),
         np.log(background) - log_volume,
+        blur,
     )
 
 
@@ -203,7 +219,24 @@ def from_shares(points, weights, shares):
     dimensions = points.shape[1]
     parts = (shares * weights[:, None]).T
     gaussian = dimensions * (dimensions + 2) * parts.sum(axis=1)
-    return _maximization(_moments(features(points), parts, gaussian), _log_volume(points, weights))
+    moments = _moments(features(points), parts, gaussian)
+    return _maximization(moments, _log_volume(points, weights), blur_of(points))
+
+
+def blur_of(points):
+    """Variances `(d,)` with which points are spread along coordinates that were rounded.
+
+    Many points have the same place then. A cluster that shrinks to a place would explain them
+    without end, and what is one cluster would become several. Coordinates were rounded if they
+    lie on a grid; others have 0.
+    """
+    blur = []
+    for x in points.T:
+        gaps = np.diff(np.unique(x.round(9)))  # without rounding errors between equal places
+        steps = gaps / gaps.min(initial=np.inf)
+        grid = len(gaps) >= LEAST_GAPS and (np.abs(steps - steps.round()) < 0.01).all()
+        blur.append((BLUR * gaps.min()) ** 2 if grid else 0.0)
+    return np.array(blur)
 
 
 def _log_volume(points, weights):
@@ -229,7 +262,7 @@ def merged_by_bic(mixture, points, weights):
     def climbed(mixture, steps):
         """After EM, with its BIC."""
         for _ in range(steps):
-            mixture = _maximization(_expectation(mixture, sample), log_volume)
+            mixture = _maximization(_expectation(mixture, sample), log_volume, mixture.blur)
         log_likelihood = _expectation(mixture, sample).log_likelihood
         return mixture, penalty * len(mixture) - 2 * log_likelihood
 
@@ -266,7 +299,7 @@ def _proposals(mixture, sample):
         parts = mixture.posterior(x)[0] * w
         parts = parts[first] + parts[second]
         counts += parts.sum(axis=1)
-        quartics += (parts * np.square(pairs.log_densities(x)[1])).sum(axis=1)
+        quartics += pairs.quartics(parts, pairs.log_densities(x)[1])
     pairs.powers = _powers(counts, quartics, sample.dimensions)
     gains = 0.0
     for x, w in sample:
@@ -281,6 +314,7 @@ def _proposals(mixture, sample):
         yield Mixture(
             *(np.concatenate([getattr(others, a), getattr(one, a)]) for a in arrays),
             mixture.background,
+            mixture.blur,
         )
 
 
@@ -293,4 +327,4 @@ def _as_one(mixture, first, second):
     between = (part * (1 - part))[..., None] * delta[:, :, None] * delta[:, None]
     within = part[..., None] * a.covariances + (1 - part[..., None]) * b.covariances
     means = part * a.means + (1 - part) * b.means
-    return Mixture(shares, means, within + between, np.ones(len(shares)), mixture.background)
+    return Mixture(shares, means, within + between, np.ones(len(shares)), a.background, a.blur)
