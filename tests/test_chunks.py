@@ -296,6 +296,16 @@ def test_outputs_of_entities_and_of_sets():
             assert_close(mean, x.mean(axis=1))
 
 
+def test_features_that_are_normalized():
+    x = np.arange(12, dtype="float32").reshape(1, 6, 2)
+    normalization = keras.layers.Normalization(mean=[5.0, 6.0], variance=[4.0, 9.0])
+    network = keras.Sequential([keras.Input((None, 2)), normalization, layers.SumPooling()])
+    pooled = models.predict_in_chunks(network, [x[:, :4], x[:, 4:]])
+    assert_close(pooled, np.array([[0.0, 0.0]], "float32"))
+    pooled = models.predict_in_chunks(network, [x[:, :4], x[:, 4:5]])
+    assert_close(pooled, np.array([[-2.5, -5 / 3]], "float32"))
+
+
 def test_half_precision():
     """Every chunk is computed in the layer's own dtype, as the whole is."""
     x, mask, weights = sets()
@@ -346,6 +356,7 @@ def unchunkable():
         "recurrent": ([keras.layers.LSTM(4, return_sequences=True)], "LSTM"),
         "operation": (averaged, "Mean"),
         "wrong axis": ([keras.layers.Softmax(axis=1)], "Softmax"),
+        "places": ([keras.layers.Normalization(axis=(1, 2))], "Normalization"),
         "no network": ("swarm", "network='swarm'"),
         "no layers": ([], r"network=\[\]"),
     }
@@ -392,6 +403,10 @@ def test_bad_chunks():
     x = np.ones((2, 4, 3), "float32")
     layer = layers.PermutationEquivariantDense(4)
     model = models.deep_sets(3, 2, hidden_units=4, num_layers=1)
+    event = keras.Input((1,), name="event")
+    pooled = layers.MeanPooling()(model.output)
+    outputs = keras.layers.Concatenate()([pooled, event])
+    beside = keras.Model({**model.input, "event": event}, outputs)
     counts = iter([3, 2])
     cases = [
         (layer, [], "at least one chunk"),
@@ -400,8 +415,11 @@ def test_bad_chunks():
         (layer, lambda: [x] * next(counts), "3 chunks"),
         (layer, [x, x[:1]], "same sets"),
         (layer, [(x, None, None, None)], "4 parts"),
+        (layer, [{"entities": x}], "Received: a dict"),
+        (layer, x, r"`chunk\[None\]`. Received: a chunk of shape \(4, 3\)"),
         (layer, [(x, np.ones((2, 3), bool))], "mask"),
         (model, [(x, None, np.ones((2, 4)))], "'weights'"),
+        (beside, [x], "no other inputs .*with the inputs event"),
         (layer, [(x, None, -np.ones((2, 4)))], "weights"),
     ]
     for network, chunks, message in cases:

@@ -40,6 +40,7 @@ _ALONG_AN_AXIS = (
     keras.layers.BatchNormalization,
     keras.layers.Concatenate,
     keras.layers.LayerNormalization,
+    keras.layers.Normalization,
     keras.layers.RMSNormalization,
     keras.layers.Softmax,
     keras.layers.UnitNormalization,
@@ -129,6 +130,12 @@ def _run_model(model, entities, mask, weights):
             )
         return model(entities, mask=mask, training=False)
     given = {"mask": mask, "weights": weights}
+    others = [name for name in model.input if name not in ("entities", *given)]
+    if others:
+        raise ValueError(
+            f"Expected `network` to have no other inputs than 'entities', 'mask' and 'weights'. "
+            f"Received: model '{model.name}' with the inputs {', '.join(others)}"
+        )
     inputs = {"entities": entities}
     for name, value in given.items():
         if name in model.input:
@@ -213,7 +220,7 @@ def check_layer(layer):
         return
     if isinstance(layer, (*_ENTITY_BY_ENTITY, *_REDUCING)):
         return
-    if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1]):
+    if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1], (-1,), ()):
         return
     described = f"'{layer.name}' of class {type(layer).__name__}" if layer else "a model"
     raise ValueError(
