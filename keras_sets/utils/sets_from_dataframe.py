@@ -53,7 +53,8 @@ def sets_from_dataframe(
         `(sets, targets, weights, groups)`, a named tuple: a list of arrays `(n_i, features)`;
         an array `(num_sets,)` for targets of sets, or a list of arrays `(n_i,)` for those of
         entities; a list of arrays `(n_i,)`; and an array `(num_sets,)` of the values of the
-        group column. Targets and weights that were not asked for are None.
+        group column. Targets and weights that were not asked for are None. Where a model gives
+        one number an entity, `SetDataset` takes `[t[:, None] for t in targets]`.
 
     Raises:
         ValueError: There is no row, or no such column; features or weights are no numbers; a
