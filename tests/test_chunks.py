@@ -265,6 +265,18 @@ def test_models_with_one_input():
         assert_close(np.concatenate(list(parts), axis=1)[mask], whole[mask])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_tensors_of_the_backend_as_chunks(weighted):
+    x = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
+    weights = np.ones((2, 6), "float32") if weighted else None
+    model = models.deep_sets(3, 2, hidden_units=4, output_pooling="mean", weighted=weighted)
+    expected = models.predict_in_chunks(model, cut((x, None, weights), (0, 4, 6)))
+    tensor = ops.convert_to_tensor(x)
+    for mask in (None, np.ones((2, 6), bool)):
+        chunks = cut((tensor, mask, weights), (0, 4, 6))
+        assert_close(models.predict_in_chunks(model, chunks), expected)
+
+
 def test_models_of_a_fixed_set_size():
     """As many outputs as the chunks have entities, not those of the first chunk."""
     x = np.random.default_rng(0).normal(size=(1, 12, 2)).astype("float32")

@@ -148,7 +148,8 @@ def _run_model(model, entities, mask, weights):
                 f"Model '{model.name}' has no input '{name}', expected chunks without {name}. "
                 f"The inputs of the model: {', '.join(model.input)}"
             )
-    return model(inputs, training=False)
+    # Keras takes arrays or tensors of its backend in one call, not both.
+    return model(keras.tree.map_structure(ops.convert_to_tensor, inputs), training=False)
 
 
 def _run_layers(parts, entities, mask, weights):
