@@ -59,9 +59,9 @@ class SetDataset(keras.utils.PyDataset):
     do by default, divide by that of the real ones if the outputs carry a Keras mask, as those
     of `keras_sets.models` do. Outputs that carry none need a loss with
     `reduction="mean_with_sample_weight"`, and `weighted_metrics` in place of `metrics`.
-    No such metric of Keras is the mean over all entities: an entity of a small batch counts
-    more. For that mean, compare `model.predict` with the targets, see the site's page "Your data".
-    For one number an entity, from a model with `units=1`, they are arrays `(n_i, 1)`. Of
+    Keras' metrics are not the mean over all entities: entities of small batches count more. For
+    that mean, compare `model.predict` with the targets, see the site's page "Your data".
+    For one number an entity, from a model with `units=1`, targets are arrays `(n_i, 1)`. Of
     `(n_i,)` Keras' losses take the mean over the entities before the weights count: an error, or
     a wrong loss where a batch has as many sets as places.
 
