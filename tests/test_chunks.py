@@ -366,7 +366,7 @@ def unchunkable():
         "pooling layer": (Median(), "methods chunk_state, merge, finish"),
         "attention": (layers.SetAttentionBlock(4, 2), "SetAttentionBlock"),
         "recurrent": ([keras.layers.LSTM(4, return_sequences=True)], "LSTM"),
-        "operation": (averaged, "Mean"),
+        "operation": (averaged, "Mean, a function of `keras.ops`"),
         "wrong axis": ([keras.layers.Softmax(axis=1)], "Softmax"),
         "places": ([keras.layers.Normalization(axis=(1, 2))], "Normalization"),
         "no network": ("swarm", "network='swarm'"),

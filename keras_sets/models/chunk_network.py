@@ -224,6 +224,8 @@ def check_layer(layer):
     if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1], (-1,), ()):
         return
     described = f"'{layer.name}' of class {type(layer).__name__}" if layer else "a model"
+    if isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer):
+        described += ", a function of `keras.ops`; layers such as `keras.layers.Add` are known"
     raise ValueError(
         "Expected `network` to be made of PermutationEquivariantDense, Swarm, DSS, poolings, "
         f"{', '.join(kind.__name__ for kind in _REDUCING)}, and Keras layers that compute every "
