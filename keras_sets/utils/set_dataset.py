@@ -81,7 +81,7 @@ class SetDataset(keras.utils.PyDataset):
         batch_size: Number of sets in a batch. The last one may have fewer.
         buckets: How many sizes to pad to at most. Or the sizes themselves, in a list.
         shuffle: Whether to draw the order of the sets anew in every epoch. None: if there are
-            targets.
+            targets. To train on sets that are their own targets, give True.
         seed: Non-negative integer.
         points: At most so many entities of each set, drawn anew in every epoch without
             replacement. None for all of them.
