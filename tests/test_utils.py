@@ -103,7 +103,7 @@ class TestPadSets:
             (dict(sets=[np.array([1.0, "a"], object)]), "object and holds 'a', which is no number"),
             (dict(sets=[np.array([1.0, True], object)]), r"object; `.astype\('float32'\)` makes"),
             (dict(sets=[{"x": 1.0}]), "set 0 is of type dict"),
-            (dict(sets=[np.zeros(2, [("pt", "f4")])]), "structured_to_unstructured.*Received: dt"),
+            (dict(sets=[np.zeros(2, [("pt", "f4")])]), "structured_to_unstructured`.*Received: dt"),
             (
                 dict(sets=[np.ones((2, 3)), np.ones((4, 3)), np.ones((2, 4))]),
                 "same number of features. Received: set 2 has 4, set 0 has 3",

@@ -95,7 +95,9 @@ def read_ragged(name, sets, dtype=None):
         offsets = np.cumsum([0, *map(len, arrays)])
         values = np.concatenate([arrays[i] for i in shown] or arrays[:1])
     if values.dtype.kind not in "biuf" and values.dtype.name != "bfloat16":
-        fields = "`np.lib.recfunctions.structured_to_unstructured(x)` makes features of fields. "
+        fields = (
+            "`structured_to_unstructured` of `numpy.lib.recfunctions` makes features of fields. "
+        )
         raise ValueError(
             f"`{name}` must hold numbers. {fields if values.dtype.names else ''}Received: dtype "
             f"{values.dtype}"
