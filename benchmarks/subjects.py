@@ -298,7 +298,7 @@ def padding(sets=1000):
     for spread in (0.25, 0.5, 1.0):
         ragged = _log_normal_sets(sets, spread)
         for buckets in (1, 4, 8):
-            dataset = keras_sets.utils.SetDataset(ragged, buckets=buckets)
+            dataset = keras_sets.utils.SetDataset(ragged, buckets=buckets, shuffle=True)
             masks = [inputs["mask"] for (inputs,) in dataset]
             real = sum(int(mask.sum()) for mask in masks)
             shares[f"{spread}, {buckets}"] = 1 - real / sum(mask.size for mask in masks)

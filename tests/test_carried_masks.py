@@ -109,3 +109,18 @@ def test_a_mask_as_sample_weight():
     )
     expected = np.abs(outputs - target)[mask].mean()
     assert received["mae"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_sets_of_sets_by_time_distributed():
+    """Each inner set alone gives what all of them padded give, one of them empty, one absent."""
+    inputs, mask = keras.Input((None, None, 3)), keras.Input((None, None), dtype="bool")
+    dense, pooling = layers.PermutationEquivariantDense(4), layers.MeanPooling()
+    x = keras.layers.TimeDistributed(dense)(inputs, mask=mask)
+    model = keras.Model([inputs, mask], keras.layers.TimeDistributed(pooling)(x, mask=mask))
+    sizes = np.array([[5, 2, 0], [1, 4, 3]])
+    given, real = values(2, 3, 5, 3), np.arange(5) < sizes[..., None]
+    padded = np.where(real[..., None], given, np.nan)
+    received = to_numpy(model([padded, real]))
+    for i, j in np.ndindex(2, 3):
+        alone = pooling(dense(given[i, j, : sizes[i, j]][None]))
+        np.testing.assert_allclose(received[i, j], to_numpy(alone)[0], atol=1e-6)

@@ -82,6 +82,17 @@ def test_bad_input(threads, tmp_path):
     swarm = NETWORKS["swarm"]()
     with pytest.raises(ValueError, match="invalid value for `executor`.*executor=4"):
         models.predict_in_chunks(swarm, chunks, executor=4)
+
+    class OneResult:
+        def map(self, function, items):
+            return [function(items[0])]
+
+    # `map` of the class would take the function for the executor, and give nothing.
+    with pytest.raises(ValueError, match="invalid value for `executor`.*ThreadPoolExecutor'"):
+        models.predict_in_chunks(swarm, chunks, executor=concurrent.futures.ThreadPoolExecutor)
+    three = cut(sets(), (0, 5, 10, 15))  # the first chunk is computed here
+    with pytest.raises(ValueError, match="each of 2 chunks. Received: 1 results"):
+        outputs_of(swarm, three, OneResult())
     with pytest.raises(ValueError, match="Expected one of `scratch_dir` and `executor`"):
         models.predict_in_chunks(swarm, chunks, scratch_dir=tmp_path, executor=threads)
     inputs = keras.Input((None, FEATURES))

@@ -265,6 +265,18 @@ def test_models_with_one_input():
         assert_close(np.concatenate(list(parts), axis=1)[mask], whole[mask])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_tensors_of_the_backend_as_chunks(weighted):
+    x = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
+    weights = np.ones((2, 6), "float32") if weighted else None
+    model = models.deep_sets(3, 2, hidden_units=4, output_pooling="mean", weighted=weighted)
+    expected = models.predict_in_chunks(model, cut((x, None, weights), (0, 4, 6)))
+    tensor = ops.convert_to_tensor(x)
+    for mask in (None, np.ones((2, 6), bool)):
+        chunks = cut((tensor, mask, weights), (0, 4, 6))
+        assert_close(models.predict_in_chunks(model, chunks), expected)
+
+
 def test_models_of_a_fixed_set_size():
     """As many outputs as the chunks have entities, not those of the first chunk."""
     x = np.random.default_rng(0).normal(size=(1, 12, 2)).astype("float32")
@@ -294,6 +306,16 @@ def test_outputs_of_entities_and_of_sets():
         assert_close(np.concatenate(twice, axis=1), 2 * x)
         for mean in means:
             assert_close(mean, x.mean(axis=1))
+
+
+def test_features_that_are_normalized():
+    x = np.arange(12, dtype="float32").reshape(1, 6, 2)
+    normalization = keras.layers.Normalization(mean=[5.0, 6.0], variance=[4.0, 9.0])
+    network = keras.Sequential([keras.Input((None, 2)), normalization, layers.SumPooling()])
+    pooled = models.predict_in_chunks(network, [x[:, :4], x[:, 4:]])
+    assert_close(pooled, np.array([[0.0, 0.0]], "float32"))
+    pooled = models.predict_in_chunks(network, [x[:, :4], x[:, 4:5]])
+    assert_close(pooled, np.array([[-2.5, -5 / 3]], "float32"))
 
 
 def test_half_precision():
@@ -344,8 +366,9 @@ def unchunkable():
         "pooling layer": (Median(), "methods chunk_state, merge, finish"),
         "attention": (layers.SetAttentionBlock(4, 2), "SetAttentionBlock"),
         "recurrent": ([keras.layers.LSTM(4, return_sequences=True)], "LSTM"),
-        "operation": (averaged, "Mean"),
+        "operation": (averaged, "Mean, a function of `keras.ops`"),
         "wrong axis": ([keras.layers.Softmax(axis=1)], "Softmax"),
+        "places": ([keras.layers.Normalization(axis=(1, 2))], "Normalization"),
         "no network": ("swarm", "network='swarm'"),
         "no layers": ([], r"network=\[\]"),
     }
@@ -392,6 +415,10 @@ def test_bad_chunks():
     x = np.ones((2, 4, 3), "float32")
     layer = layers.PermutationEquivariantDense(4)
     model = models.deep_sets(3, 2, hidden_units=4, num_layers=1)
+    event = keras.Input((1,), name="event")
+    pooled = layers.MeanPooling()(model.output)
+    outputs = keras.layers.Concatenate()([pooled, event])
+    beside = keras.Model({**model.input, "event": event}, outputs)
     counts = iter([3, 2])
     cases = [
         (layer, [], "at least one chunk"),
@@ -400,8 +427,11 @@ def test_bad_chunks():
         (layer, lambda: [x] * next(counts), "3 chunks"),
         (layer, [x, x[:1]], "same sets"),
         (layer, [(x, None, None, None)], "4 parts"),
+        (layer, [{"entities": x}], "Received: a dict"),
+        (layer, x, r"`chunk\[None\]`. Received: a chunk of shape \(4, 3\)"),
         (layer, [(x, np.ones((2, 3), bool))], "mask"),
         (model, [(x, None, np.ones((2, 4)))], "'weights'"),
+        (beside, [x], "no other inputs .*with the inputs event"),
         (layer, [(x, None, -np.ones((2, 4)))], "weights"),
     ]
     for network, chunks, message in cases:

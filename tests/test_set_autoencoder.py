@@ -51,6 +51,7 @@ class TestData:
     def test_batches_are_their_own_targets(self, rng):
         sets = [rng.normal(size=(n, 2)).astype("float32") for n in (4, 10, 6)]
         batches = data.Batches(sets, 0.5, batch_size=3, buckets=1, seed=1)
+        assert batches.shuffle  # without targets a `SetDataset` keeps the order
         inputs, points, weights = batches[0]
         assert points.shape == (3, 5, 2) and sorted(weights.sum(axis=1)) == [2, 3, 5]
         np.testing.assert_array_equal(inputs["entities"], points)

@@ -1,4 +1,4 @@
-"""Padding, datasets and data frames: from sets of different sizes to batches."""
+"""Padding and datasets: from sets of different sizes to batches."""
 
 import pickle
 
@@ -9,7 +9,6 @@ import pytest
 import keras_sets
 from keras_sets.utils import SetDataset
 from keras_sets.utils import pad_sets
-from keras_sets.utils import sets_from_dataframe
 
 SIZES = (3, 0, 1)
 
@@ -71,6 +70,8 @@ class TestPadSets:
         assert pad_sets(ready, size=5)[0].shape == (2, 5, 2)
         assert pad_sets([[], []])[0].shape == (2, 1)
         assert pad_sets([np.ones((0, 3))])[0].shape == (1, 1, 3)
+        entities, mask = pad_sets([np.ones((0, 0)), [[1.0, 2.0]]])  # the first is of no entities
+        assert entities.tolist() == [[[0, 0]], [[1, 2]]] and mask.tolist() == [[False], [True]]
 
     def test_nan_and_infinity_come_through(self):
         padded, _ = pad_sets([[np.nan, 1.0], [np.inf]])
@@ -99,6 +100,10 @@ class TestPadSets:
             (dict(sets={"a": [1.0]}), "sets_from_dataframe` makes one.*Received: dict"),
             (dict(sets=[[[1.0], [2.0, 3.0]]]), "set 0 is ragged itself"),
             (dict(sets=[["a", "b"]]), "must hold numbers. Received: dtype"),
+            (dict(sets=[np.array([1.0, "a"], object)]), "object and holds 'a', which is no number"),
+            (dict(sets=[np.array([1.0, True], object)]), r"object; `.astype\('float32'\)` makes"),
+            (dict(sets=[{"x": 1.0}]), "set 0 is of type dict"),
+            (dict(sets=[np.zeros(2, [("pt", "f4")])]), "structured_to_unstructured`.*Received: dt"),
             (
                 dict(sets=[np.ones((2, 3)), np.ones((4, 3)), np.ones((2, 4))]),
                 "same number of features. Received: set 2 has 4, set 0 has 3",
@@ -154,8 +159,10 @@ class TestOrder:
                 a.shape != b.shape or (a != b).any()
                 for a, b in zip(flat([*first]), flat([*other]), strict=True)
             )
-        with pytest.raises(IndexError):
-            first[len(first)]
+        assert_same(first[-1], first[len(first) - 1])
+        for index in (len(first), -len(first) - 1):
+            with pytest.raises(IndexError):
+                first[index]
 
     def test_points_are_drawn_without_replacement_anew_in_every_epoch(self):
         sets, sizes = numbered(12)
@@ -185,7 +192,7 @@ class TestOrder:
 
     def test_padded_share_of_log_normal_sizes(self):
         sizes = np.random.default_rng(0).lognormal(np.log(100), 0.25, 1000).astype(int)
-        dataset = SetDataset([np.zeros((n, 1), "float32") for n in sizes])
+        dataset = SetDataset([np.zeros((n, 1), "float32") for n in sizes], shuffle=True)
         masks = [inputs["mask"] for (inputs,) in dataset]
         assert len({mask.shape for mask in masks}) <= 5
         assert 1 - sizes.sum() / sum(mask.size for mask in masks) < 0.15
@@ -273,6 +280,16 @@ class TestTraining:
         expected = np.average(np.concatenate(errors), weights=np.concatenate(each))
         assert received == pytest.approx(expected, rel=1e-5)
 
+    def test_predictions_come_in_the_order_of_the_sets(self):
+        sets, sizes = numbered(30)
+        entities = keras.Input((None, 2), name="entities")
+        mask = keras.Input((None,), dtype="bool", name="mask")
+        outputs = keras_sets.layers.MaxPooling()(entities, mask=mask)
+        model = keras.Model({"entities": entities, "mask": mask}, outputs)
+        predicted = model.predict(SetDataset(sets, batch_size=4), verbose=0)
+        np.testing.assert_array_equal(predicted, np.stack([np.arange(30), sizes - 1], axis=-1))
+        assert SetDataset(sets, sizes).shuffle
+
     def test_outputs_of_entities_are_joined_with_one_size(self):
         sets = some_sets([5, 2, 7, 1, 4])
         model = keras_sets.models.deep_sets(2, 3, **SMALL)
@@ -283,6 +300,13 @@ class TestTraining:
                 {"entities": points[None], "mask": np.ones((1, len(points)), bool)}
             )
             np.testing.assert_allclose(row[: len(points)], alone[0], atol=1e-5)
+
+    def test_targets_of_any_iterable(self):
+        sets, labels = some_sets(), [[1, 0, 1], [], [1]]
+        for targets in (iter(labels), Uneven(labels)):
+            _, padded, _ = SetDataset(sets, targets, shuffle=False)[0]
+            assert padded.tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0]]
+        assert SetDataset(sets, (i for i in range(3)), shuffle=False)[0][1].tolist() == [0, 1, 2]
 
     def test_labels_and_weights(self):
         """Padded labels are class 0, of weight 0: no loss sees them. Absent entities neither."""
@@ -325,6 +349,19 @@ class TestTraining:
         assert losses((0, 3)) == pytest.approx(losses((0, 2), (2, 3)), rel=1e-6)
 
 
+class Uneven:
+    """Rows of different lengths, of which NumPy makes no array, as in the package awkward."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def __array__(self, dtype=None, copy=None):
+        raise ValueError("cannot convert to RegularArray")
+
+
 class Total(keras.metrics.Metric):
     """The sum of all targets."""
 
@@ -352,6 +389,7 @@ class Total(keras.metrics.Metric):
         (dict(targets=[[1, 0]] * 3), r"np.stack\(targets\).*2 rows for set 0, which has 3"),
         (dict(targets=["a", "b", "c"]), "`targets` must hold numbers"),
         (dict(targets=5), "`targets` must hold numbers"),
+        (dict(targets={"a": [1, 2, 3]}), "`targets` must hold numbers.*Received: dict"),
         (dict(weights=np.ones(3)), "`weights` must hold an array"),
         (dict(weights=[np.ones((3, 1)), np.ones((0, 1)), np.ones((1, 1))]), r"`\(n,\)` for every"),
         (dict(weights=[[1, 1], [], [1]]), "`weights`.*2 rows for set 0, which has 3"),
@@ -371,84 +409,6 @@ class Total(keras.metrics.Metric):
 def test_bad_datasets(arguments, message):
     with pytest.raises(ValueError, match=message):
         SetDataset(**{"sets": some_sets(), **arguments})
-
-
-COLUMNS = {
-    "group": ["b", "a", "b", "c"],
-    "x": [1.0, 2.0, 3.0, 4.0],
-    "y": [5, 6, 7, 8],
-    "of_set": [1, 0, 1, 1],
-    "of_entity": [1, 0, 0, 1],
-}
-
-
-def make_frame(library):
-    if library == "dict":
-        return COLUMNS
-    return pytest.importorskip(library).DataFrame(COLUMNS)
-
-
-class TestDataFrames:
-    @pytest.mark.parametrize("library", ["dict", "pandas", "polars"])
-    def test_groups(self, library):
-        frame = make_frame(library)
-        sets, targets, weights, groups = sets_from_dataframe(
-            frame, "group", ["x", "y"], target="of_set", weight="y"
-        )
-        assert [points.tolist() for points in sets] == [[[1, 5], [3, 7]], [[2, 6]], [[4, 8]]]
-        assert targets.tolist() == [1, 0, 1] and groups.tolist() == ["b", "a", "c"]
-        assert [w.tolist() for w in weights] == [[5, 7], [6], [8]]
-        inputs, labels = SetDataset(sets, targets, weights, shuffle=False)[0]
-        assert inputs["weights"].tolist() == [[5, 7], [6, 0], [8, 0]]
-
-        sets, targets, weights, _ = sets_from_dataframe(frame, "group", "x", "of_entity")
-        assert [points.shape for points in sets] == [(2, 1), (1, 1), (1, 1)] and weights is None
-        assert [labels.tolist() for labels in targets] == [[1, 0], [0], [1]]
-        assert sets_from_dataframe(frame, "group", "x").targets is None
-
-    @pytest.mark.parametrize(
-        ("changes", "arguments", "message"),
-        [
-            ({}, dict(group="g"), r"`group` must name a column.*'group'.*Received: group='g'"),
-            ({}, dict(features=["x", "z"]), "`features` must name a column.*features='z'"),
-            ({}, dict(features=[]), "`features` must name at least one column"),
-            ({}, dict(features="group"), "`features` must name columns of numbers.*'group'"),
-            ({}, dict(weight="group"), "`weight` must name columns of numbers"),
-            ({}, dict(target="t"), "`target` must name a column"),
-            ({name: [] for name in COLUMNS}, {}, "`frame` must have at least one row"),
-            ({"group": ["a", None, "b", "b"]}, {}, "1 of 4 rows without a value.*row 1"),
-            ({"group": [0.0, 1.0, 1.0, np.nan]}, {}, "1 of 4 rows without a value.*row 3"),
-            ({"group": ["b", "a", "b", np.nan]}, {}, "1 of 4 rows without a value.*row 3"),
-            ({"group": np.eye(4, 2)}, {}, "`group` must name one column.*Received: group='group'"),
-            ({"x": [1.0, 2.0, 3.0, 4.0, 5.0]}, {}, "one length.*4. Received: 5 values.*'x'"),
-            ({"y": [1, 2, 3]}, dict(weight="y"), "one length.*4. Received: 3 values.*'y'"),
-            ({"y": [1, 2, 3, 4, 5]}, dict(target="y"), "one length.*Received: 5 values.*'y'"),
-            ({"x": np.ma.masked_equal([1, 2, 3, 9], 9)}, {}, "`features` .* 1 of 4 are masked"),
-        ],
-    )
-    def test_bad_input(self, changes, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            sets_from_dataframe(
-                {**COLUMNS, **changes}, **{"group": "group", "features": "x"} | arguments
-            )
-
-    @pytest.mark.parametrize("missing", [np.nan, None, "NA"])
-    def test_a_target_that_is_missing_for_a_whole_set_is_one_of_sets(self, missing):
-        if missing == "NA":
-            missing = pytest.importorskip("pandas").NA
-        of_set = np.array([missing, 0, missing, 1], object if missing is not np.nan else float)
-        targets = sets_from_dataframe({**COLUMNS, "y": of_set}, "group", "x", "y").targets
-        assert targets[0] is missing or np.isnan(targets[0])
-        assert targets[1:].tolist() == [0, 1]
-        of_set[2] = 1  # known for another entity of the set
-        targets = sets_from_dataframe({**COLUMNS, "y": of_set}, "group", "x", "y").targets
-        assert [len(labels) for labels in targets] == [2, 1, 1]
-
-    def test_a_group_that_pandas_calls_missing(self):
-        pandas = pytest.importorskip("pandas")
-        group = pandas.array(["b", None, "b", "c"], dtype="string")
-        with pytest.raises(ValueError, match="1 of 4 rows without a value.*row 1"):
-            sets_from_dataframe({**COLUMNS, "group": group}, "group", "x")
 
 
 def test_frames_with_columns_in_another_order():

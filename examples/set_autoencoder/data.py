@@ -65,6 +65,7 @@ class Batches(datasets.ResumableSets):
     Args:
         sets: List of arrays `(n_i, 2)`.
         share: Of the points of a set, drawn anew in every epoch.
+        shuffle: Whether to draw the order of the sets anew in every epoch.
         **kwargs: Of `keras_sets.utils.SetDataset`.
 
     Items:
@@ -72,9 +73,9 @@ class Batches(datasets.ResumableSets):
         weights `(batch, n)`, 1 for a point and 0 for padding.
     """
 
-    def __init__(self, sets, share=1.0, **kwargs):
+    def __init__(self, sets, share=1.0, shuffle=True, **kwargs):
         self.share = share
-        super().__init__(sets, **kwargs)
+        super().__init__(sets, shuffle=shuffle, **kwargs)
 
     def batch(self, rng, indices, size):
         (inputs,) = super().batch(rng, indices, size)

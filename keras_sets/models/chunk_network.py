@@ -40,6 +40,7 @@ _ALONG_AN_AXIS = (
     keras.layers.BatchNormalization,
     keras.layers.Concatenate,
     keras.layers.LayerNormalization,
+    keras.layers.Normalization,
     keras.layers.RMSNormalization,
     keras.layers.Softmax,
     keras.layers.UnitNormalization,
@@ -129,6 +130,12 @@ def _run_model(model, entities, mask, weights):
             )
         return model(entities, mask=mask, training=False)
     given = {"mask": mask, "weights": weights}
+    others = [name for name in model.input if name not in ("entities", *given)]
+    if others:
+        raise ValueError(
+            f"Expected `network` to have no other inputs than 'entities', 'mask' and 'weights'. "
+            f"Received: model '{model.name}' with the inputs {', '.join(others)}"
+        )
     inputs = {"entities": entities}
     for name, value in given.items():
         if name in model.input:
@@ -141,7 +148,8 @@ def _run_model(model, entities, mask, weights):
                 f"Model '{model.name}' has no input '{name}', expected chunks without {name}. "
                 f"The inputs of the model: {', '.join(model.input)}"
             )
-    return model(inputs, training=False)
+    # Keras takes arrays or tensors of its backend in one call, not both.
+    return model(keras.tree.map_structure(ops.convert_to_tensor, inputs), training=False)
 
 
 def _run_layers(parts, entities, mask, weights):
@@ -213,9 +221,11 @@ def check_layer(layer):
         return
     if isinstance(layer, (*_ENTITY_BY_ENTITY, *_REDUCING)):
         return
-    if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1]):
+    if isinstance(layer, _ALONG_AN_AXIS) and layer.axis in (-1, [-1], (-1,), ()):
         return
     described = f"'{layer.name}' of class {type(layer).__name__}" if layer else "a model"
+    if isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer):
+        described += ", a function of `keras.ops`; layers such as `keras.layers.Add` are known"
     raise ValueError(
         "Expected `network` to be made of PermutationEquivariantDense, Swarm, DSS, poolings, "
         f"{', '.join(kind.__name__ for kind in _REDUCING)}, and Keras layers that compute every "

@@ -59,14 +59,21 @@ class ChunkSource:
         """`(entities, mask, weights)` of a chunk, or of the function that returns it."""
         chunk = chunk() if callable(chunk) else chunk
         parts = tuple(chunk) if isinstance(chunk, (tuple, list)) else (chunk,)
-        if not 1 <= len(parts) <= 3 or parts[0] is None:
+        if isinstance(chunk, dict) or not 1 <= len(parts) <= 3 or parts[0] is None:
+            received = "a dict" if isinstance(chunk, dict) else f"a tuple of {len(parts)} parts"
             raise ValueError(
                 "Expected a chunk to be an array of entities or a tuple (entities, mask, "
-                f"weights). Received: a tuple of {len(parts)} parts"
+                f"weights). Received: {received}"
             )
         entities, mask, weights = parts + (None,) * (3 - len(parts))
-        validation.check_set("chunks", entities, None, None)
         shape = validation.shape_of(entities)
+        if len(shape) < 3:
+            raise ValueError(
+                "Expected `chunks` to be a list of arrays `(batch, *entities, features)`. A chunk "
+                "of one set has a batch axis too, `chunk[None]`. Received: a chunk of shape "
+                f"{shape}"
+            )
+        validation.check_set("chunks", entities, None, None)
         # An element of `DSS` has further axes, of which masks and weights know nothing.
         given = [len(validation.shape_of(value)) for value in (mask, weights) if value is not None]
         known = shape[:-1] if not given or given[0] < 2 else shape[:-1][: given[0]]

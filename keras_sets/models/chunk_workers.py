@@ -24,7 +24,7 @@ class ChunkWorkers:
     """
 
     def __init__(self, executor, network, scratch_dir):
-        if not callable(getattr(executor, "map", None)):
+        if isinstance(executor, type) or not callable(getattr(executor, "map", None)):
             raise ValueError(
                 "Received an invalid value for `executor`, expected an object with the method "
                 "`map` of `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`. "
@@ -43,9 +43,16 @@ class ChunkWorkers:
         finished = keras.tree.map_structure(ops.convert_to_numpy, finished)
         task = functools.partial(run_chunk, self._pickled, finished)
         # Dask takes lists only; every executor asks for all items before the first result.
-        for shape, result in self._executor.map(task, list(remaining)):
+        given, count = list(remaining), 0
+        for shape, result in self._executor.map(task, given):
             chunks.check_shape(shape)
+            count += 1
             yield result
+        if count != len(given):
+            raise ValueError(
+                f"Expected `executor.map` to give one result for each of {len(given)} chunks. "
+                f"Received: {count} results"
+            )
 
 
 def run_chunk(pickled, finished, chunk):

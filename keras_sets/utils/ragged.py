@@ -1,6 +1,7 @@
 """Sets of different sizes in one array, which is what all padding starts from."""
 
 import dataclasses
+import numbers
 import sys
 
 import keras
@@ -87,17 +88,37 @@ def read_ragged(name, sets, dtype=None):
         _check_columns(name, sets)
         arrays = [_as_array(name, i, array) for i, array in enumerate(sets)]
         _check_some(name, arrays)
-        # A set that is written `[]` has no features to show.
-        blank = [array.shape == (0,) for array in arrays]
+        # A set that is written `[]` has no features to show, nor has an empty list of lists.
+        blank = [array.shape in ((0,), (0, 0)) for array in arrays]
         shown = [i for i, is_blank in enumerate(blank) if not is_blank]
         _check_features(name, arrays, shown)
         offsets = np.cumsum([0, *map(len, arrays)])
         values = np.concatenate([arrays[i] for i in shown] or arrays[:1])
     if values.dtype.kind not in "biuf" and values.dtype.name != "bfloat16":
-        raise ValueError(f"`{name}` must hold numbers. Received: dtype {values.dtype}")
+        fields = (
+            "`structured_to_unstructured` of `numpy.lib.recfunctions` makes features of fields. "
+        )
+        raise ValueError(
+            f"`{name}` must hold numbers. {fields if values.dtype.names else ''}Received: dtype "
+            f"{values.dtype}"
+        )
     if dtype is None and values.dtype.kind not in "biu":
         dtype = keras.config.floatx()
     return Ragged(values if dtype is None else values.astype(dtype, copy=False), offsets)
+
+
+def listed(values):
+    """`values`, in a list if they are an iterable of which NumPy makes no array."""
+    known = (list, tuple, dict, str, np.ndarray)
+    if isinstance(values, known) or _is_ragged_tensor(values) or not hasattr(values, "__iter__"):
+        return values
+    if hasattr(values, "__array__"):
+        try:
+            np.asarray(values)
+            return values
+        except ValueError:  # rows of different lengths
+            pass
+    return list(values)
 
 
 def is_entitywise(values):
@@ -151,16 +172,35 @@ def _is_ragged_tensor(sets):
 
 def _as_array(name, index, array):
     validation.check_not_masked(name, array)
+    values, cause = None, None
     try:
-        array = np.asarray(array)
-    except ValueError:  # nested lists of different lengths
-        array = np.empty((), object)
-    if array.ndim == 0 or array.dtype == object:
+        values = np.asarray(array)
+    except ValueError as error:  # nested lists of different lengths
+        cause = error
+    if values is None or values.ndim == 0 or values.dtype == object:
         raise ValueError(
-            f"`{name}` must hold an array `(n, features)` or `(n,)` for every set. Received: set "
-            f"{index} is " + ("ragged itself" if array.dtype == object else f"the number {array}")
-        )
-    return array
+            f"`{name}` must hold an array of numbers, `(n, features)` or `(n,)`, for every set. "
+            f"Received: set {index} {_what_it_is(array, values)}"
+        ) from cause
+    return values
+
+
+def _what_it_is(array, values):
+    """Says of a set why it is no array of numbers, for errors; `values` is what NumPy makes."""
+    if isinstance(array, tuple) and any(hasattr(part, "columns") for part in array):
+        return "is a tuple with a table; `sets_from_dataframe` groups the rows of a table itself"
+    if values is None:
+        return "is ragged itself"
+    if values.ndim == 0 and values.dtype == object:
+        return f"is of type {type(array).__name__}"
+    if values.ndim == 0:
+        return f"is the number {values}"
+    for value in values.flat:
+        if isinstance(value, (list, tuple, np.ndarray)):
+            return "is ragged itself"
+        if not isinstance(value, (numbers.Number, np.bool_)):
+            return f"has dtype object and holds {value!r}, which is no number"
+    return "has dtype object; `.astype('float32')` makes it an array of numbers"
 
 
 def _check_some(name, sets):
@@ -171,6 +211,7 @@ def _check_some(name, sets):
 def _check_columns(name, sets):
     """Raises where data frames have their columns in different orders: arrays have no names."""
     frames = [(i, list(frame.columns)) for i, frame in enumerate(sets) if hasattr(frame, "columns")]
+    frames = [(i, columns) for i, columns in frames if columns]  # an empty frame may have none
     for i, columns in frames:
         if columns != frames[0][1]:
             raise ValueError(

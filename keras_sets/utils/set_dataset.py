@@ -1,5 +1,6 @@
 """Batches of sets of different sizes, for Keras to train on."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,24 +48,26 @@ class SetDataset(keras.utils.PyDataset):
     epoch with batches of the one before, unless the metrics of the model are built: call
     `model.test_on_batch(*dataset[0])` once before `fit`.
 
-    **Prediction.** With `shuffle=False` the batches keep the order of the sets, and the rows of
-    `model.predict(dataset)` are the sets. Every batch is then padded to the size that holds its
-    largest set. Outputs for every entity have the size of their batch, and Keras can join them
-    only with `buckets=1`; the outputs of set i are `predicted[i, :len(sets[i])]`.
+    **Prediction.** A dataset without targets, or with `shuffle=False`, keeps the order of the
+    sets: row i of `model.predict(dataset)` is the answer for set i. A shuffled dataset gives the
+    rows in the order of its batches. Where the order is kept, every batch is padded to the size
+    that holds its largest set. Outputs for every entity have the size of their batch, and Keras
+    can join them only with `buckets=1`; the outputs of set i are `predicted[i, :len(sets[i])]`.
 
     **Targets of entities.** They are padded with 0, and come with a `sample_weight` of 1 for
     a real entity and 0 for padding. Losses that divide by the number of entities, as Keras'
     do by default, divide by that of the real ones if the outputs carry a Keras mask, as those
     of `keras_sets.models` do. Outputs that carry none need a loss with
     `reduction="mean_with_sample_weight"`, and `weighted_metrics` in place of `metrics`.
-    For one number an entity, from a model with `units=1`, they are arrays `(n_i, 1)`. Of
+    For one number an entity, from a model with `units=1`, targets are arrays `(n_i, 1)`. Of
     `(n_i,)` Keras' losses take the mean over the entities before the weights count: an error, or
     a wrong loss where a batch has as many sets as places.
 
     Args:
         sets: List of arrays `(n_i, features)` or with more axes, where `n_i` may be 0; an object
-            array of them; one array `(num_sets, n, features)`; or a `tf.RaggedTensor`. Numbers
-            must be finite: a NaN would spread to the whole network. They are copied.
+            array of them; one array `(num_sets, n, features)` without padding; or a
+            `tf.RaggedTensor`. Numbers must be finite: a NaN would spread to the whole network.
+            They are copied.
         targets: A target a set: an array `(num_sets,)` or `(num_sets, ...)`, or a list of
             numbers. A target an entity: a list with an array `(n_i,)` or `(n_i, ...)` for every
             set. None for inputs alone, to predict with. NaN is left to the loss.
@@ -75,7 +78,8 @@ class SetDataset(keras.utils.PyDataset):
             entities also a list with an array `(n_i,)` for every set. At least 0.
         batch_size: Number of sets in a batch. The last one may have fewer.
         buckets: How many sizes to pad to at most. Or the sizes themselves, in a list.
-        shuffle: Whether to draw the order of the sets anew in every epoch.
+        shuffle: Whether to draw the order of the sets anew in every epoch. None: if there are
+            targets. To train on sets that are their own targets, give True.
         seed: Non-negative integer.
         points: At most so many entities of each set, drawn anew in every epoch without
             replacement. None for all of them.
@@ -119,7 +123,7 @@ class SetDataset(keras.utils.PyDataset):
         sample_weight: ArrayLike | Sets | None = None,
         batch_size: int = 32,
         buckets: int | Sequence[int] = 4,
-        shuffle: bool = True,
+        shuffle: bool | None = None,
         seed: int = 0,
         points: int | None = None,
         **kwargs: Any,
@@ -128,7 +132,7 @@ class SetDataset(keras.utils.PyDataset):
         self.batch_size = validation.positive_integer("batch_size", batch_size)
         self.seed = validation.non_negative_integer("seed", seed)
         self.points = None if points is None else validation.positive_integer("points", points)
-        self.shuffle = shuffle
+        self.shuffle = targets is not None if shuffle is None else shuffle
         self._sets = ragged.read_ragged("sets", sets)
         if self._sets.values.ndim < 2:
             raise ValueError(
@@ -137,8 +141,8 @@ class SetDataset(keras.utils.PyDataset):
             )
         ragged.check_finite("sets", self._sets, FINITE)
         self._weights = None if weights is None else self._read_weights("weights", weights)
-        self._targets, self._of_entities = self._read_targets(targets)
-        self._sample_weight = self._read_sample_weight(sample_weight)
+        self._targets, self._of_entities = self._read_targets(ragged.listed(targets))
+        self._sample_weight = self._read_sample_weight(ragged.listed(sample_weight))
         sizes = self._sets.sizes
         self.sizes = sizes if self.points is None else np.minimum(sizes, self.points)
         self.buckets = bucket_sizes(self.sizes, buckets, self.batch_size)
@@ -165,6 +169,7 @@ class SetDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         epoch, batches = self._order
+        index = range(len(batches))[operator.index(index)]
         return self.batch(np.random.default_rng([self.seed, epoch, index]), *batches[index])
 
     def plan(self, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
@@ -300,11 +305,13 @@ class SetDataset(keras.utils.PyDataset):
     def _read_numbers(self, name, values, dtype=None):
         """An array whose first axis is that of the sets."""
         validation.check_not_masked(name, values)
-        values = np.asarray(values)
+        kind, values = type(values).__name__, np.asarray(values)
         if values.ndim == 0 or values.dtype.kind not in "biuf":
+            words = "`np.unique(labels, return_inverse=True)` numbers words. "
             raise ValueError(
-                f"`{name}` must hold numbers, one or an array of them for every set. Received: "
-                f"dtype {values.dtype}, shape {values.shape}"
+                f"`{name}` must hold numbers, one or an array of them for every set. "
+                f"{words if name == 'targets' else ''}Received: {kind} of dtype {values.dtype}, "
+                f"shape {values.shape}"
             )
         ragged.check_length(name, len(values), len(self._sets))
         if dtype is None and values.dtype.kind == "f":

@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ def sets_from_dataframe(
     """Makes a set of every group of rows.
 
     Sets come in the order in which their groups appear first, and entities in the order of
-    their rows.
+    their rows. A group without rows makes no set. What another table says of the groups, such as
+    their targets, is brought to this order by `groups`: `patients.loc[groups, "response"]`.
 
     Args:
         frame: A pandas or polars data frame, a pyarrow table, or a dict of columns, with a row
@@ -51,7 +53,8 @@ def sets_from_dataframe(
         `(sets, targets, weights, groups)`, a named tuple: a list of arrays `(n_i, features)`;
         an array `(num_sets,)` for targets of sets, or a list of arrays `(n_i,)` for those of
         entities; a list of arrays `(n_i,)`; and an array `(num_sets,)` of the values of the
-        group column. Targets and weights that were not asked for are None.
+        group column. Targets and weights that were not asked for are None. Where a model gives
+        one number an entity, `SetDataset` takes `[t[:, None] for t in targets]`.
 
     Raises:
         ValueError: There is no row, or no such column; features or weights are no numbers; a
@@ -130,6 +133,22 @@ def _missing(column):
     return np.array(missing, bool).reshape(column.shape)
 
 
+def _names(frame):
+    """The names of the columns of a table."""
+    for attribute in ("column_names", "columns"):  # a pyarrow table has other `columns`
+        if hasattr(frame, attribute):
+            return list(getattr(frame, attribute))
+    if isinstance(frame, Mapping):
+        return list(frame)
+    names = getattr(getattr(frame, "dtype", None), "names", None)  # an array with fields
+    if names is None:
+        raise ValueError(
+            "`frame` must be a data frame, a table or a dict of columns, with a row for every "
+            f"entity. Received: {type(frame).__name__}"
+        )
+    return list(names)
+
+
 def _column(frame, argument, name, rows=None):
     try:
         column = frame[name]
@@ -138,10 +157,14 @@ def _column(frame, argument, name, rows=None):
         words = isinstance(column, (list, tuple)) and any(isinstance(v, str) for v in column)
         array = np.asarray(column, object if words else None)
     except Exception as error:  # every library raises another
-        columns = getattr(frame, "column_names", None)
-        columns = getattr(frame, "columns", frame) if columns is None else columns
+        columns = _names(frame)
+        if name in columns:  # such as a column of a frame that is not computed yet
+            received = f"the column {name!r} of a {type(frame).__name__}, of which NumPy makes none"
+            raise ValueError(
+                f"`frame` must have columns that are arrays. Received: {received}"
+            ) from error
         raise ValueError(
-            f"`{argument}` must name a column of `frame`, one of {list(columns)}. Received: "
+            f"`{argument}` must name a column of `frame`, one of {columns}. Received: "
             f"{argument}={name!r}"
         ) from error
     validation.check_not_masked(argument, column)
@@ -155,7 +178,12 @@ def _column(frame, argument, name, rows=None):
 
 def _numbers(frame, argument, name, rows):
     column = _column(frame, argument, name, rows)
-    if column.ndim != 1 or column.dtype.kind not in "biuf":
+    if column.ndim != 1:
+        raise ValueError(
+            f"`{argument}` must name columns with one number a row. Received: {name!r}, of shape "
+            f"{column.shape}. Two columns of one name give such a shape"
+        )
+    if column.dtype.kind not in "biuf":
         raise ValueError(
             f"`{argument}` must name columns of numbers. Received: the column {name!r} of dtype "
             f"{column.dtype}. Words are encoded first, and missing values filled in or dropped"
