@@ -58,7 +58,8 @@ class SetDataset(keras.utils.PyDataset):
     a real entity and 0 for padding. Losses that divide by the number of entities, as Keras'
     do by default, divide by that of the real ones if the outputs carry a Keras mask, as those
     of `keras_sets.models` do. Outputs that carry none need a loss with
-    `reduction="mean_with_sample_weight"`, and `weighted_metrics` in place of `metrics`.
+    `reduction="mean_with_sample_weight"`, and `weighted_metrics` in place of `metrics`. These
+    are the mean over all entities with `buckets=1`: Keras divides by the size of a batch.
     For one number an entity, from a model with `units=1`, targets are arrays `(n_i, 1)`. Of
     `(n_i,)` Keras' losses take the mean over the entities before the weights count: an error, or
     a wrong loss where a batch has as many sets as places.
