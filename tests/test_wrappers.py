@@ -312,6 +312,7 @@ class TestInput:
         [
             ([0.0, 0.0, 0.0], "at least one non-zero"),
             ([1.0, -1.0, 1.0], "Negative values in data"),
+            ([0.2, 0.3, 0.5], "must sum to 2 or more.*Received: sum 1"),
             ([1.0, 0.5, 1.0], "whole numbers"),
             ([1.0, 1.0], "sample_weight.shape"),
         ],

@@ -111,8 +111,9 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
             X: Array or data frame `(n_samples, n_features)`.
             y: Not used.
             sample_weight: `(n_samples,)`, at least 0: 2 counts as a point that is there twice,
-                0 as one that is not. By default 1. For a network without the input
-                `"weights"` they must be whole numbers.
+                0 as one that is not. By default 1. More points bear more clusters: weights that
+                sum to 1 are an error. For a network without the input `"weights"` they must be
+                whole numbers.
 
         Returns:
             The estimator.
@@ -139,6 +140,12 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
             raise ValueError("Sample weights must contain at least one non-zero number.")
 
         present = weights > 0
+        if present.sum() > 1 and weights.sum() < 2:
+            raise ValueError(
+                "`sample_weight` says how many points each one counts as, and must sum to 2 or "
+                "more, not to 1 as probabilities do: their number of points is what decides how "
+                f"many clusters there are. Received: sum {weights.sum():g}"
+            )
         # In an order that depends on the values alone, equal points as one: neither the order
         # of the rows nor a row that is there twice can change a sum in its last digit.
         distinct, inverse = np.unique(X[present], axis=0, return_inverse=True)
