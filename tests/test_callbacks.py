@@ -236,25 +236,28 @@ class TestCheckpoint:
         ):
             callbacks.Checkpoint(tmp_path).restore(small_model())
 
-    def test_another_model_changes_nothing(self, after, tmp_path):
+    @pytest.mark.parametrize(
+        "make, optimizer, message",
+        [
+            (
+                lambda: models.swarm(2, 3, hidden_units=5, iterations=2),
+                "adam",
+                "does not fit the model",
+            ),
+            # Its variables have the same shapes, and mean something else.
+            (lambda: small_model(dropout=0.3), "adamw", "optimizer Adam, .*, AdamW"),
+        ],
+        ids=["model", "optimizer"],
+    )
+    def test_another_model_or_optimizer_changes_nothing(
+        self, after, tmp_path, make, optimizer, message
+    ):
         after(1)
-        other = models.swarm(2, 3, hidden_units=5, iterations=2)
-        other.compile("adam", "mse")
+        other = make()
+        other.compile(optimizer, "mse")
         before = callbacks.model_state(other)
         checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
-        with pytest.raises(ValueError, match="does not fit the model"):
-            checkpoint.restore(other)
-        for a, b in zip(before, callbacks.model_state(other), strict=True):
-            np.testing.assert_array_equal(a, b)
-
-    def test_another_optimizer_changes_nothing(self, after, tmp_path):
-        """Its variables may have the same shapes, and mean something else."""
-        after(1)
-        other = small_model(dropout=0.3)
-        other.compile(keras.optimizers.AdamW(0.1), "mse")
-        before = callbacks.model_state(other)
-        checkpoint = callbacks.Checkpoint(tmp_path, [callbacks.Backtracking()])
-        with pytest.raises(ValueError, match="optimizer Adam, .*, AdamW"):
+        with pytest.raises(ValueError, match=message):
             checkpoint.restore(other)
         for a, b in zip(before, callbacks.model_state(other), strict=True):
             np.testing.assert_array_equal(a, b)

@@ -185,9 +185,9 @@ def teacher_forced(model, images, labels=None):
     tables = embedding.tables()
     width = np.prod(embedding.image_shape[1:])
     for t, sources in enumerate(embedding.sources):
-        row, column = divmod(t, int(width))
+        column = t % int(width)
         if not column:
-            states = stream.start_row(row, states, constants)
+            states = stream.start_row(states)
         # As in the loop, where what comes later is not there yet.
         known = np.where(np.arange(values.shape[1]) < t, values, -1)
         known[:, -1] = values[:, -1]
@@ -251,9 +251,9 @@ class TestNeighborhoodPooling:
         cell = RowCell(swarm, x.shape[1:-1])
         states, kernels = cell.get_initial_state(2), cell.kernels()
         for place in range(18):
-            row, column = divmod(place, 6)
+            column = place % 6
             if not column:
-                states = cell.start_row(row, states, kernels)
+                states = cell.start_row(states)
             y, states = cell.call(x.reshape(2, 18, 5)[:, place], column, states, kernels)
             received = ops.convert_to_numpy(ops.cast(y, "float32"))
             tolerance = 1e-5 if policy == "float32" else 0.03

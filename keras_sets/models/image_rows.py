@@ -24,7 +24,7 @@ class PlaceCell:
     def kernels(self):
         return ()
 
-    def start_row(self, row, states, kernels):
+    def start_row(self, states):
         return states
 
     def call(self, x, column, states, kernels):
@@ -91,7 +91,7 @@ class RowCell:
         mean_kernel = ops.cast(pooled_kernel[: self.swarm.hidden_units], self.wide)
         return recurrent_kernel, pooled_kernel, mean_kernel
 
-    def start_row(self, row, states, kernels):
+    def start_row(self, states):
         """The states at the start of a row, when all rows above are done."""
         sums, count, rows, own, last = states
         rows = ops.concatenate([rows[:-1], own, rows[-1:]], axis=0)[-self.remembered - 1 :]

@@ -49,11 +49,8 @@ class _Stream(keras.Model):
         """What all places share."""
         return [cell.kernels() for cell in self.cells]
 
-    def start_row(self, row, states, constants):
-        return [
-            cell.start_row(row, *given)
-            for cell, *given in zip(self.cells, states, constants, strict=True)
-        ]
+    def start_row(self, states):
+        return [cell.start_row(given) for cell, given in zip(self.cells, states, strict=True)]
 
     def logits(self, x, column, states, constants):
         """`(batch, levels)` of one place, and the states after it."""
@@ -92,7 +89,7 @@ class _Stream(keras.Model):
 
         def one_row(row, values, *states):
             states = keras.tree.pack_sequence_as(start, states)
-            states = keras.tree.flatten(self.start_row(row, states, constants))
+            states = keras.tree.flatten(self.start_row(states))
             return loop_ops.static_loop(
                 width * channels, functools.partial(place, row), (values, *states)
             )
