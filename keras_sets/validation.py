@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sets import prepared
 from keras_sets._typing import Shape
 from keras_sets._typing import Tensor
 
@@ -70,12 +71,21 @@ def one_of(name: str, value: Any, choices: Collection[Any]) -> Any:
 
 def visible_array(x: Tensor) -> np.ndarray | None:
     """`x` as a NumPy array where its values can be seen now, else None."""
-    if isinstance(x, keras.KerasTensor):
+    if isinstance(x, keras.KerasTensor) or _torch_compiles():
         return None
     try:
         return np.asarray(keras.ops.convert_to_numpy(x))
     except Exception:  # a tracer, a symbolic or a fake tensor of any backend
         return None
+
+
+def _torch_compiles():
+    """Whether torch traces a program, which would end where a value is looked at."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.compiler.is_compiling()
 
 
 def check_not_masked(name: str, values: Any) -> None:
@@ -159,6 +169,8 @@ def check_multiplicities(
                 f"Layer '{layer}' expects `{name}` of shape `{described}`, here {expected} to "
                 f"fit inputs of shape {inputs_shape}. Received: {name}.shape={shape_of(value)}"
             )
+    if prepared.are_ready(mask, weights):
+        return
     if mask is not None:
         check_mask(layer, mask)
     if weights is not None:

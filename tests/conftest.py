@@ -34,6 +34,12 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+if keras.config.backend() == "jax":
+    import jax
+
+    # This process meets few programs twice, unlike those that it starts.
+    jax.config.update("jax_enable_compilation_cache", False)
+
 pytest.register_assert_rewrite("tests.export_cases", "tests.laws")
 # What does not depend on the backend is tested on this one, the quickest; what the others do
 # of it, where that takes long, is a short form.
@@ -42,18 +48,9 @@ once = pytest.mark.skipif(keras.config.backend() != THOROUGH, reason="the same o
 DATA = pathlib.Path(__file__).parent / "data"
 
 
-# Files that take longest, of few tests each. They come first: whoever starts one of them last
-# is still at it when all others are done.
-LONG = (
-    "golden image_transformer_example amortized_clustering tuning mixture_of_gaussians chunks "
-    "power_spectrum symmetric_elements devices chunked_layers benchmarks max_regression export "
-    "tutorials wrappers"
-).split()
-
-
 def pytest_collection_modifyitems(items):
-    names = [f"test_{name}.py" for name in LONG]
-    items.sort(key=lambda i: names.index(i.path.name) if i.path.name in names else len(names))
+    """What other backends read comes first."""
+    items.sort(key=lambda item: item.path.name != "test_golden.py")
 
 
 def pytest_collection_finish():

@@ -8,6 +8,9 @@ import pytest
 from keras import ops
 
 from keras_sets import layers
+from keras_sets import ops as set_ops
+from keras_sets import prepared
+from keras_sets import validation
 from tests.cases import CASES
 from tests.laws import answers
 from tests.laws import assert_close
@@ -110,3 +113,56 @@ def test_one_mask_reaches_a_stack(top):
         model = keras.Sequential([keras.Input((None, 3)), *chain])
         received = ops.convert_to_numpy(model(x, mask=ops.convert_to_tensor(mask)))
     assert_close([received], [expected])
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class PoolsParts(layers.SetLayer):
+    """Pools what it was given and what it makes of that: known by identity, and nothing else."""
+
+    symmetry = "invariant"
+
+    def compute(self, x, mask, weights, training):
+        first = ops.logical_and(mask, ops.arange(mask.shape[1]) < 2)
+        pairs = [(x, mask, weights), (x, first, weights), (x, mask, ops.square(weights))]
+        pairs += [(x, mask, None), (x + 1.0, mask, None), (x, None, None)]
+        return ops.concatenate([set_ops.set_sum(*pair) for pair in pairs], axis=-1)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_prepared_once(compiled):
+    x = np.array([[[1.0], [np.nan], [10.0], [100.0]]], "float32")
+    mask = np.array([[True, False, True, True]])
+    weights = np.array([[2.0, -1.0, 3.0, 0.0]], "float32")
+    layer = PoolsParts()
+    if compiled:
+        inputs = [keras.Input((4, 1)), keras.Input((4,), dtype="bool"), keras.Input((4,))]
+        model = keras.Model(inputs, layer(inputs[0], mask=inputs[1], weights=inputs[2]))
+        received = model.predict_on_batch([x, mask, weights])
+    else:
+        received = layer(x, mask=mask, weights=weights)
+    expected = [2 + 30, 2, 4 + 90, 11, 13, 11]
+    np.testing.assert_allclose(ops.convert_to_numpy(received), [expected])
+    # Beyond its call, the layer's tensors are prepared as any others.
+    assert prepared._ACTIVE.set == (None, None, None)
+
+
+class Fails(layers.SetLayer):
+    def compute(self, x, mask, weights, training):
+        raise NotImplementedError
+
+
+def test_a_call_that_fails_leaves_nothing_prepared():
+    with pytest.raises(NotImplementedError):
+        Fails()(np.ones((1, 2, 3)), mask=np.ones((1, 2), bool))
+    assert prepared._ACTIVE.set == (None, None, None)
+
+
+def test_a_layer_looks_at_its_weights_once(monkeypatch):
+    """On accelerators, an eager call waits for their values."""
+    seen = []
+    monkeypatch.setattr(validation, "check_weights", lambda *args: seen.append(args))
+    layer = layers.Swarm(2, iterations=4)
+    layer(np.ones((1, 3, 2)), mask=np.ones((1, 3), bool), weights=np.ones((1, 3)))  # builds it
+    seen.clear()
+    layer(np.ones((1, 3, 2)), mask=np.ones((1, 3), bool), weights=np.ones((1, 3)))
+    assert len(seen) == 1

@@ -15,6 +15,7 @@ from keras_sets.ops import accumulation_dtype
 from keras_sets.ops import apply_mask
 from keras_sets.ops import multiplicities
 from keras_sets.ops.entities import fit_mask
+from keras_sets.prepared import PreparedScope
 
 
 class SetLayer(keras.layers.Layer):
@@ -84,7 +85,10 @@ class SetLayer(keras.layers.Layer):
         inputs_mask: Tensor | None = None,
     ) -> Tensor:
         x, mask, weights = self.read_call(inputs, mask, weights, inputs_mask)
-        return self.compute(x, mask, weights, training)
+        if mask is None:  # no weights either
+            return self.compute(x, None, None, training)
+        with PreparedScope(x, mask, weights):
+            return self.compute(x, mask, weights, training)
 
     def read_call(
         self,

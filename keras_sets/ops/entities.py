@@ -10,6 +10,7 @@ import numpy as np
 from keras import backend
 from keras import ops
 
+from keras_sets import prepared
 from keras_sets._typing import Shape
 from keras_sets._typing import Tensor
 from keras_sets.ops import loops as loop_ops
@@ -52,6 +53,8 @@ def multiplicities(
     graphs, where no check sees it, nothing else can tell. So does a mask that holds numbers
     other than 0 and 1, which are weights that were given as the mask.
     """
+    if prepared.are_ready(mask, weights):
+        return mask, None if weights is None else ops.cast(weights, dtype)
     if weights is not None:
         weights = ops.cast(weights, dtype)
         weights = weights + nan_unless_weights(weights)
@@ -140,8 +143,10 @@ def accumulate(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Widens `x`, zeroes absent entities; returns x, mask, weights."""
     dtype = accumulation_dtype(x)
+    ready = prepared.is_ready(x, mask, weights)
     mask, weights = multiplicities(mask, weights, dtype)
-    return apply_mask(ops.cast(x, dtype), mask), mask, weights
+    x = ops.cast(x, dtype)
+    return x if ready else apply_mask(x, mask), mask, weights
 
 
 def counts_of(x: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
@@ -190,6 +195,10 @@ def largest_over(x: Tensor, axes: int | tuple[int, ...], keepdims: bool = False)
         widths = np.zeros((len(x.shape), 2), int)
         widths[np.array(axes), 1] = 1
         x = ops.pad(x, widths.tolist(), constant_values=lowest(x))
+    if hasattr(x, "amax"):
+        # `ops.max` ends what torch compiles, and gives the whole gradient to one of several that
+        # are largest; elsewhere they share it.
+        return x.amax(axes, keepdim=keepdims)
     return ops.max(x, axis=axes, keepdims=keepdims)
 
 
