@@ -141,7 +141,8 @@ class TimeBudget(StatefulCallback):
         self._started = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.elapsed >= 60 * self.minutes:
+        self._spent, self._started = self.elapsed, time.monotonic()  # `fit` may be interrupted
+        if self._spent >= 60 * self.minutes:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

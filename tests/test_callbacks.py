@@ -58,6 +58,23 @@ class TestTimeBudget:
         now[0] += 10
         assert second.elapsed == pytest.approx(50)
 
+    def test_counts_the_time_before_an_interrupt(self, monkeypatch):
+        """Then `fit` has no end; the time until the next one is none of training."""
+        now = 0.0
+        monkeypatch.setattr(callbacks.time, "monotonic", lambda: now)
+        budget = callbacks.TimeBudget(minutes=2)
+        budget.set_model(small_model())
+        budget.on_train_begin()
+        now = 100.0
+        budget.on_train_batch_end(0)
+        now = 1000.0
+        budget.on_train_begin()
+        assert budget.elapsed == 100
+        assert not budget.model.stop_training
+        now = 1020.0
+        budget.on_train_batch_end(0)
+        assert budget.model.stop_training
+
     def test_ends_a_fit_within_an_epoch(self):
         class Steps(keras.callbacks.Callback):
             count = 0
