@@ -35,7 +35,7 @@ class StatefulCallback(keras.callbacks.Callback):
 
 
 def model_state(model: keras.Model) -> list[np.ndarray]:
-    """All variables of a model and of its optimizer as a list of arrays."""
+    """All variables of a model and of its optimizers as a list of arrays."""
     # Copies: on torch `convert_to_numpy` shares memory with the variable.
     arrays = [np.array(keras.ops.convert_to_numpy(v)) for v in _variables(model)]
     # NumPy's files do not know bfloat16; float32 holds its values exactly.
@@ -48,9 +48,11 @@ def set_model_state(model: keras.Model, arrays: list[np.ndarray]) -> None:
     expected = [tuple(variable.shape) for variable in variables]
     received = [array.shape for array in arrays]
     if expected != received:
+        unbuilt = [name for name, optimizer in _optimizers(model).items() if not optimizer.built]
+        hint = "".join(f". Build `model.{n}` first, by `build(variables)`" for n in unbuilt)
         raise ValueError(
             "The state does not fit the model: expected variables of shapes "
-            f"{expected}. Received: {received}"
+            f"{expected}. Received: {received}{hint}"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
@@ -67,12 +69,20 @@ def _variables(model):
     # Weights and seed states; metrics start anew with every epoch.
     metrics = {id(variable) for variable in model.metrics_variables}
     kept = [variable for variable in model.variables if id(variable) not in metrics]
-    return [*kept, *model.optimizer.variables]
+    return kept + [v for optimizer in _optimizers(model).values() for v in optimizer.variables]
+
+
+def _optimizers(model):
+    """That of `compile` first, then those that a `train_step` of one's own uses, by name."""
+    known = model.optimizer, getattr(model.optimizer, "inner_optimizer", None)
+    others = {k: v for k, v in vars(model).items() if isinstance(v, keras.optimizers.Optimizer)}
+    return {"optimizer": known[0], **{k: v for k, v in sorted(others.items()) if v not in known}}
 
 
 def _optimizer_class(model):
-    """The name of the optimizer's class, inside of a loss scale."""
-    return type(getattr(model.optimizer, "inner_optimizer", model.optimizer)).__name__
+    """The name of the optimizer's class, inside of a loss scale; those of several in one string."""
+    optimizers = (getattr(o, "inner_optimizer", o) for o in _optimizers(model).values())
+    return ", ".join(type(optimizer).__name__ for optimizer in optimizers)
 
 
 def backend_random_state() -> list[np.ndarray]:
@@ -112,7 +122,7 @@ class TimeBudget(StatefulCallback):
 
     def __init__(self, minutes: float) -> None:
         super().__init__()
-        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
+        if not validation.is_number(minutes) or not minutes > 0:
             raise ValueError(
                 "Received an invalid value for `minutes`, expected a positive number. "
                 f"Received: minutes={minutes!r}"
@@ -131,7 +141,8 @@ class TimeBudget(StatefulCallback):
         self._started = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.elapsed >= 60 * self.minutes:
+        self._spent, self._started = self.elapsed, time.monotonic()  # `fit` may be interrupted
+        if self._spent >= 60 * self.minutes:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -197,10 +208,12 @@ class Backtracking(StatefulCallback):
         if not np.isfinite(value):
             value = float("inf")
         if self._is_astray(value) and self._best_state is not None:
-            optimizer = self.model.optimizer
-            learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+            rates = [optimizer.learning_rate for optimizer in _optimizers(self.model).values()]
+            rates = [rate for rate in rates if isinstance(rate, keras.Variable)]
+            now = [float(keras.ops.convert_to_numpy(rate)) for rate in rates]
             set_model_state(self.model, self._best_state)
-            optimizer.learning_rate.assign(self.factor * learning_rate)
+            for rate, before in zip(rates, now, strict=True):
+                rate.assign(self.factor * before)
             self.returns.append(epoch)
             value = self.best
         elif value < self.best:
@@ -249,13 +262,16 @@ class DamagedCheckpoint(ValueError):
 class Checkpoint(keras.callbacks.Callback):
     """Saves all that a run needs to go on after it was killed at any moment.
 
-    After every epoch one file `epoch-<number>.npz` holds the variables of the model and of
-    the optimizer (the states of random generators among them), and the state of the given
-    callbacks. The file is complete before it gets its name, so a kill leaves the file
-    before it. The last `keep` files stay.
+    After every epoch one file `epoch-<number>.npz` holds the variables of the model (the states
+    of random generators among them) and of its optimizer, and the state of the given callbacks.
+    Further optimizers that are attributes of the model, for a `train_step` of one's own, are
+    saved too; build them before `restore`. The file is complete before it gets its name, so a
+    kill leaves the file before it. The last `keep` files stay.
 
-    `restore(model)` reads the newest file that is intact; a damaged one is reported and
-    the one before it is used. Put this callback after those whose state it saves.
+    `restore(model)` reads the newest file that is intact; a damaged one is reported and the one
+    before it is used. Put this callback after those whose state it saves. The order of the data
+    is no part of the state: `keras_sets.utils.SetDataset` is told its `epoch`, or gives the
+    batches of the first epochs again. Arrays that `fit` shuffles come in another order.
 
     Args:
         directory: Folder of the checkpoints; made when it is missing.
@@ -270,7 +286,8 @@ class Checkpoint(keras.callbacks.Callback):
     ```python
     budget = keras_sets.callbacks.TimeBudget(minutes=60)
     checkpoint = keras_sets.callbacks.Checkpoint("run/checkpoints", [budget])
-    epoch = checkpoint.restore(model)  # 0 in a new run
+    data = keras_sets.utils.SetDataset(sets, targets)
+    epoch = data.epoch = checkpoint.restore(model)  # 0 in a new run
     model.fit(data, initial_epoch=epoch, epochs=100, callbacks=[budget, checkpoint])
     ```
     """
@@ -287,9 +304,8 @@ class Checkpoint(keras.callbacks.Callback):
         for callback in self.callbacks:
             if not isinstance(callback, StatefulCallback):
                 raise ValueError(
-                    "Received an invalid value for `callbacks`, expected those whose state can be "
-                    "saved, `keras_sets.callbacks.StatefulCallback`. Received: "
-                    f"{type(callback).__name__}"
+                    "Received an invalid value for `callbacks`, expected those with a state, "
+                    f"`keras_sets.callbacks.StatefulCallback`. Received: {type(callback).__name__}"
                 )
         self.keep = validation.positive_integer("keep", keep)
         self._random_state: list[np.ndarray] = []
@@ -302,11 +318,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _numbered_files(self):
         found = {}
-        if self.directory.is_dir():
-            for path in self.directory.iterdir():
-                match = re.fullmatch(r"epoch-(\d+)\.npz", path.name)
-                if match:
-                    found[int(match[1])] = path
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
+            match = re.fullmatch(r"epoch-(\d+)\.npz", path.name)
+            if match:
+                found[int(match[1])] = path
         return found
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -58,6 +58,23 @@ class TestTimeBudget:
         now[0] += 10
         assert second.elapsed == pytest.approx(50)
 
+    def test_counts_the_time_before_an_interrupt(self, monkeypatch):
+        """Then `fit` has no end; the time until the next one is none of training."""
+        now = 0.0
+        monkeypatch.setattr(callbacks.time, "monotonic", lambda: now)
+        budget = callbacks.TimeBudget(minutes=2)
+        budget.set_model(small_model())
+        budget.on_train_begin()
+        now = 100.0
+        budget.on_train_batch_end(0)
+        now = 1000.0
+        budget.on_train_begin()
+        assert budget.elapsed == 100
+        assert not budget.model.stop_training
+        now = 1020.0
+        budget.on_train_batch_end(0)
+        assert budget.model.stop_training
+
     def test_ends_a_fit_within_an_epoch(self):
         class Steps(keras.callbacks.Callback):
             count = 0
@@ -67,7 +84,7 @@ class TestTimeBudget:
 
         model, steps = small_model(), Steps()
         x, y = small_data()
-        budget = callbacks.TimeBudget(minutes=1e-9)
+        budget = callbacks.TimeBudget(minutes=np.float32(1e-9))
         model.fit(x, y, batch_size=1, epochs=3, verbose=0, callbacks=[steps, budget])
         assert steps.count == 1
 
@@ -134,6 +151,16 @@ class TestBacktracking:
         callback.restore_best()
         for expected, restored in zip(best, callbacks.model_state(model), strict=True):
             np.testing.assert_array_equal(expected, restored)
+
+    def test_returns_with_further_optimizers(self):
+        callback = self.make(factor=0.5)
+        second = callback.model.second = keras.optimizers.SGD(0.1, momentum=0.9)
+        second.build(callback.model.trainable_variables)
+        epochs(callback, [3.0])
+        second.variables[-1].assign(second.variables[-1] + 1)
+        epochs(callback, [4.0])
+        assert (keras.ops.convert_to_numpy(second.variables[-1]) == 0).all()
+        assert float(second.learning_rate) == self.learning_rate(callback) == pytest.approx(0.05)
 
     def test_unknown_quantity(self):
         callback = self.make(monitor="val_accuracy")
@@ -261,6 +288,28 @@ class TestCheckpoint:
             checkpoint.restore(other)
         for a, b in zip(before, callbacks.model_state(other), strict=True):
             np.testing.assert_array_equal(a, b)
+
+    def test_further_optimizers(self, tmp_path):
+        """Those of a `train_step` of one's own."""
+
+        def make(build=True):
+            model = small_model()
+            model.second = keras.optimizers.SGD(0.1, momentum=0.9)
+            if build:
+                model.second.build(model.trainable_variables)
+            return model
+
+        checkpoint, model = callbacks.Checkpoint(tmp_path), make()
+        for variable in model.second.variables[2:]:
+            variable.assign(variable + 0.5)
+        checkpoint.set_model(model)
+        checkpoint.save(1)
+        with pytest.raises(ValueError, match="Build `model.second` first"):
+            checkpoint.restore(make(build=False))
+        restored = make()
+        assert checkpoint.restore(restored) == 1
+        for variable in restored.second.variables[2:]:
+            assert (keras.ops.convert_to_numpy(variable) == 0.5).all()
 
     def test_other_callbacks(self, after, tmp_path):
         after(1)

@@ -6,8 +6,11 @@ import pytest
 from keras import ops
 
 from keras_sets import layers
+from keras_sets import losses
 from keras_sets.testing import outputs_and_gradients
 from tests.laws import answers
+from tests.set_loss_cases import Masked
+from tests.set_loss_cases import Traced
 
 
 def values(*shape, seed=0):
@@ -38,6 +41,25 @@ def test_a_loss_leaves_out_masked_elements(sizes, jit_compile, backend):
     model = keras.Model([inputs, given], y)
     loss = loss_of(model, [values(4, 4, 4, 3), mask], target, jit_compile)
     assert loss == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_a_mixture_leaves_out_masked_gaussians(n):
+    """Their mask is none of the points, of which there may be as many."""
+    points, mixture = values(3, n, 2), values(3, 4, 5, seed=1)
+    mask = np.arange(4) < np.array([[3], [1], [0]])
+    mixture[~mask] = np.nan
+    loss = losses.GaussianMixtureLoss(reduction=None)
+    layer = Masked(mask)
+    function = Traced(lambda y: loss(points, layer(y)))
+    outputs, gradient, _ = outputs_and_gradients(function, mixture, [np.ones((3, n))])
+    expected = np.zeros((3, n))
+    for i, count in enumerate([3, 1]):
+        expected[i] = to_numpy(loss(points[i : i + 1], mixture[i : i + 1, :count]))
+    np.testing.assert_allclose(outputs[0], expected, rtol=1e-5)
+    assert (gradient[~mask] == 0).all()
+    assert np.isfinite(gradient).all()
+    assert gradient[0].any()
 
 
 def test_states_of_iterations_have_no_mask():

@@ -280,6 +280,27 @@ class TestTraining:
         expected = np.average(np.concatenate(errors), weights=np.concatenate(each))
         assert received == pytest.approx(expected, rel=1e-5)
 
+    def test_weights_of_sets_with_matched_labels(self):
+        """As the page on data gives them: weights of entities count within their set alone."""
+        rng = np.random.default_rng(0)
+        labels = [rng.integers(0, 3, n) for n in (4, 2, 5)]
+        weights = np.array([1.0, 0.0, 3.0])
+
+        class WeightedSets(SetDataset):
+            def batch(self, rng, indices, size):
+                inputs, labels, _ = super().batch(rng, indices, size)
+                return inputs, np.where(inputs["mask"], labels, -1), weights[indices]
+
+        sets = [np.zeros((len(own), 2)) for own in labels]
+        _, padded, sample_weight = WeightedSets(sets, labels, buckets=1, shuffle=False)[0]
+        scores = rng.normal(size=(3, 5, 3)).astype("float32")
+        loss = keras_sets.losses.MatchedCrossentropy()
+        pairs = zip(labels, scores, strict=True)
+        values = [float(loss(y[None], s[None, : len(y)])) for y, s in pairs]
+        assert float(loss(padded, scores, sample_weight)) == pytest.approx(
+            np.mean(weights * values), rel=1e-5
+        )
+
     def test_predictions_come_in_the_order_of_the_sets(self):
         sets, sizes = numbered(30)
         entities = keras.Input((None, 2), name="entities")

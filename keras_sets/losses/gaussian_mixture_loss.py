@@ -10,7 +10,9 @@ from keras_sets import validation
 from keras_sets._typing import Config
 from keras_sets._typing import DType
 from keras_sets._typing import Tensor
+from keras_sets.labels import IgnoreMasked
 from keras_sets.labels import check_sample_weight
+from keras_sets.ops import entities as entity_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -33,13 +35,13 @@ class GaussianMixtureLoss(keras.losses.Loss):
         y_true: `(batch, n, features)`, the points.
         y_pred: `(batch, components, 1 + features + s)`. For each Gaussian its logit, its
             mean, and its raw standard deviations: s = features of them, one for each axis,
-            or s = 1 for all axes together.
+            or s = 1 for all axes together. Those that its Keras mask excludes are absent.
         sample_weight: Optional `(batch, n)`, the mask of the points or how often each
             counts, or `(batch,)`, one weight for all points of a set, at least 0. Points of
             weight 0 may hold anything, NaN included.
 
     Returns:
-        `(batch, n)` before the reduction, in nats.
+        `(batch, n)` before the reduction, in nats; 0 where a mixture has no Gaussian.
 
     Symmetry:
         Invariant to permutations of the components; the values of the points follow
@@ -68,6 +70,7 @@ class GaussianMixtureLoss(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.epsilon = validation.positive_number("epsilon", epsilon)
+        self._ignore_masked = IgnoreMasked()
 
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
@@ -83,9 +86,19 @@ class GaussianMixtureLoss(keras.losses.Loss):
             sample_weight = ops.broadcast_to(sample_weight, ops.shape(y_true)[:2])
             present, sample_weight = set_ops.multiplicities(weights=sample_weight)
             y_true = set_ops.apply_mask(y_true, present)
-        return super().__call__(y_true, y_pred, sample_weight=sample_weight)
+        pair = self._ignore_masked(y_pred, ops.ones_like(y_pred[..., 0], dtype="bool"))
+        return super().__call__(y_true, pair, sample_weight=sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """`y_pred` is a tensor, or the pair with a mask that `__call__` makes of it."""
+        if isinstance(y_pred, tuple):
+            y_pred, present = y_pred
+            present = ops.cast(present, "bool")
+            logits = y_pred[..., 0]
+            logits = ops.where(present, logits, ops.full_like(logits, entity_ops.lowest(logits)))
+            y_pred = ops.concatenate([ops.expand_dims(logits, -1), y_pred[..., 1:]], axis=-1)
+            values = self.call(y_true, y_pred)
+            return set_ops.apply_mask(values, ops.any(present, axis=-1))
         self._check(y_true, y_pred)
         features = y_true.shape[-1]
         log_weights, means, sigmas = (ops.expand_dims(t, 1) for t in self.mixture(y_pred, features))

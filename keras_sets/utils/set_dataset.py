@@ -64,6 +64,11 @@ class SetDataset(keras.utils.PyDataset):
     `(n_i,)` Keras' losses take the mean over the entities before the weights count: an error, or
     a wrong loss where a batch has as many sets as places.
 
+    Weights of sets become those of their entities here, which losses and metrics that take the
+    mean within every set first do not see: `MatchedCrossentropy`, `Chamfer` and their kind. For
+    labels that are matched, override `batch` to mark padding by -1 and to return weights
+    `(batch,)`.
+
     Args:
         sets: List of arrays `(n_i, features)` or with more axes, where `n_i` may be 0; an object
             array of them; one array `(num_sets, n, features)` without padding; or a
