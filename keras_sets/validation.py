@@ -71,7 +71,7 @@ def one_of(name: str, value: Any, choices: Collection[Any]) -> Any:
 
 def visible_array(x: Tensor) -> np.ndarray | None:
     """`x` as a NumPy array where its values can be seen now, else None."""
-    if isinstance(x, keras.KerasTensor) or _torch_compiles():
+    if isinstance(x, keras.KerasTensor) or torch_compiles():
         return None
     try:
         return np.asarray(keras.ops.convert_to_numpy(x))
@@ -79,7 +79,7 @@ def visible_array(x: Tensor) -> np.ndarray | None:
         return None
 
 
-def _torch_compiles():
+def torch_compiles() -> bool:
     """Whether torch traces a program, which would end where a value is looked at."""
     if keras.backend.backend() != "torch":
         return False

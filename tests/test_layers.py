@@ -8,6 +8,7 @@ from keras import ops
 from keras_sets import layers
 from keras_sets import testing
 from tests import reference
+from tests.cases import CASES
 
 POOLINGS = ("mean", "sum", "max", "logsumexp", "causal")
 GIVEN = ((), ("mask",), ("weights",), ("mask", "weights"))
@@ -342,19 +343,19 @@ def test_ways_are_equal_in_fit(backend, jit_compile, returns):
             close(new, old, 1e-4)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "sum", "causal"])
-def test_torch_compiles_a_swarm_whole(backend, pooling):
+@pytest.mark.parametrize("name", ["swarm_mean", "swarm_causal", "max_pooling", "sort_pooling"])
+def test_torch_compiles_a_layer_whole(backend, name):
     """Where the graph breaks, `jit_compile` has to leave its speed behind."""
     if backend != "torch":
         pytest.skip("the others always compile graphs as a whole")
     import torch
 
-    x, kinds, _ = example(("mask",))
-    layer = randomized(make_way("unrolled", pooling=pooling), x.shape)
-    expected = outputs_of(layer, x, **kinds)
-    compiled = torch.compile(layer, backend="eager", fullgraph=True)
-    x, mask = torch.tensor(x), torch.tensor(kinds["mask"])
-    close(arrays(compiled(x, mask=mask)), expected[0])
+    case = next(case for case in CASES if case.name == name)
+    layer, arguments = case.make(), [torch.tensor(array) for array in case.inputs()]
+    call = lambda x, mask, weights: layer(x, mask=mask, weights=weights)  # noqa: E731
+    expected = call(*arguments)
+    compiled = torch.compile(call, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*arguments), expected)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -379,3 +380,9 @@ def test_states_of_iterations(way):
     plain.build(x.shape)
     plain.set_weights(whole.get_weights())
     close(outputs_of(plain, x, **kinds)[0], y)
+
+
+def test_the_largest_share_a_gradient():
+    x = np.array([[[2.0], [1.0], [2.0]]], "float32")
+    _, gradient, _ = testing.outputs_and_gradients(layers.MaxPooling(), x)
+    np.testing.assert_allclose(gradient, [[[0.5], [0.0], [0.5]]])

@@ -85,8 +85,10 @@ class SetLayer(keras.layers.Layer):
         inputs_mask: Tensor | None = None,
     ) -> Tensor:
         x, mask, weights = self.read_call(inputs, mask, weights, inputs_mask)
-        if mask is None:  # no weights either
-            return self.compute(x, None, None, training)
+        # Without a mask there are no weights either. What torch compiles may set nothing within
+        # rematerialised steps, and leaves out by itself what it has computed before.
+        if mask is None or validation.torch_compiles():
+            return self.compute(x, mask, weights, training)
         with PreparedScope(x, mask, weights):
             return self.compute(x, mask, weights, training)
 

@@ -196,8 +196,7 @@ def largest_over(x: Tensor, axes: int | tuple[int, ...], keepdims: bool = False)
         widths[np.array(axes), 1] = 1
         x = ops.pad(x, widths.tolist(), constant_values=lowest(x))
     if hasattr(x, "amax"):
-        # `ops.max` ends what torch compiles, and gives the whole gradient to one of several that
-        # are largest; elsewhere they share it.
+        # `ops.max` ends what torch compiles.
         return x.amax(axes, keepdim=keepdims)
     return ops.max(x, axis=axes, keepdims=keepdims)
 

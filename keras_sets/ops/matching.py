@@ -124,11 +124,10 @@ def _assign_on_host(cost, mask):
     if backend.backend() != "torch":
         return None
     try:
-        import torch
         from scipy import optimize
     except ImportError:
         return None
-    costs = None if torch.compiler.is_compiling() else validation.visible_array(cost)
+    costs = validation.visible_array(cost)
     if costs is None:
         return None
     costs = np.nan_to_num(costs, nan=FORBIDDEN, neginf=-FORBIDDEN)

@@ -4,7 +4,7 @@ The quantile function Q of a weighted set is the inverse of its cumulative distr
 the smallest value whose entities and all smaller ones have at least the share u of the weight.
 """
 
-import numpy as np
+from keras import backend
 from keras import ops
 
 from keras_sets.ops.entities import accumulate
@@ -96,7 +96,7 @@ def _antiderivative(values, shares):
     pieces, features = values.shape[0] - 1, values.shape[1]
     means = 0.5 * (values[:-1] + values[1:]) / pieces
     # Sums of whole pieces, `(pieces, features)`, by a product: `ops.cumsum` rounds on torch.
-    lower = ops.convert_to_tensor(np.tri(pieces, pieces, -1), values.dtype)
+    lower = ops.tri(pieces, k=-1, dtype=backend.standardize_dtype(values.dtype))
     whole = lower @ means
     place = shares * pieces
     piece = ops.clip(ops.floor(ops.stop_gradient(place)), 0, pieces - 1)
