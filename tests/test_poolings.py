@@ -66,6 +66,18 @@ def test_quantiles_are_those_of_numpy(q):
         np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
+def test_quantiles_of_entities_with_a_tiny_share():
+    """The least and the largest count however little they weigh, and so does one in 200,000."""
+    x = np.array([[[-100.0], [50.0], [0.0]]])
+    ends = layers.QuantilePooling([0.0, 0.25, 1.0])
+    np.testing.assert_array_equal(numpy(ends(x, weights=[[1, 1, 1e6]]))[0], [-100, 0, 50])
+    n = 200_000
+    x = np.random.default_rng(0).permutation(n).reshape(1, n, 1)
+    q = [0.0, 2 / n, 2.5 / n, 0.5, 1 - 1.5 / n, 1.0]
+    received = numpy(layers.QuantilePooling(q)(x))[0]
+    np.testing.assert_array_equal(received, [0, 1.5, 2, n / 2 - 0.5, n - 2, n - 1])
+
+
 def test_attention_is_that_of_ilse_et_al(float64):
     x, mask, weights, counts = sets()
     layer = layers.GatedAttentionPooling(4, dtype="float64")
