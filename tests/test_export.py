@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_sets
 from keras_sets import ops as set_ops
 from keras_sets.export import __main__ as command
 from keras_sets.export import export_model
@@ -158,6 +159,23 @@ def test_fixed_sizes(tmp_path):
         "entities": (2, 6, 2),
         "mask": (2, 6),
     }
+
+
+def test_edges(format, tmp_path):
+    """Two axes of one size, which the model alone knows to be the same."""
+    graph = keras_sets.layers.GraphEquivariantDense(1, input_order=2, output_order=1)
+    model = keras.Sequential([keras.Input((None, None, 2), name="edges"), graph])
+    path = export_model(model, tmp_path / "served", format=format)
+    specs = formats._input_specs(model.inputs[0], ["batch", "n1", "n1", None])
+    answer = formats.FORMATS[format].runtime(str(path), specs)
+    edges = np.random.default_rng(0).normal(size=(3, 7, 7, 2)).astype("float32")
+    np.testing.assert_allclose(answer(edges)[0], formats._predict(model, edges), atol=TOLERANCE)
+
+
+def test_sizes_that_may_differ_stay_free():
+    images = keras.Input((None, None, None, 1), name="images")
+    model = keras.Model(images, keras_sets.layers.DSSConv2D(1, 3)(images))
+    assert formats._symbols(model, model.input) == ["batch", "n1", "n2", "n3", "n4"]
 
 
 @pytest.mark.parametrize("exists", [False, True])
