@@ -16,6 +16,7 @@ from keras_sets import ops as set_ops
 from keras_sets.export import __main__ as command
 from keras_sets.export import export_model
 from keras_sets.export import formats
+from keras_sets.ops.quantiles import set_quantile
 from tests.export_cases import BACKEND
 from tests.export_cases import BY_CONVERTERS
 from tests.export_cases import MODELS
@@ -124,12 +125,12 @@ def test_torch_without_a_mask():
 
     class Pooled(torch.nn.Module):
         def forward(self, x):
-            return set_ops.set_mean(x), set_ops.set_max(x)
+            return set_ops.set_mean(x), set_ops.set_max(x), set_quantile(x, [0.4])
 
-    sizes = {1: torch.export.Dim("n")}
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("n")}
     program = torch.export.export(Pooled(), (torch.ones((2, 3, 1)),), dynamic_shapes=(sizes,))
     pooled = program.module()
-    for x, wanted in (([[1.0], [3.0]], (2, 3)), (np.zeros((0, 1)), (0, 0))):
+    for x, wanted in (([[1.0], [3.0]], (2, 3, 1)), (np.zeros((0, 1)), (0, 0, 0))):
         x = torch.tensor(np.array([x, x]), dtype=torch.float32)
         assert [y.tolist() for y in pooled(x)] == [[[value]] * 2 for value in wanted]
 

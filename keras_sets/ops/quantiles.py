@@ -5,6 +5,7 @@ the smallest value whose entities and all smaller ones have at least the share u
 """
 
 import numpy as np
+from keras import backend
 from keras import ops
 
 from keras_sets.ops.entities import accumulate
@@ -38,9 +39,16 @@ def sorted_set(x, mask=None, weights=None):
     counts = ops.broadcast_to(counts, ops.shape(x))
     last = ops.where(counts == 0, ops.full_like(x, -lowest(x)), x)
     order = ops.argsort(ops.stop_gradient(last), axis=1)
-    values = ops.take_along_axis(x, order, axis=1)
-    total = running_sum(ops.take_along_axis(counts, order, axis=1))
+    values, counts = (_in_order(t, order) for t in (x, counts))
+    total = running_sum(counts)
     return values, safe_ratio(total, total[:, -1:])
+
+
+def _in_order(x, order):
+    """`ops.take_along_axis` over the entities, which torch exports for one size of sets only."""
+    if backend.backend() == "torch":
+        return x.gather(1, ops.cast(order, "int64"))
+    return ops.take_along_axis(x, order, axis=1)
 
 
 def set_quantile(x, q, mask=None, weights=None):
@@ -81,8 +89,8 @@ def set_quantile(x, q, mask=None, weights=None):
 
 def _first(values, there):
     """Of `(batch, n, features)` the first along n where `there` holds; 0 where it nowhere does."""
-    before = ops.concatenate([ops.zeros_like(there[:, :1]), there[:, :-1]], axis=1)
-    first = ops.logical_and(there, ops.logical_not(before))
+    before = ops.pad(ops.logical_not(there), ((0, 0), (1, 0), (0, 0)), constant_values=True)
+    first = ops.logical_and(there, before[:, :-1])
     return ops.sum(ops.where(first, values, ops.zeros_like(values)), axis=1)
 
 
@@ -98,7 +106,7 @@ def set_quantile_integral(x, values, mask=None, weights=None):
     x, shares = sorted_set(x, mask, weights)
     values = ops.cast(values, x.dtype)
     until = _antiderivative(values, shares)
-    before = ops.concatenate([ops.zeros_like(until[:, :1]), until[:, :-1]], axis=1)
+    before = ops.pad(until, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     return ops.sum(x * (until - before), axis=1)
 
 
