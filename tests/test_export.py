@@ -173,6 +173,15 @@ def test_edges(format, tmp_path):
     np.testing.assert_allclose(answer(edges)[0], formats._predict(model, edges), atol=TOLERANCE)
 
 
+@only_from("tensorflow")
+def test_onnx_of_sorted_sets(tmp_path):
+    model = keras.Sequential([keras.Input((None, 2)), keras_sets.layers.QuantilePooling([0.3, 1])])
+    path = export_model(model, tmp_path / "served", format="onnx")
+    answer = formats.FORMATS["onnx"].runtime(path, formats._input_specs(model.inputs[0], "bnd"))
+    x = np.random.default_rng(0).normal(size=(4, 7, 2)).astype("float32")
+    np.testing.assert_allclose(answer(x)[0], formats._predict(model, x), atol=TOLERANCE)
+
+
 def test_sizes_that_may_differ_stay_free():
     images = keras.Input((None, None, None, 1), name="images")
     model = keras.Model(images, keras_sets.layers.DSSConv2D(1, 3)(images))

@@ -89,8 +89,9 @@ def set_quantile(x, q, mask=None, weights=None):
 
 def _first(values, there):
     """Of `(batch, n, features)` the first along n where `there` holds; 0 where it nowhere does."""
-    before = ops.pad(ops.logical_not(there), ((0, 0), (1, 0), (0, 0)), constant_values=True)
-    first = ops.logical_and(there, before[:, :-1])
+    # Numbers, because files in ONNX from TensorFlow fill up nothing else.
+    before = ops.pad(ops.cast(there, values.dtype), ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    first = ops.logical_and(there, before == 0)
     return ops.sum(ops.where(first, values, ops.zeros_like(values)), axis=1)
 
 
