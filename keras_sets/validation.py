@@ -221,3 +221,23 @@ def check_weights(
             f"{consumer} expects finite `{argument}` >= 0. Received: {int(wrong.sum())} of "
             f"{values.size} are negative, NaN or infinite, the first is {values[wrong][0]}"
         )
+
+
+def check_weights_in_range(consumer: str, largest: np.ndarray, argument: str = "weights") -> None:
+    """Sets whose entities all count less than float32 can hold are an error.
+
+    Args:
+        consumer: Who is named in the error.
+        largest: float64 `(sets,)`, the largest weight of every set.
+        argument: What the weights are called.
+    """
+    least = np.finfo("float32").tiny
+    lost = (largest > 0) & (largest < least)
+    if lost.any():
+        raise ValueError(
+            f"{consumer} expects `{argument}` that float32 can hold, of which the least is "
+            f"{least:.2g}: below it, entities are absent. Received: {int(lost.sum())} of "
+            f"{len(largest)} sets with smaller ones alone, the largest of the first is "
+            f"{largest[lost][0]:.2g}. Where only their ratios matter, divide the weights of every "
+            "set by the largest of them"
+        )

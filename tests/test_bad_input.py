@@ -43,6 +43,17 @@ def test_wrong_weights_of_masked_entities_do_no_harm():
     assert_close(outputs_of(case, case.make(), x, mask, weights), expected)
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (1, 1, 2)])
+def test_weights_that_vanish_in_float32(shape):
+    """A set of them would be one without entities; beside a larger one they are nothing."""
+    x, weights = np.ones((*shape, 1)), np.full(shape, 1e-50)
+    for given in (weights, weights.tolist()):
+        with pytest.raises(ValueError, match="`weights` that float32 can hold.*1 of 1 sets"):
+            layers.MeanPooling()(x, weights=given)
+    weights.reshape(-1)[0] = 1
+    assert float(layers.SumPooling()(x, weights=weights)[0, 0]) == 1
+
+
 @pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, True, "3", None, float("nan")])
 @pytest.mark.parametrize(
     ("cls", "argument"),

@@ -11,10 +11,12 @@ import keras
 import numpy as np
 import pytest
 
+import keras_sets
 from keras_sets import ops as set_ops
 from keras_sets.export import __main__ as command
 from keras_sets.export import export_model
 from keras_sets.export import formats
+from keras_sets.ops.quantiles import set_quantile
 from tests.export_cases import BACKEND
 from tests.export_cases import BY_CONVERTERS
 from tests.export_cases import MODELS
@@ -123,12 +125,12 @@ def test_torch_without_a_mask():
 
     class Pooled(torch.nn.Module):
         def forward(self, x):
-            return set_ops.set_mean(x), set_ops.set_max(x)
+            return set_ops.set_mean(x), set_ops.set_max(x), set_quantile(x, [0.4])
 
-    sizes = {1: torch.export.Dim("n")}
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("n")}
     program = torch.export.export(Pooled(), (torch.ones((2, 3, 1)),), dynamic_shapes=(sizes,))
     pooled = program.module()
-    for x, wanted in (([[1.0], [3.0]], (2, 3)), (np.zeros((0, 1)), (0, 0))):
+    for x, wanted in (([[1.0], [3.0]], (2, 3, 1)), (np.zeros((0, 1)), (0, 0, 0))):
         x = torch.tensor(np.array([x, x]), dtype=torch.float32)
         assert [y.tolist() for y in pooled(x)] == [[[value]] * 2 for value in wanted]
 
@@ -158,6 +160,32 @@ def test_fixed_sizes(tmp_path):
         "entities": (2, 6, 2),
         "mask": (2, 6),
     }
+
+
+def test_edges(format, tmp_path):
+    """Two axes of one size, which the model alone knows to be the same."""
+    graph = keras_sets.layers.GraphEquivariantDense(1, input_order=2, output_order=1)
+    model = keras.Sequential([keras.Input((None, None, 2), name="edges"), graph])
+    path = export_model(model, tmp_path / "served", format=format)
+    specs = formats._input_specs(model.inputs[0], ["batch", "n1", "n1", None])
+    answer = formats.FORMATS[format].runtime(str(path), specs)
+    edges = np.random.default_rng(0).normal(size=(3, 7, 7, 2)).astype("float32")
+    np.testing.assert_allclose(answer(edges)[0], formats._predict(model, edges), atol=TOLERANCE)
+
+
+@only_from("tensorflow")
+def test_onnx_of_sorted_sets(tmp_path):
+    model = keras.Sequential([keras.Input((None, 2)), keras_sets.layers.QuantilePooling([0.3, 1])])
+    path = export_model(model, tmp_path / "served", format="onnx")
+    answer = formats.FORMATS["onnx"].runtime(path, formats._input_specs(model.inputs[0], "bnd"))
+    x = np.random.default_rng(0).normal(size=(4, 7, 2)).astype("float32")
+    np.testing.assert_allclose(answer(x)[0], formats._predict(model, x), atol=TOLERANCE)
+
+
+def test_sizes_that_may_differ_stay_free():
+    images = keras.Input((None, None, None, 1), name="images")
+    model = keras.Model(images, keras_sets.layers.DSSConv2D(1, 3)(images))
+    assert formats._symbols(model, model.input) == ["batch", "n1", "n2", "n3", "n4"]
 
 
 @pytest.mark.parametrize("exists", [False, True])

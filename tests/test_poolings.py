@@ -12,7 +12,7 @@ from tests import reference
 
 # Of these `test_layers.py`, `test_chunks.py` and `test_pooling_maps.py` say as much.
 ELSEWHERE = {"causal", "causal_mean", "logsumexp", "max", "mean", "pooling_maps", "slots", "sum"}
-NAMES = sorted(set(POOLINGS) - ELSEWHERE)
+NAMES = sorted(set(POOLINGS) - ELSEWHERE - {"std"})
 SORTING = {"median", "quantile", "sort"}
 
 
@@ -55,6 +55,11 @@ def test_against_numpy(name, float64):
     np.testing.assert_allclose(received, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_short_name_is_kept_as_the_long_one():
+    layer = layers.PermutationEquivariantDense(4, pooling="std")
+    assert layer.get_config()["pooling"] == "standard_deviation"
+
+
 @pytest.mark.parametrize("q", [0.0, 0.2, 0.5, 0.75, 1.0])
 def test_quantiles_are_those_of_numpy(q):
     x, mask, weights, _ = sets("float32", size=8)
@@ -64,6 +69,18 @@ def test_quantiles_are_those_of_numpy(q):
         repeated = np.repeat(np.nan_to_num(points), copies, axis=0)
         expected = np.quantile(repeated, q, axis=0, method="averaged_inverted_cdf")
         np.testing.assert_allclose(row, expected, atol=1e-6)
+
+
+def test_quantiles_of_entities_with_a_tiny_share():
+    """The least and the largest count however little they weigh, and so does one in 200,000."""
+    x = np.array([[[-100.0], [50.0], [0.0]]])
+    ends = layers.QuantilePooling([0.0, 0.25, 1.0])
+    np.testing.assert_array_equal(numpy(ends(x, weights=[[1, 1, 1e6]]))[0], [-100, 0, 50])
+    n = 200_000
+    x = np.random.default_rng(0).permutation(n).reshape(1, n, 1)
+    q = [0.0, 2 / n, 2.5 / n, 0.5, 1 - 1.5 / n, 1.0]
+    received = numpy(layers.QuantilePooling(q)(x))[0]
+    np.testing.assert_array_equal(received, [0, 1.5, 2, n / 2 - 0.5, n - 2, n - 1])
 
 
 def test_attention_is_that_of_ilse_et_al(float64):

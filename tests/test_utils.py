@@ -62,6 +62,14 @@ class TestPadSets:
         images, _ = pad_sets([np.ones((2, 4, 5, 1), "float64"), np.ones((1, 4, 5, 1))], size=6)
         assert images.shape == (2, 6, 4, 5, 1) and images.sum() == 60
 
+    @pytest.mark.parametrize(
+        "value, dtype",
+        [(300, "uint8"), (-1, "uint8"), (1.5, "int32"), (np.nan, "int32"), (1e39, None)],
+    )
+    def test_values_that_the_dtype_cannot_hold(self, value, dtype):
+        with pytest.raises(ValueError, match=f"`sets`.*{dtype or 'float32'} can hold.*from "):
+            pad_sets([[value], [2]], dtype=dtype)
+
     def test_nothing_to_pad(self):
         ready = np.arange(12).reshape(2, 3, 2)
         entities, mask = pad_sets(ready)
@@ -415,6 +423,7 @@ class Total(keras.metrics.Metric):
         (dict(weights=[np.ones((3, 1)), np.ones((0, 1)), np.ones((1, 1))]), r"`\(n,\)` for every"),
         (dict(weights=[[1, 1], [], [1]]), "`weights`.*2 rows for set 0, which has 3"),
         (dict(weights=[[1, 1, -1], [], [1]]), "finite `weights` >= 0.*-1"),
+        (dict(weights=[[1, 1, 0], [], [1e-50]]), "float32 can hold.*1 of 2 sets.*1e-50"),
         (dict(sample_weight=np.ones(3)), "needs `targets`"),
         (dict(targets=np.ones(3), sample_weight=np.ones(2)), "`sample_weight` must be as long"),
         (dict(targets=np.ones(3), sample_weight=[1, np.nan, 1]), "finite `sample_weight` >= 0"),

@@ -132,9 +132,10 @@ def export_model(
     if not isinstance(model, keras.Model):
         model = _load(model)
     inputs = _inputs(model)
-    _check_sizes(format, inputs, batch_size, set_size)
+    symbols = _symbols(model, inputs)
+    _check_sizes(format, inputs, symbols, batch_size, set_size)
     _check_precision(format, model)
-    specs = _input_specs(inputs, batch_size, set_size)
+    specs = _input_specs(inputs, symbols, batch_size, set_size)
 
     # Next to the output, so that it can be moved there in one step.
     parent = next(parent for parent in output.parents if parent.is_dir())
@@ -237,18 +238,50 @@ def _inputs(model):
     )
 
 
-def _check_sizes(format, inputs, batch_size, set_size):
-    """Raises a ValueError unless the sizes are those that the format needs and the model has."""
-    free = {i for x in tree.flatten(inputs) for i, size in enumerate(x.shape) if size is None}
+def _symbols(model, inputs):
+    """What the size of every axis is called; axes that always have one size share a name."""
+    inputs = tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype), inputs)
+    rank = max(len(x.shape) for x in tree.flatten(inputs))
+    symbols = ["batch", *(f"n{axis}" for axis in range(1, rank))]
+    if len(_free(inputs, symbols) - {"batch"}) > 1:
+        # Such as those of edges, `(batch, n, n, features)`: only the model knows.
+        alike = ["batch", *["n1"] * (rank - 1)]
+        if not _takes(model, inputs, symbols) and _takes(model, inputs, alike):
+            return alike
+    return symbols
+
+
+def _free(inputs, symbols):
+    """The names of the sizes that are not known."""
     shapes = [x.shape for x in tree.flatten(inputs)]
-    if set_size is not None and len(free - {0}) != 1:
+    return {
+        symbol
+        for shape in shapes
+        for size, symbol in zip(shape, symbols, strict=False)
+        if size is None
+    }
+
+
+def _takes(model, inputs, symbols):
+    try:
+        _predict(model, _question(_input_specs(inputs, symbols), 2, 3, "all"))
+    except Exception:  # of any layer
+        return False
+    return True
+
+
+def _check_sizes(format, inputs, symbols, batch_size, set_size):
+    """Raises a ValueError unless the sizes are those that the format needs and the model has."""
+    free = _free(inputs, symbols)
+    shapes = [x.shape for x in tree.flatten(inputs)]
+    if set_size is not None and len(free - {"batch"}) != 1:
         raise ValueError(
             "Expected a model with one axis of unknown size, beside that of the batch, for "
             f"`set_size` to fix. Received: set_size={set_size} and inputs of shapes {shapes}"
         )
     unknown = {
-        "batch_size": 0 in free and batch_size is None,
-        "set_size": bool(free - {0}) and set_size is None,
+        "batch_size": "batch" in free and batch_size is None,
+        "set_size": bool(free - {"batch"}) and set_size is None,
     }
     if not FORMATS[format].free_sizes and any(unknown.values()):
         missing = " and ".join(f"`{name}`" for name, value in unknown.items() if value)
@@ -273,8 +306,8 @@ def _check_precision(format, model):
         )
 
 
-def _input_specs(inputs, batch_size, set_size):
-    """The inputs with the shape, dtype and served name of each."""
+def _input_specs(inputs, symbols, batch_size=None, set_size=None):
+    """The inputs with the shape, dtype, served name and names of the free sizes of each."""
 
     def spec(path, x):
         sizes = [batch_size] + [set_size] * (len(x.shape) - 1)
@@ -282,7 +315,9 @@ def _input_specs(inputs, batch_size, set_size):
             given if size is None else size for size, given in zip(x.shape, sizes, strict=True)
         ]
         name = path[-1] if path and isinstance(path[-1], str) else x.name
-        return keras.InputSpec(shape=tuple(shape), dtype=x.dtype, name=name)
+        spec = keras.InputSpec(shape=tuple(shape), dtype=x.dtype, name=name)
+        spec.symbols = symbols[: len(shape)]
+        return spec
 
     specs = [spec(path, x) for path, x in tree.flatten_with_path(inputs)]
     return tree.pack_sequence_as(inputs, specs)
@@ -345,9 +380,10 @@ def _question(specs, batch, set_size, present):
     rng = np.random.default_rng(0)
 
     def draw(spec):
+        sizes = {"batch": batch, **{f"n{axis}": set_size + axis - 1 for axis in range(1, 9)}}
         shape = [
-            size if size is not None else set_size + axis - 1 if axis else batch
-            for axis, size in enumerate(spec.shape)
+            sizes[symbol] if size is None else size
+            for size, symbol in zip(spec.shape, spec.symbols, strict=True)
         ]
         if spec.dtype == "bool":
             if present == "one":

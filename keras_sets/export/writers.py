@@ -111,9 +111,9 @@ def _write_onnx_from_torch(model, path, specs):
 
 
 def _symbolic_shape(spec):
-    names = ["batch"] + [f"n{axis}" for axis in range(1, len(spec.shape))]
     sizes = [
-        name if size is None else str(size) for name, size in zip(names, spec.shape, strict=True)
+        name if size is None else str(size)
+        for name, size in zip(spec.symbols, spec.shape, strict=True)
     ]
     return f"({', '.join(sizes)})"
 
@@ -121,10 +121,10 @@ def _symbolic_shape(spec):
 def _torch_dimensions(specs):
     import torch
 
-    rank = max(len(spec.shape) for spec in tree.flatten(specs))
-    dims = [torch.export.Dim(f"n{axis}" if axis else "batch") for axis in range(rank)]
+    names = {name for spec in tree.flatten(specs) for name in spec.symbols}
+    dims = {name: torch.export.Dim(name) for name in names}
     free = [
-        {axis: dims[axis] for axis, size in enumerate(spec.shape) if size is None}
+        {axis: dims[spec.symbols[axis]] for axis, size in enumerate(spec.shape) if size is None}
         for spec in tree.flatten(specs)
     ]
     return [(tree.pack_sequence_as(specs, free),)]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sets import validation
@@ -65,6 +66,8 @@ class SetLayer(keras.layers.Layer):
             elif weights is None:
                 warn_of_lost_mask(self, inputs, SetLayer)
         scope = get_chunked_pooling_scope()
+        if weights is not None and scope is None and self.compute_dtype != "float64":
+            self._check_weights_in_range(weights)
         if scope is not None and self in scope.whole:
             with ChunkedPoolingScope(None):
                 return super().__call__(inputs, mask=mask, weights=weights, **kwargs)
@@ -75,6 +78,16 @@ class SetLayer(keras.layers.Layer):
     ) -> None:
         """Raises a ValueError unless the arguments are a batch of sets."""
         validation.check_set(self.name, inputs, mask, weights)
+
+    def _check_weights_in_range(self, weights):
+        """Of float64 whose values can be seen: they are about to become float32."""
+        weights = np.asarray(weights) if isinstance(weights, (list, tuple)) else weights
+        if "float64" not in str(getattr(weights, "dtype", "")):
+            return
+        values = validation.visible_array(weights)
+        if values is not None and values.size:
+            largest = values.reshape(len(values), -1).max(axis=1)
+            validation.check_weights_in_range(f"Layer '{self.name}'", largest)
 
     def call(
         self,

@@ -4,10 +4,12 @@ The quantile function Q of a weighted set is the inverse of its cumulative distr
 the smallest value whose entities and all smaller ones have at least the share u of the weight.
 """
 
+import numpy as np
 from keras import backend
 from keras import ops
 
 from keras_sets.ops.entities import accumulate
+from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import counts_of
 from keras_sets.ops.entities import entity_axes
 from keras_sets.ops.entities import flatten_entities
@@ -15,9 +17,10 @@ from keras_sets.ops.entities import lowest
 from keras_sets.ops.entities import running_sum
 from keras_sets.ops.entities import safe_ratio
 from keras_sets.ops.entities import scale_weights
+from keras_sets.ops.pooling import set_max
 
-# Shares of the weight that differ by less are equal: sums are rounded.
-CLOSE = 1e-5
+# Shares that differ by so many roundings are equal: counts are exact, sums of weights are not.
+CLOSE_COUNTS, CLOSE_WEIGHTS = 2, 84
 
 
 def sorted_set(x, mask=None, weights=None):
@@ -36,9 +39,16 @@ def sorted_set(x, mask=None, weights=None):
     counts = ops.broadcast_to(counts, ops.shape(x))
     last = ops.where(counts == 0, ops.full_like(x, -lowest(x)), x)
     order = ops.argsort(ops.stop_gradient(last), axis=1)
-    values = ops.take_along_axis(x, order, axis=1)
-    total = running_sum(ops.take_along_axis(counts, order, axis=1))
+    values, counts = (_in_order(t, order) for t in (x, counts))
+    total = running_sum(counts)
     return values, safe_ratio(total, total[:, -1:])
+
+
+def _in_order(x, order):
+    """`ops.take_along_axis` over the entities, which torch exports for one size of sets only."""
+    if backend.backend() == "torch":
+        return x.gather(1, ops.cast(order, "int64"))
+    return ops.take_along_axis(x, order, axis=1)
 
 
 def set_quantile(x, q, mask=None, weights=None):
@@ -55,23 +65,33 @@ def set_quantile(x, q, mask=None, weights=None):
         x = accumulate(x, None, None)[0]
         nothing = ops.sum(x, axis=entity_axes(x))
         return ops.concatenate([nothing] * len(q), axis=-1)
-    values, shares = sorted_set(x, mask, weights)
-    # The first places at which a share is reached, and passed.
-    return ops.concatenate([_quantile(values, shares, share) for share in q], axis=-1)
+    x, mask, weights = accumulate(x, mask, weights)
+    roundings = CLOSE_COUNTS if weights is None else CLOSE_WEIGHTS
+    close = roundings * float(np.finfo(accumulation_dtype(x)).eps)
+    between = [share for share in q if 0 < share < 1]
+    values, shares = sorted_set(x, mask, weights) if between else (None, None)
 
+    def quantile(q):
+        # The ends are those of all that is there, however small its share.
+        if q == 0:
+            return -set_max(-x, mask, weights)
+        if q == 1:
+            return set_max(x, mask, weights)
+        # The first places at which the share is reached, and passed. There is always an entity
+        # that has reached it, and none has passed the whole.
+        reached = _first(values, shares >= q - close)
+        passed = _first(values, shares > min(q, 1.0 - 2 * close) + close)
+        # Weights that are none make shares NaN, which no comparison shows.
+        return 0.5 * (reached + passed) + 0 * ops.sum(shares, axis=1)
 
-def _quantile(values, shares, q):
-    # There is always an entity that has reached the share, and none has passed the whole.
-    reached = _first(values, shares >= min(q, 1.0) - CLOSE)
-    passed = _first(values, shares > min(q, 1.0 - 2 * CLOSE) + CLOSE)
-    # Weights that are none make shares NaN, which no comparison shows.
-    return 0.5 * (reached + passed) + 0 * ops.sum(shares, axis=1)
+    return ops.concatenate([quantile(share) for share in q], axis=-1)
 
 
 def _first(values, there):
     """Of `(batch, n, features)` the first along n where `there` holds; 0 where it nowhere does."""
-    before = ops.concatenate([ops.zeros_like(there[:, :1]), there[:, :-1]], axis=1)
-    first = ops.logical_and(there, ops.logical_not(before))
+    # Numbers, because files in ONNX from TensorFlow fill up nothing else.
+    before = ops.pad(ops.cast(there, values.dtype), ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    first = ops.logical_and(there, before == 0)
     return ops.sum(ops.where(first, values, ops.zeros_like(values)), axis=1)
 
 
@@ -87,7 +107,7 @@ def set_quantile_integral(x, values, mask=None, weights=None):
     x, shares = sorted_set(x, mask, weights)
     values = ops.cast(values, x.dtype)
     until = _antiderivative(values, shares)
-    before = ops.concatenate([ops.zeros_like(until[:, :1]), until[:, :-1]], axis=1)
+    before = ops.pad(until, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     return ops.sum(x * (until - before), axis=1)
 
 

@@ -31,7 +31,7 @@ def pad_sets(
 
     Raises:
         ValueError: There is no set; sets have different features; `size` is less than a set
-            has; `value` is none of the dtype.
+            has; `value` or what the sets hold is none of the dtype.
 
     Example:
 

@@ -104,7 +104,23 @@ def read_ragged(name, sets, dtype=None):
         )
     if dtype is None and values.dtype.kind not in "biu":
         dtype = keras.config.floatx()
-    return Ragged(values if dtype is None else values.astype(dtype, copy=False), offsets)
+    return Ragged(values if dtype is None else _as_dtype(name, values, dtype), offsets)
+
+
+def _as_dtype(name, values, dtype):
+    """NumPy would wrap integers around, cut fractions off, and make large numbers infinite."""
+    with np.errstate(over="raise", invalid="ignore"):
+        try:
+            stored = values.astype(dtype, copy=False)
+            kept = stored.dtype.kind not in "iu" or stored is values or (stored == values).all()
+        except FloatingPointError:
+            kept = False
+    if not kept:
+        raise ValueError(
+            f"`{name}` must hold numbers that the dtype {np.dtype(dtype)} can hold. Received: "
+            f"dtype {values.dtype}, from {values.min():g} to {values.max():g}"
+        )
+    return stored
 
 
 def listed(values):

@@ -270,7 +270,8 @@ class SetDataset(keras.utils.PyDataset):
 
     def _read_weights(self, name, weights):
         """Numbers of the entities, at least 0."""
-        weights = ragged.read_ragged(name, weights, keras.config.floatx())
+        given = ragged.read_ragged(name, weights, "float64")
+        weights = ragged.Ragged(given.values.astype(keras.config.floatx()), given.offsets)
         if weights.values.ndim != 1:
             raise ValueError(
                 f"`{name}` must hold an array `(n,)` for every set. Received: arrays with the "
@@ -278,6 +279,10 @@ class SetDataset(keras.utils.PyDataset):
             )
         ragged.check_sizes(name, weights, self._sets)
         validation.check_weights("SetDataset", weights.values, argument=name)
+        if weights.values.dtype != "float64" and len(given.values):
+            filled = given.sizes > 0
+            largest = np.maximum.reduceat(given.values, given.offsets[:-1][filled])
+            validation.check_weights_in_range("SetDataset", largest, name)
         return weights
 
     def _read_targets(self, targets):

@@ -44,6 +44,7 @@ POOLINGS = {
     "softmax": SoftmaxPooling,
     "sort": SortPooling,
     "standard_deviation": StandardDeviationPooling,
+    "std": StandardDeviationPooling,
     "variance": VariancePooling,
 }
 

@@ -18,7 +18,8 @@ class QuantilePooling(Pooling):
     The quantile of a share q is the smallest value that, with all smaller ones, has at least the
     share q of the weight; where it has that share exactly, the mean of this value and the next.
     It is NumPy's method `"averaged_inverted_cdf"`: an entity of weight w counts like w copies, and
-    q = 0.5 is the usual median. A set without entities gives 0.
+    q = 0.5 is the usual median. A set without entities gives 0. In float32 sums of weights are
+    rounded: shares that differ by less than 1e-5 are equal where there are weights.
 
     It sorts the set, which costs `n log n`, and cannot be computed in chunks.
 
