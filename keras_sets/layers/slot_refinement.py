@@ -228,13 +228,14 @@ class SlotRefinement(PartOptions, SetLayer):
         counts = ops.tile(counts, (self.num_starts, 1, 1))
         size = ops.tile(size, (self.num_starts, 1))
         steps = self._refine(basis, counts, size)
-        if self.criterion == "icl":
-            received = self._receive(gaussians.assign(steps[-1]), basis, counts, size)
-            evidence = gaussians.classification_likelihood(*received, size)
-        else:
-            received = self._receive(steps[-1], basis, counts, size)
+        by_evidence = self.criterion == "evidence"
+        logits = steps[-1] if by_evidence else gaussians.assign(steps[-1])
+        received = self._receive(logits, basis, counts, size, self._prior(basis.dtype))[:3]
+        if by_evidence:
             likelihood = total_over_set(gaussians.log_likelihood(*received, basis, counts))
             evidence = gaussians.log_evidence(likelihood, received[0], size, x.shape[-1])
+        else:
+            evidence = gaussians.classification_likelihood(*received, size)
         steps = steps if self.return_iterations else steps[-1:]
         return [gaussians.best_start(logits, evidence, self.num_starts) for logits in steps]
 
@@ -252,10 +253,12 @@ class SlotRefinement(PartOptions, SetLayer):
             (ops.shape(basis)[0], self.num_slots, self.units),
         )
         c = ops.zeros_like(h)
+        prior = self._prior(basis.dtype)
         logits = ops.cast(ops.convert_to_tensor(self.initial_scores), basis.dtype) @ transposed
         steps = []
+        # Written out: as a loop, JAX compiles it as long and runs it 1.5 times as long.
         for step in range(self.iterations + self.em_steps):
-            received = self._receive(logits, basis, counts, size)
+            received = self._receive(logits, basis, counts, size, prior)
             learned = step < self.iterations
             if learned:
                 description = ops.cast(gaussians.describe(*received), h.dtype)
@@ -266,25 +269,32 @@ class SlotRefinement(PartOptions, SetLayer):
             steps.append(logits)
         return steps
 
-    def _receive(self, logits, basis, counts, size):
-        """Share, mean and covariance of what every slot gets."""
+    def _prior(self, dtype):
+        """The scatter and the mass that every covariance starts from, `(2,)`."""
+        return ops.exp(ops.cast(ops.convert_to_tensor(self.prior), dtype))
+
+    def _receive(self, logits, basis, counts, size, prior):
+        """Share, mean, covariance and Cholesky factor of what every slot gets."""
         shares = ops.softmax(logits, axis=1) * counts
         moments = total_over_set(shares @ basis)
         damping = self.gradient_damping
         moments = (1 - damping) * moments + damping * ops.stop_gradient(moments)
-        prior = ops.exp(ops.cast(ops.convert_to_tensor(self.prior), basis.dtype))
         mass, mean, covariance = gaussians.of_moments(moments, prior[0], prior[1])
         share = entity_ops.safe_ratio(mass, size)
-        return share + LEAST_SHARE, mean, covariance
+        factor = gaussians.cholesky(covariance, mean.shape[-1])
+        return share + LEAST_SHARE, mean, covariance, factor
 
     @staticmethod
-    def _coefficients(share, mean, covariance, reading, learned):
+    def _coefficients(share, mean, covariance, factor, reading, learned):
         """The logits of a slot as coefficients of the monomials, `(batch, slots, m)`."""
+        temperature, existence, size, displacement = ops.split(reading, [1, 2, 3], axis=-1)
+        log_size = None
         if learned:
-            mean = mean + DISPLACEMENT_SCALE * reading[..., 3:]
-            covariance = covariance * ops.exp(SIZE_SCALE * reading[..., 2:3])
-        density = ops.exp(reading[..., :1]) * gaussians.density_coefficients(mean, covariance)
-        offset = EXISTENCE_SCALE * reading[..., 1:2] + ops.expand_dims(ops.log(share), -1)
+            mean = mean + DISPLACEMENT_SCALE * displacement
+            log_size = SIZE_SCALE * size
+        density = gaussians.density_coefficients(mean, factor, log_size)
+        density = ops.exp(temperature) * density
+        offset = EXISTENCE_SCALE * existence + ops.expand_dims(ops.log(share), -1)
         return ops.concatenate([density[..., :1] + offset, density[..., 1:]], axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -6,6 +6,9 @@ are `shares @ monomials(x)`, and the log densities of many points under them
 factors are written out entry by entry: every backend differentiates, batches and exports them.
 """
 
+import functools
+import operator
+
 import numpy as np
 from keras import ops
 
@@ -38,12 +41,14 @@ def _places(d):
 def _entries(packed, d):
     """A symmetric matrix as a nested list of tensors from its packed upper triangle."""
     places = _places(d)
-    return [[packed[..., places[min(i, j), max(i, j)]] for j in range(d)] for i in range(d)]
+    # Taken apart at once: the gradient of every slice would be an array of zeros around it.
+    parts = ops.unstack(packed, axis=-1)
+    return [[parts[places[min(i, j), max(i, j)]] for j in range(d)] for i in range(d)]
 
 
-def _pack(matrix):
-    d = len(matrix)
-    return ops.stack([matrix[i][j] for i in range(d) for j in range(i, d)], axis=-1)
+def _total(terms):
+    """`sum(terms)` without the 0 to which that adds the first."""
+    return functools.reduce(operator.add, terms)
 
 
 def outer_products(x):
@@ -70,12 +75,11 @@ def of_moments(moments, prior, strength, least=1e-4):
         `(mass (...,), mean (..., d), covariance (..., d (d + 1) / 2))`, packed.
     """
     d = dimensions_of(moments.shape[-1])
-    mass = moments[..., :1]
+    mass, first, second = ops.split(moments, [1, 1 + d], axis=-1)
     safe = mass + least
-    first = moments[..., 1 : 1 + d]
     mean = first / safe
     # The scatter around the mean, mass times the covariance.
-    scatter = moments[..., 1 + d :] - safe * outer_products(mean)
+    scatter = second - safe * outer_products(mean)
     identity = ops.cast(ops.convert_to_tensor(packed_identity(d)), moments.dtype)
     covariance = (scatter + prior * identity) / (safe + strength)
     return mass[..., 0], mean, covariance
@@ -107,46 +111,54 @@ def cholesky(packed, d):
 
 def log_determinant(factor):
     """`log det A` from the Cholesky factor of A."""
-    return 2 * sum(ops.log(factor[i][i]) for i in range(len(factor)))
+    return 2 * _total(ops.log(factor[i][i]) for i in range(len(factor)))
 
 
 def _inverse(factor):
-    """The packed inverse of A from its Cholesky factor."""
+    """The inverse of A from its Cholesky factor, as a nested list of tensors."""
     d = len(factor)
     # The inverse of the factor, column by column.
     inverse = [[None] * d for _ in range(d)]
     for j in range(d):
         inverse[j][j] = 1 / factor[j][j]
         for i in range(j + 1, d):
-            total = sum(factor[i][k] * inverse[k][j] for k in range(j, i))
+            total = _total(factor[i][k] * inverse[k][j] for k in range(j, i))
             inverse[i][j] = -total / factor[i][i]
-    return _pack(
-        [
-            [sum(inverse[k][i] * inverse[k][j] for k in range(max(i, j), d)) for j in range(d)]
-            for i in range(d)
-        ]
-    )
+    upper = {
+        (i, j): _total(inverse[k][i] * inverse[k][j] for k in range(j, d))
+        for i in range(d)
+        for j in range(i, d)
+    }
+    return [[upper[min(i, j), max(i, j)] for j in range(d)] for i in range(d)]
 
 
-def density_coefficients(mean, covariance):
+def density_coefficients(mean, factor, log_size=None):
     """Log densities of Gaussians as coefficients `(..., m)` of the monomials.
 
     `coefficients @ monomials(x)` is the log density at x but for its constant,
     `-d/2 log(2 pi)`.
+
+    Args:
+        mean: `(..., d)`.
+        factor: The Cholesky factors of the covariances, as of `cholesky`.
+        log_size: `(..., 1)`, logarithms of what the covariances are multiplied with.
     """
     d = mean.shape[-1]
-    factor = cholesky(covariance, d)
-    precision = _inverse(factor)
-    rows = _entries(precision, d)
-    linear = ops.stack([sum(rows[i][j] * mean[..., j] for j in range(d)) for i in range(d)], -1)
-    constant = -0.5 * (ops.sum(linear * mean, axis=-1) + log_determinant(factor))
+    rows = _inverse(factor)
+    log_volume = log_determinant(factor)
+    if log_size is not None:
+        smaller = ops.exp(-log_size[..., 0])
+        rows = [[entry * smaller for entry in row] for row in rows]
+        log_volume = log_volume + d * log_size[..., 0]
+    means = ops.unstack(mean, axis=-1)
+    linear = [_total(rows[i][j] * means[j] for j in range(d)) for i in range(d)]
+    distance = _total(linear[i] * means[i] for i in range(d))
     # x_i x_j stands for both orders in the quadratic form.
-    halves = [-0.5 if i == j else -1.0 for i in range(d) for j in range(i, d)]
-    quadratic = precision * ops.cast(ops.convert_to_tensor(halves), precision.dtype)
-    return ops.concatenate([ops.expand_dims(constant, -1), linear, quadratic], axis=-1)
+    quadratic = [(-0.5 if i == j else -1.0) * rows[i][j] for i in range(d) for j in range(i, d)]
+    return ops.stack([-0.5 * (distance + log_volume), *linear, *quadratic], axis=-1)
 
 
-def describe(share, mean, covariance):
+def describe(share, mean, covariance, factor):
     """Numbers of order 1 that say what a Gaussian is, `(..., 2 + d + d (d + 1) / 2)`.
 
     The mean, the logarithms of the standard deviations, the correlations, and the logarithms
@@ -160,7 +172,7 @@ def describe(share, mean, covariance):
         for i in range(d)
         for j in range(i + 1, d)
     ]
-    volume = 0.5 * log_determinant(cholesky(covariance, d))
+    volume = 0.5 * log_determinant(factor)
     rest = ops.stack([*log_sigma, *correlations, ops.log(share), volume], axis=-1)
     return ops.concatenate([mean, rest], axis=-1)
 
@@ -173,7 +185,8 @@ def log_likelihood(share, mean, covariance, basis, counts):
         basis: `(batch, n, m)`, monomials of the entities.
         counts: `(batch, 1, n)`, how often each counts.
     """
-    density = density_coefficients(mean, covariance) @ ops.transpose(basis, (0, 2, 1))
+    factor = cholesky(covariance, mean.shape[-1])
+    density = density_coefficients(mean, factor) @ ops.transpose(basis, (0, 2, 1))
     density = ops.logsumexp(density + ops.expand_dims(ops.log(share), -1), axis=1)
     return ops.sum(density * counts[:, 0], axis=-1)
 
