@@ -198,10 +198,10 @@ class Backtracking(StatefulCallback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = logs or {}
-        if self.monitor not in logs:
+        if self.monitor not in (logs := logs or {}):
             raise ValueError(
-                f"Backtracking monitors {self.monitor!r}, which is not in the logs. "
+                f"Backtracking monitors {self.monitor!r}, which is not in the logs of this epoch. "
+                "Names with `val_` need `validation_data` and `validation_freq=1`. "
                 f"Available: {', '.join(sorted(logs))}"
             )
         value = float(logs[self.monitor])

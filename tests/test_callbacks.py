@@ -179,6 +179,10 @@ class TestBacktracking:
         with pytest.raises(ValueError, match=next(iter(arguments))):
             callbacks.Backtracking(**arguments)
 
+    def test_an_epoch_without_validation(self):
+        with pytest.raises(ValueError, match="'val_loss', which.*validation_freq=1.*: loss$"):
+            self.make().on_epoch_end(0, {"loss": 1.0})
+
 
 def fit(directory, epochs, *others):
     """Trains to `epochs`, going on from what is in the directory."""
