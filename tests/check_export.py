@@ -76,7 +76,7 @@ def test_model_in_format(name, format, rng, tmp_path):
     if sizes:
         shape = (2, 6) if "set_size" in sizes else (2,)
         batches = [x for x in batches if next(iter(x.values())).shape[: len(shape)] == shape]
-    specs = formats._input_specs(model.input, sizes.get("batch_size"), sizes.get("set_size"))
+    specs = formats._input_specs(model.input, formats._symbols(model, model.input), **sizes)
     answer = formats.FORMATS[format].runtime(str(path), specs)
     tolerance = MAGNIFIED.get(name, export_cases.TOLERANCE)
     export_cases.check(model, batches, [answer(batch)[0] for batch in batches], tolerance)

@@ -287,14 +287,13 @@ class SlotRefinement(PartOptions, SetLayer):
     @staticmethod
     def _coefficients(share, mean, covariance, factor, reading, learned):
         """The logits of a slot as coefficients of the monomials, `(batch, slots, m)`."""
-        temperature, existence, size, displacement = ops.split(reading, [1, 2, 3], axis=-1)
         log_size = None
         if learned:
-            mean = mean + DISPLACEMENT_SCALE * displacement
-            log_size = SIZE_SCALE * size
+            mean = mean + DISPLACEMENT_SCALE * reading[..., 3:]
+            log_size = SIZE_SCALE * reading[..., 2:3]
         density = gaussians.density_coefficients(mean, factor, log_size)
-        density = ops.exp(temperature) * density
-        offset = EXISTENCE_SCALE * existence + ops.expand_dims(ops.log(share), -1)
+        density = ops.exp(reading[..., :1]) * density
+        offset = EXISTENCE_SCALE * reading[..., 1:2] + ops.expand_dims(ops.log(share), -1)
         return ops.concatenate([density[..., :1] + offset, density[..., 1:]], axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -75,11 +75,11 @@ def of_moments(moments, prior, strength, least=1e-4):
         `(mass (...,), mean (..., d), covariance (..., d (d + 1) / 2))`, packed.
     """
     d = dimensions_of(moments.shape[-1])
-    mass, first, second = ops.split(moments, [1, 1 + d], axis=-1)
+    mass = moments[..., :1]
     safe = mass + least
-    mean = first / safe
+    mean = moments[..., 1 : 1 + d] / safe
     # The scatter around the mean, mass times the covariance.
-    scatter = second - safe * outer_products(mean)
+    scatter = moments[..., 1 + d :] - safe * outer_products(mean)
     identity = ops.cast(ops.convert_to_tensor(packed_identity(d)), moments.dtype)
     covariance = (scatter + prior * identity) / (safe + strength)
     return mass[..., 0], mean, covariance

@@ -18,9 +18,10 @@ def linear(x, kernel):
     """
     if len(x.shape) <= 2 or _entities_may_be_sharded():
         return x @ kernel
-    shape = ops.shape(x)
-    flat = ops.reshape(x, (-1, kernel.shape[0])) @ kernel
-    return ops.reshape(flat, shape[:-1] + (kernel.shape[1],))
+    shape = ops.shape(x)[:-1] + (kernel.shape[1],)
+    if backend.backend() == "torch":  # where Keras takes longer to look at a shape than to use it
+        return (x.reshape(-1, kernel.shape[0]) @ kernel).reshape(shape)
+    return ops.reshape(ops.reshape(x, (-1, kernel.shape[0])) @ kernel, shape)
 
 
 def _entities_may_be_sharded():
