@@ -230,7 +230,7 @@ class SlotRefinement(PartOptions, SetLayer):
         steps = self._refine(basis, counts, size)
         by_evidence = self.criterion == "evidence"
         logits = steps[-1] if by_evidence else gaussians.assign(steps[-1])
-        received = self._receive(logits, basis, counts, size, self._prior(basis.dtype))[:3]
+        received = self._receive(logits, basis, counts, size, self._prior(basis))[:3]
         if by_evidence:
             likelihood = total_over_set(gaussians.log_likelihood(*received, basis, counts))
             evidence = gaussians.log_evidence(likelihood, received[0], size, x.shape[-1])
@@ -253,7 +253,7 @@ class SlotRefinement(PartOptions, SetLayer):
             (ops.shape(basis)[0], self.num_slots, self.units),
         )
         c = ops.zeros_like(h)
-        prior = self._prior(basis.dtype)
+        prior = self._prior(basis)
         logits = ops.cast(ops.convert_to_tensor(self.initial_scores), basis.dtype) @ transposed
         steps = []
         # Written out: as a loop, JAX compiles it as long and runs it 1.5 times as long.
@@ -269,9 +269,10 @@ class SlotRefinement(PartOptions, SetLayer):
             steps.append(logits)
         return steps
 
-    def _prior(self, dtype):
-        """The scatter and the mass that every covariance starts from, `(2,)`."""
-        return ops.exp(ops.cast(ops.convert_to_tensor(self.prior), dtype))
+    def _prior(self, basis):
+        """The scatter `(m - 1 - d,)` and the mass that every covariance starts from."""
+        prior = ops.exp(ops.cast(ops.convert_to_tensor(self.prior), basis.dtype))
+        return gaussians.isotropic(prior[0], gaussians.dimensions_of(basis.shape[-1])), prior[1]
 
     def _receive(self, logits, basis, counts, size, prior):
         """Share, mean, covariance and Cholesky factor of what every slot gets."""
@@ -279,7 +280,7 @@ class SlotRefinement(PartOptions, SetLayer):
         moments = total_over_set(shares @ basis)
         damping = self.gradient_damping
         moments = (1 - damping) * moments + damping * ops.stop_gradient(moments)
-        mass, mean, covariance = gaussians.of_moments(moments, prior[0], prior[1])
+        mass, mean, covariance = gaussians.of_moments(moments, *prior)
         share = entity_ops.safe_ratio(mass, size)
         factor = gaussians.cholesky(covariance, mean.shape[-1])
         return share + LEAST_SHARE, mean, covariance, factor

@@ -57,9 +57,10 @@ def outer_products(x):
     return ops.concatenate([x[..., i:] * x[..., i : i + 1] for i in range(d)], axis=-1)
 
 
-def packed_identity(d):
-    """The identity matrix as a list of numbers, packed."""
-    return [float(i == j) for i in range(d) for j in range(i, d)]
+def isotropic(variance, d):
+    """The packed matrix of a scalar tensor times the identity."""
+    identity = [float(i == j) for i in range(d) for j in range(i, d)]
+    return variance * ops.cast(ops.convert_to_tensor(identity), variance.dtype)
 
 
 def of_moments(moments, prior, strength, least=1e-4):
@@ -67,8 +68,8 @@ def of_moments(moments, prior, strength, least=1e-4):
 
     Args:
         moments: `(..., m)`, sums of the monomials of some points, each times its share.
-        prior: Positive scalar p, `strength`: positive scalar s. Covariances are
-            `(scatter + p I) / (mass + s)`, the mode under an inverse Wishart prior.
+        prior: Packed matrix P, as of `isotropic`, `strength`: positive scalar s. Covariances are
+            `(scatter + P) / (mass + s)`, the mode under an inverse Wishart prior.
         least: Mass below which a mean is drawn to 0.
 
     Returns:
@@ -80,8 +81,7 @@ def of_moments(moments, prior, strength, least=1e-4):
     mean = moments[..., 1 : 1 + d] / safe
     # The scatter around the mean, mass times the covariance.
     scatter = moments[..., 1 + d :] - safe * outer_products(mean)
-    identity = ops.cast(ops.convert_to_tensor(packed_identity(d)), moments.dtype)
-    covariance = (scatter + prior * identity) / (safe + strength)
+    covariance = (scatter + prior) / (safe + strength)
     return mass[..., 0], mean, covariance
 
 
