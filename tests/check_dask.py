@@ -53,7 +53,7 @@ def test_a_worker_that_is_killed_loses_nothing(executor, tmp_path):
 
 def test_tutorial(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope = runpy.run_path(str(ROOT / "docs" / "tutorials" / "many_workers.py"))
+    scope = runpy.run_path(str(ROOT / "docs/tutorials/many_workers.py"), run_name="__main__")
     assert scope["shares"].shape == (200,) and 0.3 < scope["shares"].mean() < 0.5
     assert scope["accuracy"] > 0.9 and scope["same"] > 0.9999
     assert (tmp_path / "many_workers.png").exists()

@@ -39,7 +39,7 @@ def posteriors(samples, data, path, examples=3):
             ylim=grids[1][[0, -1]],
         )
     for axis, name in zip(axes[examples:], moments, strict=True):
-        axis.hist(ranks(samples[name], data[name]), RANK_BINS, (0, 1))
+        axis.hist(ranks(samples[name], data[name]), RANK_BINS, range=(0, 1))
         expected = len(data[name]) / RANK_BINS
         axis.axhline(expected, color="black", lw=0.8, ls="--")
         axis.set(
