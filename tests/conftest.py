@@ -34,12 +34,6 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-if keras.config.backend() == "jax":
-    import jax
-
-    # This process meets few programs twice, unlike those that it starts.
-    jax.config.update("jax_enable_compilation_cache", False)
-
 pytest.register_assert_rewrite("tests.export_cases", "tests.laws")
 # What does not depend on the backend is tested on this one, the quickest; what the others do
 # of it, where that takes long, is a short form.
