@@ -159,3 +159,21 @@ def test_layers_of_a_swarm_start_from_weights_of_their_own(seed):
     for name in ("kernel", "bias"):
         first, second, third = (ops.convert_to_numpy(getattr(cell, name)) for cell in cells)
         assert np.abs(first - second).max() > 1e-3 and np.abs(second - third).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "make", [models.deep_sets, models.swarm, models.set_transformer, models.slot_clustering]
+)
+def test_errors_name_the_argument_of_the_function(make):
+    with pytest.raises(ValueError, match="`hidden_units`.* Received: hidden_units=0"):
+        make(2, 3, hidden_units=0)
+    with pytest.raises(ValueError, match="`units`.* Received: units=0"):
+        make(2, 0)
+    if make is not models.slot_clustering:
+        with pytest.raises(ValueError, match="`output_pooling`.*'mean'.*output_pooling='average'"):
+            make(2, 3, hidden_units=4, output_pooling="average")
+
+
+def test_heads_share_the_width():
+    with pytest.raises(ValueError, match="`hidden_units` .* hidden_units=128, num_heads=3"):
+        models.set_transformer(2, 3, num_heads=3)

@@ -55,6 +55,7 @@ def deep_sets(
     Reference:
         [Zaheer et al., 2017, Deep Sets](https://arxiv.org/abs/1703.06114).
     """
+    hidden_units = validation.positive_integer("hidden_units", hidden_units)
     dropout = validation.fraction("dropout", dropout)
     inputs = set_inputs(features, weighted)
 

@@ -4,6 +4,7 @@ import keras
 
 from keras_sets import layers as set_layers
 from keras_sets import validation
+from keras_sets.layers.pooling.names import POOLINGS
 from keras_sets.layers.weight_options import reseeded_config
 
 # One in so many iterations is scored in training, where a model returns several.
@@ -24,6 +25,8 @@ def set_inputs(features, weighted=False):
 
 def pool_outputs(x, output_pooling, context):
     """One vector a set, by the pooling that the argument `output_pooling` names."""
+    if isinstance(output_pooling, str):
+        validation.one_of("output_pooling", output_pooling, POOLINGS)
     pooled = set_layers.get_pooling(output_pooling, name="output_pooling")(x, **context)
     if len(pooled.shape) != 2:
         raise ValueError(
