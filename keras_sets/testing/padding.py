@@ -74,9 +74,8 @@ def assert_padding_invariant(
 
     def drawn(shapes):
         # Features, as many as entities by chance, are as many with padding.
-        return [
-            next((v for v in p if v.shape == s), p[1]) for p, s in zip(pairs, shapes, strict=True)
-        ]
+        chosen = zip(pairs, shapes, strict=True)
+        return [alone if alone.shape == shape else beyond for (alone, beyond), shape in chosen]
 
     reference = check.evaluate(check.arguments, draw)
     for content in ("large numbers", "NaN and infinities"):
