@@ -418,3 +418,11 @@ def test_what_is_pooled_has_a_place_in_its_own_set(make):
 def test_dss_pools_to_one_element():
     with pytest.raises(ValueError, match=r"`pooling`, expected .* gives shape \(1, 2, 4\)"):
         layers.DSSDense(3, pooling=seeds(2))(np.ones((1, 5, 4)))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 1, 3), (5, 1, 8)])
+def test_what_is_pooled_fits_the_cell(shape):
+    """As many sets as entities: a vector of a set is not one of an entity."""
+    x, state = np.ones((5, 5, 3), "float32"), np.zeros((5, 5, 4), "float32")
+    with pytest.raises(ValueError, match=r"expects `pooled` of shape \(..., 4\).*Received: pooled"):
+        layers.SwarmCell(4)(x, [state, state], pooled=np.ones(shape, "float32"))
