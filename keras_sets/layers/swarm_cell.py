@@ -209,8 +209,8 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         if not shape or shape[-1] not in (None, width) or 1 < len(shape) < len(inputs.shape):
             raise ValueError(
                 f"Layer '{self.name}' expects `pooled` of shape (..., {width}) with as many axes "
-                "as `inputs`, such as (batch, 1, pooled_units) beside (batch, n, features). Received: "
-                f"pooled.shape={shape}, inputs.shape={tuple(inputs.shape)}"
+                "as `inputs`, such as (batch, 1, pooled_units) beside (batch, n, features). "
+                f"Received: pooled.shape={shape}, inputs.shape={tuple(inputs.shape)}"
             )
 
     def compute_output_shape(
