@@ -35,7 +35,8 @@ def slot_clustering(
         iterations, em_steps, num_starts, criterion: As in `keras_sets.layers.SlotRefinement`.
         weighted: Whether the model takes weights as a third input.
         return_iterations: Whether the output is that of several steps: of the last one, and of
-            every fourth one before it. By default these are the steps 3, 7 and 11.
+            every fourth one before it. By default these are the steps 3, 7 and 11. They carry no
+            mask: mark padding by labels of -1 or by `sample_weight`.
         name: Name of the model.
 
     Returns:

@@ -56,7 +56,8 @@ def swarm(
         return_iterations: Whether the output is that of several iterations of the last layer,
             `(batch, steps, n, units)`: of every fourth one, the last included; of all but the
             first where there are at most four. Train with it and
-            `keras_sets.losses.MatchedCrossentropy`, and use the same weights without. It needs
+            `keras_sets.losses.MatchedCrossentropy`, and use the same weights without. Such outputs
+            carry no mask: mark padding by labels of -1 or by `sample_weight`. It needs
             `output_pooling=None`.
         name: Name of the model.
 
