@@ -451,6 +451,8 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.json and not options.json.parent.is_dir():
         parser.error(f"argument --json: {options.json.parent} is no folder")
+    if options.json and options.json.is_dir():
+        parser.error(f"argument --json: {options.json} is a folder, expected a file")
     results = COMMANDS[options.command](options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")

@@ -15,6 +15,8 @@ import keras
 import numpy as np
 
 from keras_sets import validation
+from keras_sets._files import make_folder
+from keras_sets._files import write_atomically
 from keras_sets._typing import Config
 
 __all__ = ["Backtracking", "Checkpoint", "DamagedCheckpoint", "StatefulCallback", "TimeBudget"]
@@ -279,7 +281,8 @@ class Checkpoint(keras.callbacks.Callback):
         keep: Positive integer, how many files to keep.
 
     Raises:
-        ValueError: Training begins before checkpoints that lie in the folder, of another run.
+        ValueError: Training begins before checkpoints that lie in the folder, of another run; or
+            nothing can be written there.
 
     Example:
 
@@ -323,6 +326,9 @@ class Checkpoint(keras.callbacks.Callback):
             if match:
                 found[int(match[1])] = path
         return found
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        make_folder("directory", self.directory)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._check_later_files(epoch)
@@ -432,19 +438,3 @@ class Checkpoint(keras.callbacks.Callback):
                 if key.startswith(prefix):
                     state[key.removeprefix(prefix)] = array
             callback.set_state(state)
-
-
-def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes bytes or text so that `path` holds all of it or what it held before."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    if isinstance(content, str):
-        content = content.encode()
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

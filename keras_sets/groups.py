@@ -62,7 +62,7 @@ class PermutationGroup:
                     "A group without generators needs a `degree`, the number of its points. "
                     "Received: generators=[], degree=None"
                 )
-            degree = len(generators[0])
+            degree = max(1, np.size(generators[0]))
         self.degree = validation.positive_integer("degree", degree)
         for generator in generators:
             self._check(generator)

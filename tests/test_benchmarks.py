@@ -194,6 +194,7 @@ def test_time_to_result(capsys, monkeypatch, backend, thorough, quick_example):
         (["layers", "--repeats", "0"], "expected a positive integer, received '0'"),
         (["layers", "--hidden", "-4"], "expected a positive integer, received '-4'"),
         (["data", "--json", "no/such/folder.json"], "no/such is no folder"),
+        (["data", "--json", "."], "is a folder, expected a file"),
     ],
 )
 def test_bad_input(capsys, arguments, message):

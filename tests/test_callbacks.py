@@ -362,3 +362,14 @@ class TestCheckpoint:
 
     def test_new_run_starts_at_zero(self, tmp_path):
         assert callbacks.Checkpoint(tmp_path / "none").restore(small_model()) == 0
+
+
+@pytest.mark.parametrize("name", ["file", "file/folder"])
+def test_a_folder_that_cannot_be_written_ends_before_training(name, tmp_path):
+    (tmp_path / "file").write_text("")
+    model, (x, y) = small_model(), small_data()
+    before = [np.array(weight) for weight in model.get_weights()]
+    with pytest.raises(ValueError, match="`directory`, expected a folder that can be written"):
+        model.fit(x, y, verbose=0, callbacks=[callbacks.Checkpoint(tmp_path / name)])
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)

@@ -82,6 +82,21 @@ def test_a_command_that_starts_from_one(name, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_interrupted_command_ends_with_one_line(capsys, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(interrupted.__globals__, "__package__", "examples.bags")
+    main = options.command(interrupted)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("python -m examples.bags: interrupted. ") and "--resume" in line
+    with pytest.raises(KeyboardInterrupt):
+        main(["--smoke"])
+
+
 @options.command
 def full_disk(arguments=None):
     if arguments:

@@ -184,6 +184,8 @@ def test_errors():
         groups.from_generators([[0, 0, 1]])
     with pytest.raises(ValueError, match="each of 0..2 once"):
         groups.from_generators([[2, 0, 1], [1, 0]])
+    with pytest.raises(ValueError, match="expected permutations"):
+        groups.from_generators([2, 0, 1])
     with pytest.raises(ValueError, match="needs a `degree`"):
         groups.from_generators([])
     with pytest.raises(ValueError, match="n=0"):

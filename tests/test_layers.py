@@ -386,3 +386,43 @@ def test_the_largest_share_a_gradient():
     x = np.array([[[2.0], [1.0], [2.0]]], "float32")
     _, gradient, _ = testing.outputs_and_gradients(layers.MaxPooling(), x)
     np.testing.assert_allclose(gradient, [[[0.5], [0.0], [0.5]]])
+
+
+def seeds(count):
+    return layers.PoolingByMultiheadAttention(4, num_heads=1, num_seeds=count)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda pooling: layers.PermutationEquivariantDense(3, pooling=pooling),
+        lambda pooling: layers.Swarm(3, hidden_units=4, iterations=2, pooling=pooling),
+    ],
+    ids=["dense", "swarm"],
+)
+def test_what_is_pooled_has_a_place_in_its_own_set(make):
+    """Not at those of other sets or entities, where there are as many of them by chance."""
+    x = np.random.default_rng(0).normal(size=(2, 2, 5, 4))
+    testing.assert_permutation_equivariant(make(seeds(1)), x, gradients=False)
+    with pytest.raises(ValueError, match=r"`pooling`, expected .* gives shape \(None, 5, 4\)"):
+        make(seeds(5))(x[0])
+
+    def over_one_axis(x, mask=None, weights=None):
+        return ops.mean(x, axis=1)
+
+    testing.assert_permutation_equivariant(make(over_one_axis), x[0], gradients=False)
+    with pytest.raises(ValueError, match="`pooling`, expected .* gives shape"):
+        make(over_one_axis)(x)
+
+
+def test_dss_pools_to_one_element():
+    with pytest.raises(ValueError, match=r"`pooling`, expected .* gives shape \(1, 2, 4\)"):
+        layers.DSSDense(3, pooling=seeds(2))(np.ones((1, 5, 4)))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 1, 3), (5, 1, 8)])
+def test_what_is_pooled_fits_the_cell(shape):
+    """As many sets as entities: a vector of a set is not one of an entity."""
+    x, state = np.ones((5, 5, 3), "float32"), np.zeros((5, 5, 4), "float32")
+    with pytest.raises(ValueError, match=r"expects `pooled` of shape \(..., 4\).*Received: pooled"):
+        layers.SwarmCell(4)(x, [state, state], pooled=np.ones(shape, "float32"))

@@ -5,11 +5,13 @@ import functools
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_sets import layers
 from keras_sets import models
 from keras_sets import testing
 from tests.laws import answers
+from tests.laws import assert_close
 from tests.model_cases import MODELS
 from tests.model_cases import AsLayer
 
@@ -115,3 +117,63 @@ def test_a_swarm_that_answers_after_several_iterations(iterations, steps, tmp_pa
     np.testing.assert_allclose(answers(loaded, inputs)[0], answer, atol=1e-6)
     with pytest.raises(ValueError, match="`return_iterations` is for models"):
         swarm(3, return_iterations=True, output_pooling="mean")
+
+
+@pytest.mark.parametrize("pooling", ["power_mean", "gated_attention", "multi"])
+@pytest.mark.parametrize("make", [models.deep_sets, models.swarm])
+def test_every_layer_has_a_pooling_of_its_own(make, pooling, tmp_path):
+    """Layers of several widths, and a file with the weights of all of them."""
+    given = layers.get_pooling(pooling)
+    model = make(3, 2, hidden_units=4, num_layers=3, pooling=given)
+    poolings = [layer.pooling for layer in model.layers if hasattr(layer, "pooling")]
+    assert poolings[0] is given and len(set(map(id, poolings))) == 3
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign(weight + 0.1 * rng.normal(size=weight.shape))
+    model.save(tmp_path / "model.keras")
+    inputs = {"entities": rng.normal(size=(2, 5, 3)), "mask": np.ones((2, 5), bool)}
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(answers(loaded, inputs), answers(model, inputs))
+
+
+def test_poolings_without_weights_are_shared():
+    """One's own may have no configuration, and functions never have one."""
+
+    class Largest(layers.MaxPooling):
+        def __init__(self, power):
+            super().__init__()
+            self.power = power
+
+    given = Largest(3)
+    model = models.deep_sets(3, 2, hidden_units=4, num_layers=2, pooling=given)
+    assert all(layer.pooling is given for layer in model.layers if hasattr(layer, "pooling"))
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_layers_of_a_swarm_start_from_weights_of_their_own(seed):
+    given = keras.initializers.RandomNormal(seed=seed)
+    model = models.swarm(
+        4, 4, hidden_units=4, num_layers=3, kernel_initializer=given, bias_initializer=given
+    )
+    cells = [layer.cell for layer in model.layers if hasattr(layer, "cell")]
+    for name in ("kernel", "bias"):
+        first, second, third = (ops.convert_to_numpy(getattr(cell, name)) for cell in cells)
+        assert np.abs(first - second).max() > 1e-3 and np.abs(second - third).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "make", [models.deep_sets, models.swarm, models.set_transformer, models.slot_clustering]
+)
+def test_errors_name_the_argument_of_the_function(make):
+    with pytest.raises(ValueError, match="`hidden_units`.* Received: hidden_units=0"):
+        make(2, 3, hidden_units=0)
+    with pytest.raises(ValueError, match="`units`.* Received: units=0"):
+        make(2, 0)
+    if make is not models.slot_clustering:
+        with pytest.raises(ValueError, match="`output_pooling`.*'mean'.*output_pooling='average'"):
+            make(2, 3, hidden_units=4, output_pooling="average")
+
+
+def test_heads_share_the_width():
+    with pytest.raises(ValueError, match="`hidden_units` .* hidden_units=128, num_heads=3"):
+        models.set_transformer(2, 3, num_heads=3)

@@ -244,3 +244,8 @@ def test_combined_poolings_must_agree_in_width():
     pooling = layers.MultiPooling(["mean", layers.QuantilePooling([0.1, 0.9])], combine="sum")
     with pytest.raises(ValueError, match=r"\[3, 6\]"):
         pooling(np.ones((2, 5, 3)))
+
+
+def test_poolings_of_several_passes_name_the_function_that_makes_them():
+    with pytest.raises(NotImplementedError, match="several times.*predict_in_chunks"):
+        layers.SlotPooling().init(2, 4)

@@ -69,6 +69,29 @@ def test_order_is_broken():
     testing.assert_causal(LeaksGradients(), x, gradients=False)
 
 
+@pytest.mark.parametrize("batch, size, place", [(2, 9, 2), (2, 9, 5), (1, 8, 5), (30, 100, 60)])
+def test_one_output_that_sees_the_next_entity_is_not_causal(batch, size, place):
+    reach = np.tril(np.ones((size, size), "float32"))
+    reach[place, place + 1] = 1.0
+    x = np.random.default_rng(0).normal(size=(batch, size, 2))
+
+    def leak(x):
+        return ops.matmul(reach, x)
+
+    for gradients in (False, True):
+        with pytest.raises(AssertionError, match=f"(up to entity|output) {place}"):
+            testing.assert_causal(leak, x, gradients=gradients)
+
+
+def test_causality_of_layers_on_integers():
+    words = np.random.default_rng(0).integers(5, size=(2, 6))
+    total = keras.Sequential([keras.layers.Embedding(5, 3), layers.CausalMeanPooling()])
+    testing.assert_causal(total, words, num_entity_axes=1)
+    whole = keras.Sequential([keras.layers.Embedding(5, 3), layers.PermutationEquivariantDense(2)])
+    with pytest.raises(AssertionError, match="later entities change"):
+        testing.assert_causal(whole, words, num_entity_axes=1)
+
+
 def test_order_is_broken_beside_an_infinite_output():
     """Errors are relative to the largest finite value."""
 
@@ -163,6 +186,43 @@ def test_multiplicity_is_broken():
         testing.assert_multiplicity(layers.CausalMeanPooling(), x, copies="all")
     with pytest.raises(ValueError, match="copies"):
         testing.assert_multiplicity(layers.SumPooling(), x, copies="first")
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_multiplicity_is_broken_in_small_sets(size):
+    def at_most_two(x, mask=None, weights=None):
+        weights = None if weights is None else ops.minimum(weights, 2.0)
+        return layers.SumPooling()(x, mask=mask, weights=weights)
+
+    with pytest.raises(AssertionError, match="integer weights against repetition"):
+        testing.assert_multiplicity(at_most_two, np.ones((2, size, 3)))
+
+
+def test_as_many_features_as_entities():
+    """One output a set is not taken for one an entity."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 5))
+    testing.assert_padding_invariant(layers.MeanPooling(), x)
+    testing.assert_multiplicity(layers.MeanPooling(), x, scale_invariant=True)
+    with pytest.raises(AssertionError, match="not padding invariant: with large numbers"):
+        testing.assert_padding_invariant(CountsPadding(), x)
+    with pytest.raises(AssertionError, match="integer weights against repetition"):
+        testing.assert_multiplicity(IgnoresWeights(), x)
+
+
+def test_outputs_that_are_none():
+    def pair(x):
+        return {"mean": ops.mean(x, axis=1), "attention": None}
+
+    testing.assert_permutation_invariant(pair, np.ones((2, 5, 3)))
+
+
+@pytest.mark.parametrize("name", ["mask", "weights"])
+def test_arguments_that_fit_no_entities(name):
+    for shape in [(2, 4), (5,)]:
+        with pytest.raises(ValueError, match=rf"Argument `{name}` must have .* here \(2, 5\)"):
+            testing.assert_permutation_invariant(
+                layers.MeanPooling(), np.ones((2, 5, 3)), **{name: np.ones(shape)}
+            )
 
 
 def test_empty_is_broken():

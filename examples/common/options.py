@@ -20,6 +20,12 @@ class RunError(Exception):
     """Something that the user must decide: a command ends with its message, in one line."""
 
 
+GO_ON = {
+    "python -m examples": "The same command with --resume goes on after the last whole epoch",
+    "python -m tuning": "The same command goes on",
+}
+
+
 def command(main):
     """Makes the main function of a command end with one line where the user must do something."""
 
@@ -34,8 +40,18 @@ def command(main):
             if os.strerror(errno.ENOSPC) not in str(error):
                 raise
             message = f"the disk is full: {first_line(error)}"
-        print(f"python -m {main.__globals__['__package__']}: error: {message}", file=sys.stderr)
+        except KeyboardInterrupt:
+            if arguments is not None:  # of a program that calls it
+                raise
+            print(
+                f"\n{name()}: interrupted. {GO_ON.get(name().split('.')[0], '')}", file=sys.stderr
+            )
+            sys.exit(130)
+        print(f"{name()}: error: {message}", file=sys.stderr)
         sys.exit(2)
+
+    def name():
+        return f"python -m {main.__globals__['__package__']}"
 
     return run
 

@@ -256,6 +256,12 @@ class DSS(SetLayer):
             pooled = self.pooling.pool(x, mask, weights, False)
         else:
             pooled = self.pooling(x, mask=mask, weights=weights)
+            if len(pooled.shape) != 2 or pooled.shape[-1] != x.shape[-1]:
+                raise ValueError(
+                    "Received an invalid value for `pooling`, expected one that gives one element "
+                    f"for the whole set, here `(batch, features)` of {x.shape[-1]} features. "
+                    f"Received: pooling={self.pooling!r}, which gives shape {tuple(pooled.shape)}"
+                )
         return ops.cast(pooled, x.dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

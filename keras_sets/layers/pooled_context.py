@@ -12,6 +12,15 @@ from keras_sets.layers.pooling.names import serialize_pooling
 from keras_sets.ops import entities as entity_ops
 
 
+def several_vectors(pooling, shape):
+    """The error for a pooling whose vectors have no places among the entities."""
+    return ValueError(
+        "Received an invalid value for `pooling`, expected one that gives one vector a set, "
+        "`(batch, features)`, or one for every entity, `(batch, *entities, features)`. Received: "
+        f"pooling={pooling!r}, which gives shape {tuple(shape)}"
+    )
+
+
 class PooledContext:
     """Mixin of layers whose entities share what a pooling makes of them.
 
@@ -32,8 +41,14 @@ class PooledContext:
     def _pooled_features(self, features):
         """Width of what the pooling makes of `features` features."""
         if isinstance(self.pooling, keras.layers.Layer):
-            return self.pooling.compute_output_shape((None, None, features))[-1]
-        return self.pooling(keras.KerasTensor((2, 3, features))).shape[-1]
+            n, shape = None, self.pooling.compute_output_shape((None, None, features))
+        else:
+            n, shape = 3, self.pooling(keras.KerasTensor((2, 3, features))).shape
+        one_vector = tuple(shape[1:-1]) in ((), (1,))
+        invariant = getattr(self.pooling, "symmetry", None) == "invariant"
+        if not one_vector and (invariant or tuple(shape[1:-1]) != (n,)):
+            raise several_vectors(self.pooling, shape)
+        return shape[-1]
 
     def _pool(self, x, mask, weights):
         """The pooled vector at every entity's place, broadcastable against `x`.
@@ -47,8 +62,13 @@ class PooledContext:
             pooled = self.pooling(x, mask=mask, weights=weights)
         else:
             pooled = scope.pool(self.pooling, x, mask, weights)
+        rank = len(x.shape)
+        if len(pooled.shape) == 3 < rank and pooled.shape[1] == 1:  # attention by one seed
+            pooled = ops.squeeze(pooled, axis=1)
         if len(pooled.shape) == 2:
-            pooled = entity_ops.expand_over_entities(pooled, len(x.shape))
+            pooled = entity_ops.expand_over_entities(pooled, rank)
+        elif len(pooled.shape) != rank:  # and would be added to other sets and entities
+            raise several_vectors(self.pooling, pooled.shape)
         return pooled if pooled.dtype == x.dtype else ops.cast(pooled, x.dtype)
 
     def _pool_alone(self, x):

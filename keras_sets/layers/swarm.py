@@ -83,7 +83,8 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         `(batch, iterations, *entities, units)`.
 
     Masking:
-        Masked entities change no output but their own, which is 0. The mask is passed on.
+        Masked entities change no output but their own, which is 0. The mask is passed on, but
+        not with what has an axis of iterations.
 
     Symmetry:
         Equivariant to permutations of the entities; causal in row-major order with a

@@ -50,7 +50,8 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         inputs: `(..., features)`, any leading axes.
         states: List `[h, c]`, both `(..., units)`.
         pooled: `(..., pooled_units)`, broadcastable against the leading axes of `inputs`,
-            or None.
+            or None. Beside `(batch, n, features)` what a set shares is `(batch, 1,
+            pooled_units)`, as a pooling with `keepdims=True` gives it.
         training: Unused; the signature is that of a Keras RNN cell.
 
     Output shape:
@@ -197,9 +198,20 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         gates = self.project_inputs(inputs)
         gates = gates + linear_ops.linear(h, self.in_compute_dtype(self.recurrent_kernel))
         if pooled is not None:
+            self._check_pooled(pooled, inputs)
             gates = gates + linear_ops.linear(pooled, self.in_compute_dtype(self.pooled_kernel))
         h, c = self.update(gates, c)
         return h, [h, c]
+
+    def _check_pooled(self, pooled, inputs):
+        width, shape = self.pooled_kernel.shape[0], tuple(pooled.shape)
+        # What a pooling gives, `(batch, units)`, would be that of an entity where sizes are equal.
+        if not shape or shape[-1] not in (None, width) or 1 < len(shape) < len(inputs.shape):
+            raise ValueError(
+                f"Layer '{self.name}' expects `pooled` of shape (..., {width}) with as many axes "
+                "as `inputs`, such as (batch, 1, pooled_units) beside (batch, n, features). "
+                f"Received: pooled.shape={shape}, inputs.shape={tuple(inputs.shape)}"
+            )
 
     def compute_output_shape(
         self, inputs_shape: Shape, states_shape: list[Shape] | None = None

@@ -6,6 +6,7 @@ from keras_sets import layers as set_layers
 from keras_sets import validation
 from keras_sets._typing import Activation
 from keras_sets._typing import PoolingLike
+from keras_sets.models.inputs import pooling_of_layer
 from keras_sets.models.inputs import set_inputs
 from keras_sets.models.inputs import stack
 
@@ -29,7 +30,8 @@ def deep_sets(
         units: Width of the output.
         hidden_units: Width of the layers before it.
         num_layers: Number of equivariant layers.
-        pooling: Pooling inside the layers: a name, or a pooling layer or callable.
+        pooling: Pooling inside the layers: a name, or a pooling layer or callable. Of a layer with
+            weights every further layer has a copy, with weights of its own.
         activation: Between the layers.
         dropout: Fraction of the hidden features to drop; entities share the mask.
         output_pooling: None for one output an entity, `(batch, n, units)`. The name of a
@@ -53,12 +55,13 @@ def deep_sets(
     Reference:
         [Zaheer et al., 2017, Deep Sets](https://arxiv.org/abs/1703.06114).
     """
+    hidden_units = validation.positive_integer("hidden_units", hidden_units)
     dropout = validation.fraction("dropout", dropout)
     inputs = set_inputs(features, weighted)
 
     def make_layer(width, depth):
         layer = set_layers.PermutationEquivariantDense(
-            width, pooling=pooling, name=f"equivariant_{depth}"
+            width, pooling=pooling_of_layer(pooling, depth), name=f"equivariant_{depth}"
         )
         if not dropout or depth == 0:
             return layer

@@ -4,6 +4,8 @@ import keras
 
 from keras_sets import layers as set_layers
 from keras_sets import validation
+from keras_sets.layers.pooling.names import POOLINGS
+from keras_sets.layers.weight_options import reseeded_config
 
 # One in so many iterations is scored in training, where a model returns several.
 STRIDE = 4
@@ -23,6 +25,8 @@ def set_inputs(features, weighted=False):
 
 def pool_outputs(x, output_pooling, context):
     """One vector a set, by the pooling that the argument `output_pooling` names."""
+    if isinstance(output_pooling, str):
+        validation.one_of("output_pooling", output_pooling, POOLINGS)
     pooled = set_layers.get_pooling(output_pooling, name="output_pooling")(x, **context)
     if len(pooled.shape) != 2:
         raise ValueError(
@@ -32,6 +36,18 @@ def pool_outputs(x, output_pooling, context):
             f"shape {tuple(pooled.shape)}"
         )
     return pooled
+
+
+def pooling_of_layer(pooling, depth):
+    """The pooling for the layer of this depth, the layers before it being built.
+
+    A pooling with weights, or for one width, cannot be in several layers: they have several
+    widths, and a file would hold its weights once.
+    """
+    kept = getattr(pooling, "weights", None) or getattr(pooling, "input_spec", None)
+    if depth == 0 or not isinstance(pooling, keras.layers.Layer) or not kept:
+        return pooling
+    return type(pooling).from_config(reseeded_config(pooling.get_config(), depth))
 
 
 def stack(

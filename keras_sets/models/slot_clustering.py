@@ -3,6 +3,7 @@
 import keras
 
 from keras_sets import layers
+from keras_sets import validation
 from keras_sets.models.inputs import STRIDE
 from keras_sets.models.inputs import set_inputs
 
@@ -33,8 +34,9 @@ def slot_clustering(
         hidden_units: Width of the state of a slot.
         iterations, em_steps, num_starts, criterion: As in `keras_sets.layers.SlotRefinement`.
         weighted: Whether the model takes weights as a third input.
-        return_iterations: Whether the output is that of several steps: of every fourth one, the
-            last included. The first steps are left out, since nobody could do well in them.
+        return_iterations: Whether the output is that of several steps: of the last one, and of
+            every fourth one before it. By default these are the steps 3, 7 and 11. They carry no
+            mask: mark padding by labels of -1 or by `sample_weight`.
         name: Name of the model.
 
     Returns:
@@ -56,6 +58,8 @@ def slot_clustering(
         [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
         Mappings](https://arxiv.org/abs/1906.09400).
     """
+    units = validation.positive_integer("units", units)
+    hidden_units = validation.positive_integer("hidden_units", hidden_units)
     inputs = set_inputs(features, weighted)
     context = {"mask": inputs["mask"], "weights": inputs.get("weights")}
     x = layers.PrincipalAxes(name="principal_axes")(inputs["entities"], **context)

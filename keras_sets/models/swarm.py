@@ -6,7 +6,9 @@ from keras_sets import layers as set_layers
 from keras_sets._typing import Activation
 from keras_sets._typing import Initializer
 from keras_sets._typing import PoolingLike
+from keras_sets.layers.weight_options import own_seed
 from keras_sets.models.inputs import STRIDE
+from keras_sets.models.inputs import pooling_of_layer
 from keras_sets.models.inputs import set_inputs
 from keras_sets.models.inputs import stack
 
@@ -39,7 +41,8 @@ def swarm(
         hidden_units: Width of the cells, and of the layers before the last.
         iterations: How often each layer runs its cell.
         num_layers: Number of `Swarm` layers.
-        pooling, context, dropout, unroll, remat: As in `keras_sets.layers.Swarm`.
+        pooling, context, dropout, unroll, remat: As in `keras_sets.layers.Swarm`. Of a pooling
+            layer with weights every further layer has a copy, with weights of its own.
         activation: Between the layers.
         output_pooling: None for one output an entity, `(batch, n, units)`. The name of a
             pooling for one output a set, `(batch, units)`: pooled, then a dense layer.
@@ -53,7 +56,8 @@ def swarm(
         return_iterations: Whether the output is that of several iterations of the last layer,
             `(batch, steps, n, units)`: of every fourth one, the last included; of all but the
             first where there are at most four. Train with it and
-            `keras_sets.losses.MatchedCrossentropy`, and use the same weights without. It needs
+            `keras_sets.losses.MatchedCrossentropy`, and use the same weights without. Such outputs
+            carry no mask: mark padding by labels of -1 or by `sample_weight`. It needs
             `output_pooling=None`.
         name: Name of the model.
 
@@ -75,7 +79,8 @@ def swarm(
         Mappings](https://arxiv.org/abs/1906.09400).
     """
     inputs = set_inputs(features, weighted)
-    if bias_initializer is None:
+    given_biases = bias_initializer is not None
+    if not given_biases:  # which have a seed of their own in every layer
         bias_initializer = keras.initializers.RandomUniform(-1.0, 1.0)
 
     if return_iterations and output_pooling is not None:
@@ -84,19 +89,23 @@ def swarm(
             f"Received: return_iterations=True, output_pooling={output_pooling!r}"
         )
 
+    def own(initializer, depth):
+        """One that is given once starts no two layers as copies."""
+        return own_seed(initializer, f"swarm_{depth}") if depth else initializer
+
     def make_layer(width, depth):
         layer = set_layers.Swarm(
             width,
             hidden_units=hidden_units,
             iterations=iterations,
-            pooling=pooling,
+            pooling=pooling_of_layer(pooling, depth),
             context=context,
             dropout=dropout,
             return_iterations="outputs" if return_iterations and depth == num_layers - 1 else False,
             unroll=unroll,
             remat=remat,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
+            kernel_initializer=own(kernel_initializer, depth),
+            bias_initializer=own(bias_initializer, depth) if given_biases else bias_initializer,
             name=f"swarm_{depth}",
         )
         return _some_outputs(layer) if layer.return_iterations else layer

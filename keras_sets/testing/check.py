@@ -22,13 +22,19 @@ class Check:
         weights = None if weights is None else to_numpy(weights).astype("float64")
         if num_entity_axes is None:
             known = mask if mask is not None else weights
-            num_entity_axes = (x.ndim - 2) if known is None else known.ndim - 1
+            num_entity_axes = x.ndim - 2 if known is None else max(known.ndim - 1, 1)
         if not 1 <= num_entity_axes < x.ndim:
             raise ValueError(
                 "Argument `inputs` must have a batch axis, `num_entity_axes` >= 1 entity axes, "
                 f"and features. Received: inputs.shape={x.shape}, "
                 f"num_entity_axes={num_entity_axes}"
             )
+        for name, array in (("mask", mask), ("weights", weights)):
+            if array is not None and array.shape != x.shape[: 1 + num_entity_axes]:
+                raise ValueError(
+                    f"Argument `{name}` must have the shape (batch, *entities), here "
+                    f"{x.shape[: 1 + num_entity_axes]}. Received: {name}.shape={array.shape}"
+                )
         self.batch = x.shape[0]
         self.entities = x.shape[1 : 1 + num_entity_axes]
         self.size = math.prod(self.entities)

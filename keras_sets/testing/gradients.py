@@ -136,7 +136,8 @@ class Function:
     def _call(self, x, mask, weights):
         given = {"mask": mask, "weights": weights}
         given = {name: value for name, value in given.items() if value is not None}
-        return keras.tree.flatten(self._layer(x, **given, **self._training))
+        outputs = keras.tree.flatten(self._layer(x, **given, **self._training))
+        return [output for output in outputs if output is not None]
 
     def _on_tensorflow(self, x, mask, weights, cotangents, floating):
         import tensorflow as tf

@@ -31,7 +31,7 @@ def assert_multiplicity(
     in outputs and gradients. Given `weights` are multiplied by the repetitions.
 
     Args:
-        layer: It is called with `weights`, whether they are given or not.
+        layer: It is called with `mask` and `weights`, whether they are given or not.
         scale_invariant: Whether a common factor of the weights of a set changes nothing, as
             in a mean.
         copies: Which copies of a repeated entity must have the output of the weighted one:
@@ -61,7 +61,7 @@ def _check_repetition(check, copies, rng):
     x, mask, weights = check.arguments
     # Along the last entity axis, so that copies follow each other in row-major order.
     axis, size = len(check.entities), check.entities[-1]
-    counts = rng.permutation(np.resize([2, 0, 3, 1], size))
+    counts = rng.permutation(np.resize([3, 0, 2, 1], size))
     everywhere = np.ones((check.batch, *check.entities), bool)
     weighted = (
         x,
@@ -81,10 +81,9 @@ def _check_repetition(check, copies, rng):
         return out
 
     broken = "weights are not multiplicities: integer weights against repetition, "
-    repeated_cotangents = []
+    cotangents, repeated_cotangents = [], []
 
     def draw(shapes):
-        cotangents = []
         for shape in shapes:
             if check.has_entities(np.empty(shape)):
                 v = rng.normal(size=(*shape[:axis], len(source), *shape[axis + 1 :]))
@@ -96,11 +95,16 @@ def _check_repetition(check, copies, rng):
             repeated_cotangents.append(v)
         return cotangents
 
+    def drawn(shapes):
+        # Features, as many as entities by chance, are as many with copies.
+        pairs = zip(cotangents, repeated_cotangents, shapes, strict=True)
+        return [once if once.shape == shape else copied for once, copied, shape in pairs]
+
     result = check.evaluate(weighted, draw)
-    reference = check.evaluate(repeated, repeated_cotangents)
+    reference = check.evaluate(repeated, drawn)
     for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
         what = f"{broken}outputs{number(index, reference)}"
-        if check.has_entities(new):
+        if check.has_entities(new) and new.shape != old.shape:
             absent = select(new, counts == 0)
             zeros = np.zeros_like(absent)
             check.compare(f"{what} at weight 0 (expected 0)", absent, zeros, exact=True)

@@ -26,9 +26,10 @@ def assert_padding_invariant(
 ) -> None:
     """Checks that masked entities change nothing, whatever they hold.
 
-    Every entity axis grows by `padding`. The new places, and those that `mask` leaves out,
-    hold large numbers, then NaN and infinities. Outputs and gradients of the real entities
+    Every entity axis grows by `padding` at its end. The new places, and those that `mask` leaves
+    out, hold large numbers, then NaN and infinities. Outputs and gradients of the real entities
     must stay, gradients towards the padding must be 0, and so must outputs at padded places.
+    Give a `mask` that leaves out entities in between, if the layer should bear those.
 
     Args:
         layer: It is called with a `mask`, whether one is given or not.
@@ -65,17 +66,21 @@ def assert_padding_invariant(
         beyond[corner] = cotangent
         return cotangent, beyond
 
-    padded_cotangents = []
+    pairs = []
 
     def draw(shapes):
-        cotangents, beyond = zip(*(pair(shape) for shape in shapes), strict=True)
-        padded_cotangents.extend(beyond)
-        return cotangents
+        pairs.extend(pair(shape) for shape in shapes)
+        return [cotangent for cotangent, _ in pairs]
+
+    def drawn(shapes):
+        # Features, as many as entities by chance, are as many with padding.
+        chosen = zip(pairs, shapes, strict=True)
+        return [alone if alone.shape == shape else beyond for (alone, beyond), shape in chosen]
 
     reference = check.evaluate(check.arguments, draw)
     for content in ("large numbers", "NaN and infinities"):
         new_weights = None if weights is None else surround(weights, content)
-        result = check.evaluate((surround(x, content), real, new_weights), padded_cotangents)
+        result = check.evaluate((surround(x, content), real, new_weights), drawn)
         broken = f"not padding invariant: with {content} in the padding, "
         for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
             outputs = f"outputs{number(index, reference)}"

@@ -88,6 +88,11 @@ class Pooling(SetLayer):
 
     def chunk_state(self, x: Tensor, mask: Tensor | None, weights: Tensor | None) -> State:
         """The state of a chunk alone."""
+        if self.reduces_by_layers:
+            raise NotImplementedError(
+                f"{type(self).__name__} passes over a set several times, so that no state of one "
+                "pass is enough: `keras_sets.models.predict_in_chunks` computes it in chunks."
+            )
         raise NotImplementedError(
             f"{type(self).__name__} cannot be computed in chunks: it needs the methods "
             "`chunk_state(x, mask, weights)`, `merge(a, b)` and `finish(state)`."
