@@ -96,6 +96,21 @@ def test_a_mask_of_places_is_one_of_elements():
     np.testing.assert_allclose(received, expected, atol=1e-6)
 
 
+def test_an_element_is_there_if_any_of_its_places_is():
+    x, mask = values(2, 3, 4, 2), np.array([[1, 1, 0], [0, 1, 1]], bool)
+    layer = layers.DSSDense(2, bias_initializer="ones")
+    received = to_numpy(layer(Masked(mask[..., None] & (np.arange(4) == 2))(x)))
+    np.testing.assert_allclose(received, to_numpy(layer(x, mask=mask)), atol=1e-6)
+
+
+def test_places_are_there_if_their_element_is():
+    """Layers of Keras may add axes and hand the mask of the elements on."""
+    x, mask = values(2, 3, 4, 2), np.array([[1, 1, 0], [0, 1, 1]], bool)
+    received = to_numpy(layers.MeanPooling()(Masked(mask)(x)))
+    expected = [x[i, mask[i]].mean(axis=(0, 1)) for i in range(2)]
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 5, 2), (2, 0, 5, 2)])
 @pytest.mark.parametrize("pooling", ["sum", "centered", "concat_max"])
 def test_no_elements(pooling, shape, backend):
