@@ -97,6 +97,13 @@ ROWS = {
     "matched": (lambda: losses.MatchedLoss("mae"), [[0], [4]], [[9], [5], [2]], 1.5),
     # The partner is the farther one, whose logit is larger: 2 + (0 + 0) / 2.
     "objects": (lambda: losses.MatchedLoss("mae", 1.0), [[0]], [[1, -99], [2, 99]], 2),
+    # The same of two logits that are large: what counts is what the other one costs.
+    "larger_logit": (
+        lambda: losses.MatchedLoss("mae", 1.0),
+        [[0]],
+        [[1, 5], [2, 50]],
+        2 + np.log1p(np.exp(5)) / 2,
+    ),
     # All logits 0, no true element is near: log 2 for each.
     "no_logits": (lambda: losses.MatchedLoss("mae", 1.0), [[0]], [[0, 0], [2, 0]], np.log(2)),
 }
@@ -268,6 +275,14 @@ def test_neighbors_beside_an_outlier(name):
     values, _ = value_and_gradient(name, y_true, y_pred, weights, mask)
     given = (y_true.astype("float32"), y_pred.astype("float32"), weights, mask)
     np.testing.assert_allclose(values, expected(name, *given), rtol=1e-4)
+
+
+@every_loss
+def test_predictions_of_zeros(name):
+    """Of a network that starts so; padding holds zeros as well."""
+    y_true, y_pred, weights, mask = example(name)
+    values, gradient = value_and_gradient(name, y_true, 0 * y_pred, weights, mask)
+    assert (values > 0).all() and np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("name", ["earth_mover", "matched"])

@@ -179,6 +179,19 @@ def test_points_that_are_nan_are_in_no_slot(criterion):
     assert np.isnan(logits[0]).all() and np.isfinite(logits[1]).all()
 
 
+def test_points_far_from_zero():
+    """Their moments have no digits for a variance: no answer, but numbers."""
+    x = np.random.default_rng(0).normal(size=(2, 9, 2)).astype("float32") + 1e4
+    logits = to_numpy(layers.SlotRefinement(3, units=4, iterations=2, em_steps=1)(x))
+    assert np.isfinite(logits).all()
+
+
+def test_gaussians_without_entities_cost_nothing():
+    share, size, likelihood = ([[1.0, 1e-4]], [[100.0]], [-7.0])
+    evidence = gaussians.log_evidence(*map(keras.ops.convert_to_tensor, (likelihood, share, size)), 2)
+    assert float(evidence[0]) == pytest.approx(-7 - 3 * np.log(100), rel=1e-6)
+
+
 def test_a_square_cut_in_two_is_no_better_than_the_square():
     x = np.random.default_rng(0).uniform(size=(1, 20_000, 2)).astype("float32")
     counts, size = keras.ops.ones((1, 1, 20_000)), keras.ops.full((1, 1), 20_000.0)
