@@ -103,6 +103,8 @@ def test_labels_beyond_the_classes(dtype, monkeypatch):
     for consume in (losses.MatchedCrossentropy(), metrics.MatchedAccuracy().update_state):
         with pytest.raises(ValueError, match=r"in 0\.\.2.*2 of 6 labels are others.*first is 7"):
             consume(labels, scores)
+        with pytest.raises(ValueError, match=r"1 of 6 labels are others, the first is 1\.5"):
+            consume(np.array([[0, 1.5, 0], [0, 1, 2]]), scores)
     monkeypatch.setattr(validation, "visible_array", lambda x: None)
     values, gradient = loss_and_gradient(labels, scores)
     assert np.isnan(values[0])
@@ -132,6 +134,14 @@ def test_no_class_is_ignored():
             losses.MatchedCrossentropy(ignore_class=wrong)
         with pytest.raises(ValueError, match="`ignore_class`, expected an integer or None"):
             metrics.AdjustedRandIndex(ignore_class=wrong)
+
+
+def test_probabilities_of_0():
+    """As in Keras: as if they were its epsilon."""
+    labels, p = np.array([[0, 0, 1]]), np.array([[[1, 0], [0, 1], [0, 1]]], "float32")
+    values, gradient = loss_and_gradient(labels, p, from_logits=False)
+    np.testing.assert_allclose(values, -np.log(keras.config.epsilon()) / 3, rtol=1e-5)
+    assert np.isfinite(gradient).all()
 
 
 def test_classes_that_entities_cannot_have(algorithm):

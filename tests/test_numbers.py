@@ -144,6 +144,11 @@ def test_float64_is_float64(float64, name, rng):
         np.testing.assert_allclose(whole, last, rtol=1e-11)
 
 
+def test_small_weights_of_float64(float64):
+    x, weights = np.array([[[1.0], [4.0]]]), np.array([[2e-50, 1e-50]])
+    np.testing.assert_allclose(to_numpy(layers.MeanPooling()(x, weights=weights)), [[2.0]])
+
+
 # --- Infinities, and weights far apart ---------------------------------------------------
 
 
@@ -200,7 +205,9 @@ def test_a_running_mean_of_small_weights():
 # --- Weights that are no weights -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*POOLINGS, "median", "sort", "normalization", "attention", "maps"])
+@pytest.mark.parametrize(
+    "name", [*POOLINGS, "median", "sort", "normalization", "attention", "maps"]
+)
 def test_weights_that_cannot_be_seen_make_nan(name, monkeypatch):
     """In compiled graphs no check sees them; only the set that holds them is hurt."""
     make = {

@@ -188,7 +188,9 @@ def test_points_far_from_zero():
 
 def test_gaussians_without_entities_cost_nothing():
     share, size, likelihood = ([[1.0, 1e-4]], [[100.0]], [-7.0])
-    evidence = gaussians.log_evidence(*map(keras.ops.convert_to_tensor, (likelihood, share, size)), 2)
+    evidence = gaussians.log_evidence(
+        *map(keras.ops.convert_to_tensor, (likelihood, share, size)), 2
+    )
     assert float(evidence[0]) == pytest.approx(-7 - 3 * np.log(100), rel=1e-6)
 
 
