@@ -109,6 +109,14 @@ def test_places_are_there_if_their_element_is():
     received = to_numpy(layers.MeanPooling()(Masked(mask)(x)))
     expected = [x[i, mask[i]].mean(axis=(0, 1)) for i in range(2)]
     np.testing.assert_allclose(received, expected, atol=1e-6)
+    hidden = layers.PermutationEquivariantDense(2)(Masked(mask)(x))
+    np.testing.assert_array_equal(to_numpy(hidden._keras_mask), np.repeat(mask[..., None], 4, -1))
+
+
+def test_a_carried_mask_of_other_entities():
+    x = Masked(np.ones((2, 5), bool))(values(2, 4, 3))
+    with pytest.raises(ValueError, match=r"`mask` of shape.*mask\.shape=\(2, 5\)"):
+        layers.MeanPooling()(x)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5, 2), (2, 0, 5, 2)])

@@ -147,6 +147,9 @@ def test_float64_is_float64(float64, name, rng):
 def test_small_weights_of_float64(float64):
     x, weights = np.array([[[1.0], [4.0]]]), np.array([[2e-50, 1e-50]])
     np.testing.assert_allclose(to_numpy(layers.MeanPooling()(x, weights=weights)), [[2.0]])
+    both = np.concatenate([np.ones((1, 2)), weights])
+    with pytest.raises(ValueError, match="float32 can hold.*1 of 2 sets.*2e-50"):
+        layers.MeanPooling(dtype="float32")(np.ones((2, 2, 1)), weights=both)
 
 
 # --- Infinities, and weights far apart ---------------------------------------------------

@@ -8,6 +8,7 @@ from keras import ops
 from keras_sets import layers
 from keras_sets import models
 from keras_sets.layers.pooling.names import POOLINGS
+from keras_sets.testing import outputs_and_gradients
 from tests import reference
 
 # Of these `test_layers.py`, `test_chunks.py` and `test_pooling_maps.py` say as much.
@@ -87,8 +88,10 @@ def test_a_quantile_between_two_entities(float64):
     """Shares are equal up to rounding, of which sums of weights have more than counts."""
     x = np.arange(1000.0)[None, :, None]
     median = layers.MedianPooling(dtype="float32")
-    uneven = np.tile([0.3, 0.1], 500)[None]
-    np.testing.assert_array_equal(numpy(median(x, weights=uneven)), [[499.5]])
+    half = np.random.default_rng(0).random((32, 500))
+    uneven = np.concatenate([half, half], axis=1)
+    many = np.broadcast_to(x, (32, 1000, 1))
+    np.testing.assert_array_equal(numpy(median(many, weights=uneven)), np.full((32, 1), 499.5))
     np.testing.assert_array_equal(numpy(median(x[:, :2], weights=[[1, 1.0005]])), [[1]])
     np.testing.assert_array_equal(numpy(median(x[:, :3], weights=[[3e38] * 3])), [[1]])
     almost_all = layers.QuantilePooling(1 - 1e-9, dtype="float32")
@@ -163,6 +166,12 @@ def test_a_constant_changes_no_variance():
     for start in range(0, 200, 40):
         state = layer.update(state, x[:, start : start + 40])
     np.testing.assert_allclose(numpy(layer.finish(state)), expected, rtol=1e-5)
+
+
+def test_a_constant_has_no_infinite_derivative():
+    for x in (np.ones((2, 1, 3), "float32"), np.full((1, 4, 2), 3.0, "float32")):
+        (y,), gradient, _ = outputs_and_gradients(layers.StandardDeviationPooling(), x)
+        assert not y.any() and not gradient.any()
 
 
 def test_extreme_temperatures_and_exponents():

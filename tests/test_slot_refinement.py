@@ -181,8 +181,8 @@ def test_points_that_are_nan_are_in_no_slot(criterion):
 
 def test_points_far_from_zero():
     """Their moments have no digits for a variance: no answer, but numbers."""
-    x = np.random.default_rng(0).normal(size=(2, 9, 2)).astype("float32") + 1e4
-    logits = to_numpy(layers.SlotRefinement(3, units=4, iterations=2, em_steps=1)(x))
+    x = np.random.default_rng(0).normal(size=(8, 9, 2)).astype("float32") + 1e4
+    logits = to_numpy(layers.SlotRefinement(6, units=4, iterations=2, em_steps=1)(x))
     assert np.isfinite(logits).all()
 
 
