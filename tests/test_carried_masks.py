@@ -68,10 +68,15 @@ def test_states_of_iterations_have_no_mask():
     inputs, given = keras.Input((None, 2)), keras.Input((None,), dtype="bool")
     swarm = layers.Swarm(2, iterations=3, return_iterations=True)
     slots = layers.SlotRefinement(2, units=2, iterations=2, em_steps=1, return_iterations=True)
-    for outputs in (swarm(inputs, mask=given)[1], slots(inputs, mask=given)):
+    answering = layers.Swarm(2, iterations=3, return_iterations="outputs")
+    for outputs in (
+        swarm(inputs, mask=given)[1],
+        *(f(inputs, mask=given) for f in (slots, answering)),
+    ):
         model = keras.Model([inputs, given], outputs)
         (expected,) = answers(model, [x, mask])
         assert expected.shape == (3, 3, 3, 2)
+        assert not np.swapaxes(expected, 1, 2)[~mask].any()
         loss = loss_of(model, [x, mask], np.zeros_like(expected))
         assert loss == pytest.approx(np.mean(expected**2), rel=1e-5)
 
