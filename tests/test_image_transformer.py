@@ -250,6 +250,9 @@ class TestNeighborhoodPooling:
         whole = ops.convert_to_numpy(ops.cast(swarm(x), "float32")).reshape(2, 18, 4)
         cell = RowCell(swarm, x.shape[1:-1])
         states, kernels = cell.get_initial_state(2), cell.kernels()
+        assert (
+            keras.backend.standardize_dtype(states[0].dtype) == "float32"
+        )  # in half precision too
         for place in range(18):
             column = place % 6
             if not column:
