@@ -205,6 +205,18 @@ def test_a_running_mean_of_small_weights():
         np.testing.assert_allclose(y, [[[1.0], [1.5], [3.75]]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("weight", [1e38, 3e38])
+def test_the_largest_weights(weight):
+    x, weights = np.array([[[1.0], [4.0], [7.0]]], "float32"), np.full((1, 3), weight, "float32")
+    for layer, expected in (
+        (layers.MeanPooling(), 4),
+        (layers.MedianPooling(), 4),
+        (layers.VariancePooling(), 6),
+    ):
+        y = to_numpy(layer(x, weights=weights))
+        np.testing.assert_allclose(y, [[expected]], rtol=1e-6)
+
+
 # --- Weights that are no weights -----------------------------------------------------------
 
 
