@@ -68,10 +68,9 @@ def _variables(model):
         )
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    # Weights and seed states; metrics start anew with every epoch.
-    metrics = {id(variable) for variable in model.metrics_variables}
-    kept = [variable for variable in model.variables if id(variable) not in metrics]
-    return kept + [v for optimizer in _optimizers(model).values() for v in optimizer.variables]
+    # Weights and seed states, but no metrics: these start anew with every epoch.
+    optimizers = _optimizers(model).values()
+    return [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
 
 
 def _optimizers(model):

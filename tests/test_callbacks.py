@@ -42,9 +42,15 @@ class TestTimeBudget:
         now[0] += 59
         budget.on_train_batch_end(0)
         assert not budget.model.stop_training
-        now[0] += 2
+        now[0] += 0.5
         budget.on_train_batch_end(1)
+        assert budget.elapsed == 59.5 and not budget.model.stop_training
+        now[0] += 1
+        budget.on_train_batch_end(2)
         assert budget.model.stop_training
+        budget.on_train_end()
+        now[0] += 1000  # not of training
+        assert budget.elapsed == 60.5
 
     def test_counts_the_time_before_a_resume(self, monkeypatch):
         now = [0.0]
@@ -134,11 +140,18 @@ class TestBacktracking:
         epochs(late, values)
         assert early.returns and not late.returns
 
-    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
     def test_a_value_that_is_not_finite_is_the_worst(self, value):
         callback = self.make()
         epochs(callback, [3.0, value])
         assert callback.returns == [1] and self.weights(callback) == 0
+        # A value that was returned from is none to be better than.
+        late = self.make()
+        epochs(late, [value, 2.0, value, 3.0, 1.0])
+        assert late.returns == [2] and self.weights(late) == 4
+        worse = self.make()
+        epochs(worse, [2.0, value, 3.0])
+        assert worse.returns == [1, 2]
 
     def test_restores_the_optimizer_too(self):
         callback = self.make()
@@ -292,6 +305,26 @@ class TestCheckpoint:
             checkpoint.restore(other)
         for a, b in zip(before, callbacks.model_state(other), strict=True):
             np.testing.assert_array_equal(a, b)
+
+    def test_metrics_of_a_model_are_no_state(self):
+        """They start anew with every epoch, and a new process has none yet."""
+        model = small_model()
+        count = len(callbacks.model_state(model))
+        model.own_metric = keras.metrics.Mean()
+        assert len(callbacks.model_state(model)) == count
+
+    def test_a_scaled_optimizer_goes_by_its_own_name(self, tmp_path):
+        checkpoint = callbacks.Checkpoint(tmp_path)
+        for name, message in (("adam", None), ("adamw", "optimizer Adam, .*, AdamW")):
+            model = small_model()
+            inner = keras.optimizers.get(name)
+            model.compile(keras.optimizers.LossScaleOptimizer(inner), "mse")
+            if message is None:
+                checkpoint.set_model(model)
+                checkpoint.save(1)
+            else:
+                with pytest.raises(ValueError, match=message):
+                    checkpoint.restore(model)
 
     def test_further_optimizers(self, tmp_path):
         """Those of a `train_step` of one's own."""

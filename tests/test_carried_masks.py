@@ -68,10 +68,15 @@ def test_states_of_iterations_have_no_mask():
     inputs, given = keras.Input((None, 2)), keras.Input((None,), dtype="bool")
     swarm = layers.Swarm(2, iterations=3, return_iterations=True)
     slots = layers.SlotRefinement(2, units=2, iterations=2, em_steps=1, return_iterations=True)
-    for outputs in (swarm(inputs, mask=given)[1], slots(inputs, mask=given)):
+    answering = layers.Swarm(2, iterations=3, return_iterations="outputs")
+    for outputs in (
+        swarm(inputs, mask=given)[1],
+        *(f(inputs, mask=given) for f in (slots, answering)),
+    ):
         model = keras.Model([inputs, given], outputs)
         (expected,) = answers(model, [x, mask])
         assert expected.shape == (3, 3, 3, 2)
+        assert not np.swapaxes(expected, 1, 2)[~mask].any()
         loss = loss_of(model, [x, mask], np.zeros_like(expected))
         assert loss == pytest.approx(np.mean(expected**2), rel=1e-5)
 
@@ -94,6 +99,29 @@ def test_a_mask_of_places_is_one_of_elements():
     vectors = expected.mean(axis=2)
     expected = [vectors[i, mask[i]].mean(axis=0) for i in range(2)]
     np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
+def test_an_element_is_there_if_any_of_its_places_is():
+    x, mask = values(2, 3, 4, 2), np.array([[1, 1, 0], [0, 1, 1]], bool)
+    layer = layers.DSSDense(2, bias_initializer="ones")
+    received = to_numpy(layer(Masked(mask[..., None] & (np.arange(4) == 2))(x)))
+    np.testing.assert_allclose(received, to_numpy(layer(x, mask=mask)), atol=1e-6)
+
+
+def test_places_are_there_if_their_element_is():
+    """Layers of Keras may add axes and hand the mask of the elements on."""
+    x, mask = values(2, 3, 4, 2), np.array([[1, 1, 0], [0, 1, 1]], bool)
+    received = to_numpy(layers.MeanPooling()(Masked(mask)(x)))
+    expected = [x[i, mask[i]].mean(axis=(0, 1)) for i in range(2)]
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+    hidden = layers.PermutationEquivariantDense(2)(Masked(mask)(x))
+    np.testing.assert_array_equal(to_numpy(hidden._keras_mask), np.repeat(mask[..., None], 4, -1))
+
+
+def test_a_carried_mask_of_other_entities():
+    x = Masked(np.ones((2, 5), bool))(values(2, 4, 3))
+    with pytest.raises(ValueError, match=r"`mask` of shape.*mask\.shape=\(2, 5\)"):
+        layers.MeanPooling()(x)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5, 2), (2, 0, 5, 2)])

@@ -145,6 +145,14 @@ def test_sums_of_chunks_do_not_drift(compile):
     assert numpy(pooling.finish(state)).item() == 2.0**25 + 64
 
 
+def test_a_running_mean_keeps_what_rounding_takes():
+    pooling = layers.CausalMeanPooling()
+    state = pooling.init(1, 1)
+    for value in [2.0**24] + 8 * [1.0] + [-(2.0**24)]:
+        y, state = pooling.scan(state, ops.full((1, 1, 1), value, "float32"))
+    assert numpy(y).item() == pytest.approx(0.8, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["mean", "pooling_maps"])
 def test_weights_of_very_different_size(name):
     x, _, weights = sets()
@@ -170,6 +178,10 @@ def test_logsumexp_and_maps_of_large_values():
     assert_close(whole, np.array([[1000 + np.log1p(np.exp(-1))]]))
     for cuts in ((0, 1, 2, 3, 4), (0, 3, 4)):
         assert_close(numpy(pooling.finish(accumulate(pooling, cut((x,), cuts)))), whole)
+    # Chunks without entities, before and after others, have no maximum that counts.
+    for place, mask in ((0, [[True, False, False, False]]), (3, [[False, False, False, True]])):
+        chunks = cut((x, np.array(mask)), (0, 1, 2, 3, 4))
+        assert_close(numpy(pooling.finish(accumulate(pooling, chunks))), x[:, place])
     # One value, one key, one gate: the key takes part in the softmax only.
     x = np.stack([x[..., 0] / 1000, x[..., 0], np.ones((1, 4), "float32")], axis=-1)
     pooling = layers.PoolingMaps(1)

@@ -80,6 +80,9 @@ def test_empty_sets_and_config(name):
     labels = np.array([[0, 1, 1], [9, 9, 9]])
     metric.update_state(labels, np.eye(2)[[[1, 0, 0], [0, 0, 0]]])
     assert float(metric.result()) == pytest.approx(1, abs=1e-6)
+    # Nor does the weight of an empty set count.
+    metric.update_state(labels, np.eye(2)[[[1, 0, 0], [0, 0, 0]]], np.array([1.0, 2.0]))
+    assert float(metric.result()) == pytest.approx(1, abs=1e-6)
     metric.update_state(labels[:0], np.zeros((0, 3, 2)))
     assert float(metric.result()) == pytest.approx(1, abs=1e-6)
     config = keras.metrics.serialize(metric)

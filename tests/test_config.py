@@ -1,9 +1,13 @@
 """Round trips through a configuration; those through files are in `test_saving.py`."""
 
 import keras
+import pytest
 
 from keras_sets import layers
+from keras_sets import losses
+from keras_sets import metrics
 from tests.laws import assert_close
+from tests.laws import assert_config_names_every_argument
 from tests.laws import assert_config_round_trip
 from tests.laws import every_case
 from tests.laws import outputs_of
@@ -19,6 +23,26 @@ def test_config(case):
     x, mask, weights = case.inputs()
     expected = outputs_of(case, layer, x, mask, weights)
     assert_close(outputs_of(case, again, x, mask, weights), expected)
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("Chamfer", {}),
+        ("EarthMover", {}),
+        ("GaussianMixtureLoss", {"epsilon": 0.5}),
+        ("MatchedCrossentropy", {"from_logits": False, "ignore_class": 7}),
+        ("MatchedLoss", {"pairwise": "mae", "no_object_weight": 0.5}),
+        ("SinkhornDivergence", {"epsilon": 0.5, "iterations": 7}),
+        *((name, {"ignore_class": None}) for name in metrics.__all__),
+    ],
+)
+def test_losses_and_metrics(name, options):
+    of = getattr(losses if hasattr(losses, name) else metrics, name)(**options, name="mine")
+    assert_config_names_every_argument(of)
+    again = type(of).from_config(of.get_config())
+    for option in options:
+        assert getattr(again, option) == getattr(of, option)
 
 
 def test_config_keeps_every_option():

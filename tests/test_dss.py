@@ -192,3 +192,27 @@ def test_errors():
         DSSDense(2)(values(2, 3))
     with pytest.raises(ValueError, match="padding='full'"):
         DSSConv1D(2, 3, padding="full")
+
+
+class Spy(keras.layers.Layer):
+    def call(self, x):
+        self.seen = to_numpy(x)
+        return 1.0 * x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_absent_elements_of_variants():
+    """Their layer sees zeros in their place; no maximum is theirs, and no activation."""
+    x = -1 - np.random.default_rng(0).random((1, 3, 2)).astype("float32")
+    mask, spy = np.array([[True, False, True]]), Spy()
+    DSS(spy, pooling="centered")(x, mask=mask)
+    there = x[0, mask[0]]
+    np.testing.assert_allclose(spy.seen[mask[0]], there - there.mean(axis=0), atol=1e-6)
+    assert not spy.seen[1].any()
+    DSS(spy, pooling="concat_max")(x, mask=mask)
+    np.testing.assert_allclose(spy.seen[:, 2:], np.tile(there.max(axis=0), (3, 1)))
+    for pooling in ("sum", "centered"):
+        y = DSSDense(2, pooling=pooling, activation="sigmoid")(x, mask=mask)
+        assert (to_numpy(y)[0] > 0).tolist() == [[True] * 2, [False] * 2, [True] * 2]

@@ -250,6 +250,9 @@ class TestNeighborhoodPooling:
         whole = ops.convert_to_numpy(ops.cast(swarm(x), "float32")).reshape(2, 18, 4)
         cell = RowCell(swarm, x.shape[1:-1])
         states, kernels = cell.get_initial_state(2), cell.kernels()
+        assert (
+            keras.backend.standardize_dtype(states[0].dtype) == "float32"
+        )  # in half precision too
         for place in range(18):
             column = place % 6
             if not column:
@@ -308,7 +311,7 @@ class TestGenerate:
         second = models.generate(model, 4, seed=0)
         assert (first != second).any()
         # What is compiled anew has the new weights.
-        np.testing.assert_array_equal(second, models.generate(model, 4, seed=0, top_k=LEVELS))
+        np.testing.assert_array_equal(second, models.generate(model, 4, seed=0, top_k=LEVELS + 9))
 
     def test_a_second_call_compiles_nothing(self, monkeypatch):
         model, traced = small(), []
@@ -410,6 +413,7 @@ class TestGenerate:
             ({"seed": 1.5}, "`seed`, expected a non-negative integer"),
             ({"top_k": 0}, "`top_k`, expected a positive integer"),
             ({"prefix": np.zeros((2, 4, 4, 2), int)}, "(2, up to 3, 4, 2)"),
+            ({"prefix": np.zeros((2, 1, 2, 2), int)}, "(2, up to 3, 4, 2)"),
             ({"prefix": np.zeros((2, 25), int)}, "(2, up to 24)"),
             ({"prefix": np.zeros((3, 5), int)}, "(2, up to 24)"),
             ({"prefix": np.zeros((2, 5))}, "Expected `prefix` to hold integers"),
@@ -420,6 +424,13 @@ class TestGenerate:
         with pytest.raises(ValueError) as error:
             models.generate(small(num_classes=3), **{"num_images": 2, "labels": 1, **arguments})
         assert message in str(error.value)
+
+    def test_more_levels_than_bytes_have(self):
+        model = models.swarm_image_transformer(
+            (1, 1, 1), hidden_units=4, iterations=1, num_levels=257
+        )
+        drawn = models.generate(model, 2000, seed=0)
+        assert drawn.dtype == np.int32 and drawn.max() == 256
 
     def test_other_models(self):
         with pytest.raises(ValueError, match="has no classes"):

@@ -103,6 +103,8 @@ def test_labels_beyond_the_classes(dtype, monkeypatch):
     for consume in (losses.MatchedCrossentropy(), metrics.MatchedAccuracy().update_state):
         with pytest.raises(ValueError, match=r"in 0\.\.2.*2 of 6 labels are others.*first is 7"):
             consume(labels, scores)
+        with pytest.raises(ValueError, match=r"1 of 6 labels are others, the first is 1\.5"):
+            consume(np.array([[0, 1.5, 0], [0, 1, 2]]), scores)
     monkeypatch.setattr(validation, "visible_array", lambda x: None)
     values, gradient = loss_and_gradient(labels, scores)
     assert np.isnan(values[0])
@@ -134,6 +136,14 @@ def test_no_class_is_ignored():
             metrics.AdjustedRandIndex(ignore_class=wrong)
 
 
+def test_probabilities_of_0():
+    """As in Keras: as if they were its epsilon."""
+    labels, p = np.array([[0, 0, 1]]), np.array([[[1, 0], [0, 1], [0, 1]]], "float32")
+    values, gradient = loss_and_gradient(labels, p, from_logits=False)
+    np.testing.assert_allclose(values, -np.log(keras.config.epsilon()) / 3, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
 def test_classes_that_entities_cannot_have(algorithm):
     labels = np.array([[0, 1, 1, 0], [0, 1, 2, 2], [0, 0, 0, 0]])
     scores = SCORES.copy()
@@ -147,8 +157,10 @@ def test_classes_that_entities_cannot_have(algorithm):
     values, gradient = loss_and_gradient(labels, scores)
     assert values[2] == np.inf and np.isfinite(values[:2]).all()
     assert np.isfinite(gradient).all()
-    costs = np.array([[[np.inf, 1.0, 5.0], [1.0, np.inf, 7.0], [0.0, 0.0, np.inf]]], "float32")
-    assert ops.convert_to_numpy(linear_sum_assignment(costs)).tolist() == [[2, 0, 1]]
+    inf = np.inf
+    costs = [[[inf, 1, 5], [1, inf, 7], [0, 0, inf]], [[inf, inf, inf], [1, 0, 5], [0, 9, 9]]]
+    received = linear_sum_assignment(np.array(costs, "float32"))
+    assert ops.convert_to_numpy(received).tolist() == [[2, 0, 1], [2, 1, 0]]
 
 
 def test_weights_of_entities(algorithm, rng):

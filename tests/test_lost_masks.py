@@ -33,6 +33,28 @@ def dense(**kwargs):
     return keras.layers.Dense(2, bias_initializer="ones", **kwargs)
 
 
+def relus(x, count):
+    for _ in range(count):
+        x = ops.relu(x)
+    return x
+
+
+class Unmasked(keras.layers.Layer):
+    def call(self, x):
+        return 1.0 * x
+
+
+class Ended(Unmasked):
+    """Ends the mask on purpose."""
+
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+
+    def compute_mask(self, x, mask=None):
+        return None
+
+
 def nested(x):
     inputs = keras.Input((None, 2))
     return keras.Model(inputs, dense()(inputs))(x)
@@ -52,7 +74,13 @@ LOST = {
         lambda h, x: dense()(Concatenate(name="skip")([h, x])),
         "'skip' (of type Concatenate) makes a mask that is True everywhere",
     ),
+    "last_axis": (
+        lambda h, x: dense()(Concatenate(axis=2, name="skip")([h, x])),
+        "'skip' (of type Concatenate) makes a mask that is True everywhere",
+    ),
+    "ended": (lambda h, x: Add(name="skip")([h, Ended()(h)]), "'skip' (of type Add) drops"),
     "arithmetic": (lambda h, x: dense()(h + 1.0), "(of type Add) drops"),
+    "far_back": (lambda h, x: relus(h + 1.0, 30), "(of type Add) drops"),
     "function": (lambda h, x: ops.relu(h), "(of type Relu) drops"),
     "part": (lambda h, x: h[..., :1], "(of type GetItem) drops"),
     "group": (
@@ -66,6 +94,9 @@ KEPT = {
     "more_entities": lambda h, x: Concatenate(axis=1)([h, x[:, :1]]),
     "normalization": lambda h, x: keras.layers.LayerNormalization()(h),
     "attention": lambda h, x: keras.layers.MultiHeadAttention(1, 2)(h, h),
+    # Models inside hand their masks on when they run.
+    "models": lambda h, x: Add()([h, dense()(nested(h))]),
+    "models_joined": lambda h, x: Add()([h, dense()(Concatenate()([nested(h), nested(h)]))]),
 }
 
 
@@ -89,6 +120,20 @@ def test_a_mask_that_is_given_again(name, given):
     (a, b), warned = values_and_warnings(LOST[name][0], **{given: True})
     assert not warned
     np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        # Keras itself has warned.
+        lambda h, x: Add()([h, Unmasked()(h)]),
+        # These have the entities of `x`, which never had a mask.
+        lambda h, x: x + ops.max(h, axis=1, keepdims=True),
+        lambda h, x: ops.matmul(ops.softmax(ops.matmul(x, ops.transpose(h, (0, 2, 1)))), h),
+    ],
+)
+def test_where_no_layer_has_lost_a_mask(between):
+    assert not values_and_warnings(between)[1]
 
 
 def test_one_warning_for_each_loss():
@@ -119,9 +164,7 @@ def test_no_mask_at_all():
         x = layers.PermutationEquivariantDense(2)(inputs)
         x = layers.SetAttentionBlock(2, 1)(Concatenate()([x + 1.0, inputs]))
         layers.MeanPooling()(Add()([x, dense()(inputs)]))
-        x = inputs
-        for _ in range(400):
-            x = ops.relu(x)
+        x = relus(inputs, 400)
         layers.MeanPooling()(x)
         layers.MeanPooling()(x, mask=keras.Input((None,), dtype="bool"))
 
@@ -165,6 +208,9 @@ def test_masks_of_several_layers():
         warnings.simplefilter("error")
         x = layers.PermutationEquivariantDense(2)(dense()(inputs), mask=mask)
         layers.MeanPooling()(batch_normalization(x), mask=mask)
+        # What is attended to has a mask.
+        attended = keras.layers.MultiHeadAttention(1, 2)(dense()(inputs), x)
+        layers.MeanPooling()(attended, mask=mask)
         x = layers.PermutationEquivariantDense(2)(inputs, weights=weights)
         layers.MeanPooling()(x, mask=mask, weights=weights)
         # A set that a model makes of one vector is no set that had padding.

@@ -1,6 +1,7 @@
 """Masks that Keras carries from layer to layer."""
 
 import functools
+import threading
 
 import keras
 import numpy as np
@@ -125,7 +126,10 @@ class PoolsParts(layers.SetLayer):
         first = ops.logical_and(mask, ops.arange(mask.shape[1]) < 2)
         pairs = [(x, mask, weights), (x, first, weights), (x, mask, ops.square(weights))]
         pairs += [(x, mask, None), (x + 1.0, mask, None), (x, None, None)]
-        return ops.concatenate([set_ops.set_sum(*pair) for pair in pairs], axis=-1)
+        # Other weights leave other entities out.
+        light = ops.where(weights > 2, ops.zeros_like(weights), weights)
+        largest = set_ops.set_max(x, mask, light)
+        return ops.concatenate([set_ops.set_sum(*pair) for pair in pairs] + [largest], axis=-1)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -140,10 +144,19 @@ def test_what_is_prepared_once(compiled):
         received = model.predict_on_batch([x, mask, weights])
     else:
         received = layer(x, mask=mask, weights=weights)
-    expected = [2 + 30, 2, 4 + 90, 11, 13, 11]
+    expected = [2 + 30, 2, 4 + 90, 11, 13, 11, 1]
     np.testing.assert_allclose(ops.convert_to_numpy(received), [expected])
     # Beyond its call, the layer's tensors are prepared as any others.
     assert prepared._ACTIVE.set == (None, None, None)
+
+
+def test_other_threads_know_of_nothing_prepared():
+    mask, known = ops.ones((1, 2), "bool"), []
+    with prepared.PreparedScope(ops.ones((1, 2, 3)), mask, None):
+        thread = threading.Thread(target=lambda: known.append(prepared.are_ready(mask, None)))
+        thread.start()
+        thread.join()
+        assert known == [False] and prepared.are_ready(mask, None)
 
 
 class Fails(layers.SetLayer):

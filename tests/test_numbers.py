@@ -144,6 +144,14 @@ def test_float64_is_float64(float64, name, rng):
         np.testing.assert_allclose(whole, last, rtol=1e-11)
 
 
+def test_small_weights_of_float64(float64):
+    x, weights = np.array([[[1.0], [4.0]]]), np.array([[2e-50, 1e-50]])
+    np.testing.assert_allclose(to_numpy(layers.MeanPooling()(x, weights=weights)), [[2.0]])
+    both = np.concatenate([np.ones((1, 2)), weights])
+    with pytest.raises(ValueError, match="float32 can hold.*1 of 2 sets.*2e-50"):
+        layers.MeanPooling(dtype="float32")(np.ones((2, 2, 1)), weights=both)
+
+
 # --- Infinities, and weights far apart ---------------------------------------------------
 
 
@@ -172,6 +180,12 @@ def test_weights_far_apart():
         weights=ops.convert_to_tensor(weights),
     )
     np.testing.assert_allclose(to_numpy(attended).ravel(), 2.0, rtol=1e-6)
+    # Scores of which exponentials are infinite, of any size together.
+    scores = np.array([1000.0, 999.0], "float32").reshape(1, 2, 1, 1)
+    for offset in (0.0, -2000.0):
+        query, key, value = (ops.convert_to_tensor(t) for t in (ones, scores + offset, scores))
+        attended = to_numpy(set_ops.set_attention(query, key, value)).item()
+        assert attended == pytest.approx(999 + 1 / (1 + np.exp(-1)), rel=1e-6)
     x = np.stack([values, exponents[0], [1, 1]], axis=-1)[None].astype("float32")
     maps = layers.PoolingMaps(1)
     np.testing.assert_allclose(to_numpy(maps(x, weights=weights)).ravel(), 2.0, rtol=1e-6)
@@ -184,14 +198,37 @@ def test_weights_far_apart():
     np.testing.assert_allclose(to_numpy(pooled).ravel(), expected, rtol=1e-6)
 
 
+def test_a_running_mean_of_small_weights():
+    x, weights = np.array([[[1.0], [2.0], [6.0]]], "float32"), np.array([[1.0, 1.0, 2.0]])
+    for factor in (1e-6, 1e-30):
+        y = to_numpy(layers.CausalMeanPooling()(x, weights=factor * weights))
+        np.testing.assert_allclose(y, [[[1.0], [1.5], [3.75]]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [1e38, 3e38])
+def test_the_largest_weights(weight):
+    x, weights = np.array([[[1.0], [4.0], [7.0]]], "float32"), np.full((1, 3), weight, "float32")
+    for layer, expected in (
+        (layers.MeanPooling(), 4),
+        (layers.MedianPooling(), 4),
+        (layers.VariancePooling(), 6),
+    ):
+        y = to_numpy(layer(x, weights=weights))
+        np.testing.assert_allclose(y, [[expected]], rtol=1e-6)
+
+
 # --- Weights that are no weights -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*POOLINGS, "normalization", "attention", "maps"])
+@pytest.mark.parametrize(
+    "name", [*POOLINGS, "median", "sort", "normalization", "attention", "maps"]
+)
 def test_weights_that_cannot_be_seen_make_nan(name, monkeypatch):
     """In compiled graphs no check sees them; only the set that holds them is hurt."""
     make = {
         **POOLINGS,
+        "median": layers.MedianPooling,
+        "sort": layers.SortPooling,
         "normalization": layers.SetNormalization,
         "attention": lambda: layers.PoolingByMultiheadAttention(2, 1),
         "maps": lambda: layers.PoolingMaps(1),

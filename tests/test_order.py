@@ -1,6 +1,8 @@
 """Order: permutations of the entities, and what comes after an entity."""
 
 import numpy as np
+import pytest
+from keras import ops
 
 from keras_sets import layers
 from keras_sets import testing
@@ -48,3 +50,26 @@ def test_dropout_drops_at_training_only():
         for training in (True, False)
     )
     assert np.abs(one - two).max() > 1e-3
+
+
+@pytest.mark.parametrize("context", ["swarm", "static", "self"])
+def test_what_is_dropped(context):
+    """Features of h after every iteration, others each time, the same for all entities."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    layer = layers.Swarm(3, hidden_units=8, iterations=3, dropout=0.5, context=context)
+    layer.build(x.shape)
+    masks = layer._dropout_masks(ops.convert_to_tensor(x))
+    seen = ops.convert_to_numpy(masks)
+    assert seen.shape == (3, 2, 1, 8) and set(seen.ravel()) == {0.0, 2.0}
+    assert (seen[0] != seen[1]).any() and (seen[:, 0] != seen[:, 1]).any()
+    layer._dropout_masks = lambda x: masks
+    h = c = ops.zeros((2, 5, 8))
+    pooled = None
+    for iteration in range(3):
+        h, (_, c) = layer.cell(x, [h, c], pooled=pooled)
+        h = h * masks[iteration]
+        if context != "static" or pooled is None:
+            pooled = h if context == "self" else ops.mean(h, axis=1, keepdims=True)
+    expected = layer.projection(ops.concatenate([h, c], axis=-1))
+    received = ops.convert_to_numpy(layer(x, training=True))
+    np.testing.assert_allclose(received, ops.convert_to_numpy(expected), atol=1e-6)

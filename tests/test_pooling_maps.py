@@ -46,6 +46,8 @@ def test_agrees_with_the_formula_for_masks_weights_and_empty_sets():
         layer(dirty.reshape(4, 2, 3, 11), mask.reshape(4, 2, 3), weights.reshape(4, 2, 3))
     )
     np.testing.assert_allclose(image.reshape(4, 6, 5), wanted, atol=1e-5)
+    infinite = np.where(np.arange(11) < 5, np.inf, dirty)
+    assert not ops.convert_to_numpy(layer(infinite, mask=mask, weights=weights))[~mask].any()
     _, dx, _ = outputs_and_gradients(layer, dirty, mask=mask, weights=weights)
     assert np.isfinite(dx).all()
     assert not dx[~mask].any()

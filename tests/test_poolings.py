@@ -8,6 +8,7 @@ from keras import ops
 from keras_sets import layers
 from keras_sets import models
 from keras_sets.layers.pooling.names import POOLINGS
+from keras_sets.testing import outputs_and_gradients
 from tests import reference
 
 # Of these `test_layers.py`, `test_chunks.py` and `test_pooling_maps.py` say as much.
@@ -83,6 +84,22 @@ def test_quantiles_of_entities_with_a_tiny_share():
     np.testing.assert_array_equal(received, [0, 1.5, 2, n / 2 - 0.5, n - 2, n - 1])
 
 
+def test_a_quantile_between_two_entities(float64):
+    """Shares are equal up to rounding, of which sums of weights have more than counts."""
+    x = np.arange(1000.0)[None, :, None]
+    median = layers.MedianPooling(dtype="float32")
+    half = np.random.default_rng(0).random((32, 500))
+    uneven = np.concatenate([half, half], axis=1)
+    many = np.broadcast_to(x, (32, 1000, 1))
+    np.testing.assert_array_equal(numpy(median(many, weights=uneven)), np.full((32, 1), 499.5))
+    np.testing.assert_array_equal(numpy(median(x[:, :2], weights=[[1, 1.0005]])), [[1]])
+    np.testing.assert_array_equal(numpy(median(x[:, :3], weights=[[3e38] * 3])), [[1]])
+    almost_all = layers.QuantilePooling(1 - 1e-9, dtype="float32")
+    np.testing.assert_array_equal(numpy(almost_all(x)), [[999]])
+    rounded = layers.QuantilePooling(0.1 + 0.2, dtype="float64")  # above 0.3
+    np.testing.assert_array_equal(numpy(rounded(x[:, :10])), [[2.5]])
+
+
 def test_attention_is_that_of_ilse_et_al(float64):
     x, mask, weights, counts = sets()
     layer = layers.GatedAttentionPooling(4, dtype="float64")
@@ -142,10 +159,19 @@ def test_a_constant_changes_no_variance():
     layer = layers.VariancePooling()
     expected = x.astype("float64").var(axis=1)
     np.testing.assert_allclose(numpy(layer(x)), expected, rtol=1e-5)
+    mask = np.arange(200) < [[5], [9]]
+    few = [points[real].astype("float64").var(axis=0) for points, real in zip(x, mask, strict=True)]
+    np.testing.assert_allclose(numpy(layer(x, mask=mask)), few, rtol=1e-5)
     state = layer.init(2, 3)
     for start in range(0, 200, 40):
         state = layer.update(state, x[:, start : start + 40])
     np.testing.assert_allclose(numpy(layer.finish(state)), expected, rtol=1e-5)
+
+
+def test_a_constant_has_no_infinite_derivative():
+    for x in (np.ones((2, 1, 3), "float32"), np.full((1, 4, 2), 3.0, "float32")):
+        (y,), gradient, _ = outputs_and_gradients(layers.StandardDeviationPooling(), x)
+        assert not y.any() and not gradient.any()
 
 
 def test_extreme_temperatures_and_exponents():
@@ -156,6 +182,11 @@ def test_extreme_temperatures_and_exponents():
     for value, expected in ((0.0, 10_000 ** (1 / 3)), (200.0, 200 * 3 ** (-1 / 200))):
         layer = layers.PowerMeanPooling(keras.initializers.Constant(value))
         np.testing.assert_allclose(numpy(layer(x)), [[expected]], rtol=3e-3)
+    # Near 0 there is no root: it is taken for a small exponent of its sign.
+    for value in (1e-3, -1e-3):
+        layer = layers.PowerMeanPooling(keras.initializers.Constant(value / 10))
+        expected = np.mean(x**value) ** (1 / value)
+        np.testing.assert_allclose(numpy(layer(x)), [[expected]], rtol=5e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -97,6 +97,13 @@ ROWS = {
     "matched": (lambda: losses.MatchedLoss("mae"), [[0], [4]], [[9], [5], [2]], 1.5),
     # The partner is the farther one, whose logit is larger: 2 + (0 + 0) / 2.
     "objects": (lambda: losses.MatchedLoss("mae", 1.0), [[0]], [[1, -99], [2, 99]], 2),
+    # The same of two logits that are large: what counts is what the other one costs.
+    "larger_logit": (
+        lambda: losses.MatchedLoss("mae", 1.0),
+        [[0]],
+        [[1, 5], [2, 50]],
+        2 + np.log1p(np.exp(5)) / 2,
+    ),
     # All logits 0, no true element is near: log 2 for each.
     "no_logits": (lambda: losses.MatchedLoss("mae", 1.0), [[0]], [[0, 0], [2, 0]], np.log(2)),
 }
@@ -185,6 +192,8 @@ def test_empty_sets(name):
         assert values[0] == 0
     else:
         assert not values[:2].any() and not gradient[:2].any()
+    if name in ("chamfer", "sinkhorn"):  # there is nothing to compare the true elements with
+        assert values[2] == 0 and not gradient[2].any()
 
 
 @every_loss
@@ -211,12 +220,13 @@ def test_weights_of_sets(name):
     assert float(mean(y_true, y_pred, sets)) == pytest.approx((values * sets).sum() / 3, rel=1e-5)
 
 
-def test_equal_sets():
-    """No distance, and no infinite derivative."""
-    y_true, _, _, _ = example("chamfer")
+@pytest.mark.parametrize("features", [2, 20])
+def test_equal_sets(features):
+    """No distance, and no infinite derivative; no root of a product that is rounded below 0."""
+    y_true, _, _, _ = example("chamfer", n=6, features=features)
     for name in ("chamfer", "sinkhorn", "earth_mover"):
         values, gradient = value_and_gradient(name, y_true, y_true)
-        np.testing.assert_allclose(values, 0, atol=1e-6)
+        np.testing.assert_allclose(values, 0, atol=1e-6 if features == 2 else 1e-5)
         np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
@@ -255,6 +265,36 @@ def test_function_with_weights_on_both_sides(float64):
 
 
 # --- Precision and public comparisons ---------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["chamfer", "earth_mover"])
+def test_neighbors_beside_an_outlier(name):
+    """Squares of its distance have no digits for those of the others."""
+    y_true, y_pred, weights, mask = example(name)
+    y_true[:, 0], y_pred[:, 0] = 1e5, 1e5 + 1
+    values, _ = value_and_gradient(name, y_true, y_pred, weights, mask)
+    given = (y_true.astype("float32"), y_pred.astype("float32"), weights, mask)
+    np.testing.assert_allclose(values, expected(name, *given), rtol=1e-4)
+
+
+@every_loss
+def test_predictions_of_zeros(name):
+    """Of a network that starts so; padding holds zeros as well."""
+    y_true, y_pred, weights, mask = example(name)
+    values, gradient = value_and_gradient(name, y_true, 0 * y_pred, weights, mask)
+    assert (values > 0).all() and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["earth_mover", "matched"])
+def test_predictions_that_are_no_numbers(name, solver):
+    """The loss of their set is none, that of others is as before."""
+    y_true, y_pred, weights, mask = example(name)
+    values, _ = value_and_gradient(name, y_true, y_pred, weights, mask)
+    for wrong in (np.nan, -np.inf):
+        y_pred[1] = wrong
+        received, _ = value_and_gradient(name, y_true, y_pred, weights, mask)
+        assert not np.isfinite(received[1])
+        np.testing.assert_allclose(received[::2], values[::2], rtol=1e-5)
 
 
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-4, 1e-6])

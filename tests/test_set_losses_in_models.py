@@ -153,6 +153,8 @@ def test_numbers_of_elements(monkeypatch):
     for make in cases:
         values = ops.convert_to_numpy(make(reduction=None)(y_true, masked, weights))
         assert np.isnan(values).tolist() == [True, False, False]
+        values = ops.convert_to_numpy(make(reduction=None)(y_true, y_pred[:, :3], weights))
+        assert np.isnan(values).tolist() == [False, False, True]  # more than there are places
     for name, make in LOSSES.items():
         wrong = np.ones((3, 4))
         wrong[0, 0] = -1

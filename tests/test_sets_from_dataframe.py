@@ -21,6 +21,12 @@ def make_frame(library):
     return pytest.importorskip(library).DataFrame(COLUMNS)
 
 
+def test_many_rows_stay_in_order():
+    frame = {"group": np.arange(999) % 3, "x": np.arange(999.0)}
+    sets, *_ = sets_from_dataframe(frame, "group", "x")
+    np.testing.assert_array_equal(np.concatenate(sets, axis=1), np.arange(999.0).reshape(-1, 3))
+
+
 class TestDataFrames:
     @pytest.mark.parametrize("library", ["dict", "pandas", "polars"])
     def test_groups(self, library):

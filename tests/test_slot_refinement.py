@@ -12,6 +12,7 @@ from keras_sets import metrics
 from keras_sets import models
 from keras_sets.layers import slot_refinement
 from keras_sets.ops import gaussians
+from keras_sets.testing import outputs_and_gradients
 
 
 def to_numpy(tensor):
@@ -83,6 +84,22 @@ def test_steps_and_damping_change_no_answer():
     steps = to_numpy(second(x))
     assert steps.shape == (2, 4, 30, 3)
     np.testing.assert_allclose(steps[:, -1], to_numpy(first(x)), rtol=1e-4, atol=1e-4)
+
+
+def test_damping_takes_its_share_of_the_gradient():
+    """The first scores act on one step through its moments alone."""
+    x = np.random.default_rng(0).normal(size=(2, 30, 2)).astype("float32")
+    gradients, weights = [], None
+    for damping in (0.0, 0.25):
+        options = {"iterations": 1, "em_steps": 0, "gradient_damping": damping}
+        layer = layers.SlotRefinement(3, units=4, **options)
+        layer.build(x.shape)
+        weights = weights or layer.get_weights()
+        layer.set_weights(weights)
+        place = [w.name for w in layer.weights].index("initial_scores")
+        gradients.append(outputs_and_gradients(layer, x)[2][place])
+    np.testing.assert_allclose(gradients[1], 0.75 * gradients[0], rtol=1e-3, atol=1e-4)
+    assert np.abs(gradients[0]).max() > 0.1
 
 
 def test_the_best_start_is_the_one_of_the_largest_evidence():
@@ -177,6 +194,21 @@ def test_points_that_are_nan_are_in_no_slot(criterion):
     )
     logits = to_numpy(layer(x))
     assert np.isnan(logits[0]).all() and np.isfinite(logits[1]).all()
+
+
+def test_points_far_from_zero():
+    """Their moments have no digits for a variance: no answer, but numbers."""
+    x = np.random.default_rng(0).normal(size=(8, 9, 2)).astype("float32") + 1e4
+    logits = to_numpy(layers.SlotRefinement(6, units=4, iterations=2, em_steps=1)(x))
+    assert np.isfinite(logits).all()
+
+
+def test_gaussians_without_entities_cost_nothing():
+    share, size, likelihood = ([[1.0, 1e-4]], [[100.0]], [-7.0])
+    evidence = gaussians.log_evidence(
+        *map(keras.ops.convert_to_tensor, (likelihood, share, size)), 2
+    )
+    assert float(evidence[0]) == pytest.approx(-7 - 3 * np.log(100), rel=1e-6)
 
 
 def test_a_square_cut_in_two_is_no_better_than_the_square():

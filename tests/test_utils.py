@@ -189,14 +189,34 @@ class TestOrder:
             draws.append([set(row) for row in shown[order][sizes > 20]])
             dataset.on_epoch_end()
         assert draws[0] != draws[1]
+        in_order = SetDataset(sets, points=10, batch_size=12, shuffle=False)
+        ((first,), _) = in_order[0], in_order.on_epoch_end()
+        assert (first["entities"] != in_order[0][0]["entities"]).any()
+
+    def test_every_epoch_has_an_order_of_its_own(self):
+        sets, _ = numbered(40)
+        dataset = SetDataset(sets, range(40), batch_size=3)
+        epochs = []
+        for _ in range(2):
+            epochs.append([*dataset])
+            dataset.on_epoch_end()
+        sizes = [[inputs["mask"].shape[1] for inputs, _ in batches] for batches in epochs]
+        orders = [np.concatenate([i for _, i in batches]).tolist() for batches in epochs]
+        assert sizes[0] != sizes[1] and orders[0] != orders[1]
 
     def test_the_first_two_batches_differ(self):
         """Or Keras on TensorFlow would take the set size of the first two for all."""
         for sizes in ([2] * 4 + [9] * 8, [9] * 8 + [2] * 4, [9, 2, 9] * 4):
             for shuffle in (False, True):
-                dataset = SetDataset(some_sets(sizes), batch_size=2, buckets=2, shuffle=shuffle)
-                shapes = [dataset[i][0]["mask"].shape[1] for i in range(len(dataset))]
+                options = {"batch_size": 2, "buckets": 2, "shuffle": shuffle}
+                dataset = SetDataset(some_sets(sizes), range(12), **options)
+                shapes = [inputs["mask"].shape[1] for inputs, _ in dataset]
                 assert len(set(shapes)) == 1 or shapes[0] != shapes[1]
+                # One more only where there is no larger size.
+                assert set(shapes) <= {*dataset.buckets, 10} and max(shapes[2:]) < 10
+                if not shuffle:
+                    assert np.concatenate([i for _, i in dataset]).tolist() == [*range(12)]
+                    assert (10 in shapes) == (sizes[:4] == [9] * 4)
 
     def test_padded_share_of_log_normal_sizes(self):
         sizes = np.random.default_rng(0).lognormal(np.log(100), 0.25, 1000).astype(int)
@@ -211,6 +231,10 @@ class TestOrder:
         # 5 sets of 3, 2 of 11, 1 of 30; all others have more.
         assert dataset.buckets.tolist() == [3, 11, 30]
         assert SetDataset([np.zeros((n, 1)) for n in (0, 0)]).buckets.tolist() == [1]
+        # Three sets of 1 do not fill a batch, and move up.
+        sets = [np.zeros((n, 1)) for n in [1] * 3 + [9] * 5 + [10] * 4]
+        assert SetDataset(sets, batch_size=4, buckets=2).buckets.tolist() == [9, 10]
+        assert SetDataset(sets, batch_size=3, buckets=2).buckets.tolist() == [1, 10]
 
 
 def by_hand(model, inputs, targets, sample_weight):
@@ -450,6 +474,9 @@ def test_frames_with_columns_in_another_order():
     with pytest.raises(ValueError, match=r"`sets` .*set 1 with the columns \['y', 'x'\], set 0"):
         pad_sets(frames)
     assert pad_sets(frames[:1])[0].tolist() == [[[1.0, 2.0]]]
+    assert pad_sets([pandas.DataFrame(), frames[0]])[1].tolist() == [[False], [True]]
+    with pytest.raises(ValueError, match="the first is entity 0 of set 2"):
+        SetDataset([np.ones((2, 1)), np.ones((0, 1)), np.full((1, 1), np.nan)])
 
 
 @pytest.mark.parametrize(

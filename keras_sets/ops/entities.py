@@ -166,7 +166,10 @@ def scale_weights(weights: Tensor) -> tuple[Tensor, Tensor]:
     """
     axes = tuple(range(1, len(weights.shape)))
     largest = ops.stop_gradient(largest_over(weights, axes, keepdims=True))
-    return weights / ops.where(largest > 0, largest, ops.ones_like(largest)), largest
+    one = ops.ones_like(largest)
+    # XLA multiplies by the reciprocal, which float32 does not hold of its largest numbers.
+    unit = ops.where(largest > 1e30, 2.0**-32 * one, one)
+    return weights * unit / (ops.where(largest > 0, largest, one) * unit), largest
 
 
 def log_weights(weights: Tensor) -> Tensor:

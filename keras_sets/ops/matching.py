@@ -211,7 +211,6 @@ def _assign_by_shortest_paths(cost, mask):
         gain = ops.where(visited, reached - distance, ops.zeros_like(distance))
         row_gain = take(ops.pad(gain, ((0, 0), (0, 1))), column_of)
         row_gain = ops.where(rows == row, reached, row_gain)
-        found = ops.logical_and(joins, end < no_column)
 
         # Back along the path, every column goes to the row before it.
         def walking(column, *_):
@@ -229,14 +228,14 @@ def _assign_by_shortest_paths(cost, mask):
         _, owner, column_of = ops.while_loop(
             walking,
             walk,
-            (ops.where(found, end, no_column), owner, column_of),
+            (ops.where(joins, end, no_column), owner, column_of),
             maximum_iterations=n,
         )
         return (
             owner,
             column_of,
             ops.where(joins, row_potential + row_gain, row_potential),
-            ops.where(joins, column_potential - gain, column_potential),
+            column_potential - gain,
         )
 
     state = (owner, column_of, row_potential, column_potential)
