@@ -159,17 +159,17 @@ def counts_of(x: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
 
 
 def scale_weights(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """`(weights / scale, scale)`, scale the largest weight of every set.
+    """`(weights / scale, scale)`, scale about the largest weight of every set.
 
     Where only ratios matter this keeps tiny and huge weights within range. The scale
     cancels, so no gradient needs to pass through it.
     """
     axes = tuple(range(1, len(weights.shape)))
     largest = ops.stop_gradient(largest_over(weights, axes, keepdims=True))
-    one = ops.ones_like(largest)
-    # XLA multiplies by the reciprocal, which float32 does not hold of its largest numbers.
-    unit = ops.where(largest > 1e30, 2.0**-32 * one, one)
-    return weights * unit / (ops.where(largest > 0, largest, one) * unit), largest
+    # Not 0, and not above what has a reciprocal, by which XLA multiplies in place of a division.
+    limits = np.finfo(accumulation_dtype(weights))
+    scale = ops.clip(largest, float(limits.tiny), float(limits.max) / 32)
+    return weights / scale, scale
 
 
 def log_weights(weights: Tensor) -> Tensor:
