@@ -181,7 +181,8 @@ def test_time_to_result(capsys, monkeypatch, backend, thorough, quick_example):
     monkeypatch.setattr(time_to_result, "TASKS", {"any": (command, "val_loss", 1e9, -1)})
     results = benchmarks.main(["result", "--backends", backend, "--repeats", "1"])
     (seconds,) = results[f"any, {backend}"]
-    assert 0 < seconds < 600 and f"{backend}  " in capsys.readouterr().out
+    # Of epochs whose seconds are rounded.
+    assert 0 <= seconds < 600 and f"{backend}  " in capsys.readouterr().out
     monkeypatch.setattr(time_to_result, "TASKS", {"any": ([*command, "--no"], "a", 0, 1)})
     with pytest.raises(RuntimeError, match="unrecognized arguments: --no"):
         benchmarks.main(["result", "--backends", backend, "--repeats", "1"])
