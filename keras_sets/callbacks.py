@@ -199,7 +199,8 @@ class Backtracking(StatefulCallback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.monitor not in (logs := logs or {}):
+        logs = logs or {}
+        if self.monitor not in logs:
             raise ValueError(
                 f"Backtracking monitors {self.monitor!r}, which is not in the logs of this epoch. "
                 "Names with `val_` need `validation_data` and `validation_freq=1`. "
@@ -320,10 +321,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _numbered_files(self):
         found = {}
-        for path in self.directory.iterdir() if self.directory.is_dir() else ():
-            match = re.fullmatch(r"epoch-(\d+)\.npz", path.name)
-            if match:
-                found[int(match[1])] = path
+        if self.directory.is_dir():
+            for path in self.directory.iterdir():
+                match = re.fullmatch(r"epoch-(\d+)\.npz", path.name)
+                if match:
+                    found[int(match[1])] = path
         return found
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -69,6 +69,15 @@ def one_of(name: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
+def check_heads(name: str, width: int, num_heads: int) -> None:
+    """Raises a ValueError unless the width that is called `name` has a part for every head."""
+    if width % num_heads:
+        raise ValueError(
+            f"The heads share the width: expected `{name}` to be a multiple of `num_heads`. "
+            f"Received: {name}={width}, num_heads={num_heads}"
+        )
+
+
 def visible_array(x: Tensor) -> np.ndarray | None:
     """`x` as a NumPy array where its values can be seen now, else None."""
     if isinstance(x, keras.KerasTensor) or torch_compiles():

@@ -48,11 +48,7 @@ class SetAttention(PartOptions, SetLayer):
     ) -> None:
         units = validation.positive_integer("units", units)
         num_heads = validation.positive_integer("num_heads", num_heads)
-        if units % num_heads:
-            raise ValueError(
-                "The heads share the width of the layer: expected `units` to be a multiple of "
-                f"`num_heads`. Received: units={units}, num_heads={num_heads}"
-            )
+        validation.check_heads("units", units, num_heads)
         validation.one_of("normalization", normalization, NORMALIZATIONS)
         validation.one_of("residual", residual, RESIDUALS)
         feed_forward_layers = validation.positive_integer(

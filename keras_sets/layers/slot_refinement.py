@@ -208,7 +208,8 @@ class SlotRefinement(PartOptions, SetLayer):
         counts = ops.expand_dims(counts[..., 0], 1)
         size = total_over_set(ops.sum(counts, axis=-1))
         if self.num_starts == 1:
-            steps = self._refine(gaussians.monomials(x), counts, size)
+            basis = gaussians.monomials(x)
+            steps = self._refine(basis, counts, size, self._prior(basis))
         else:
             steps = self._best_start(x, counts, size)
 
@@ -227,25 +228,28 @@ class SlotRefinement(PartOptions, SetLayer):
         basis = gaussians.monomials(ops.concatenate(turned, axis=0))
         counts = ops.tile(counts, (self.num_starts, 1, 1))
         size = ops.tile(size, (self.num_starts, 1))
-        steps = self._refine(basis, counts, size)
+        prior = self._prior(basis)
+        steps = self._refine(basis, counts, size, prior)
         by_evidence = self.criterion == "evidence"
         logits = steps[-1] if by_evidence else gaussians.assign(steps[-1])
-        received = self._receive(logits, basis, counts, size, self._prior(basis))[:3]
+        share, mean, _, factor = self._receive(logits, basis, counts, size, prior)
         if by_evidence:
-            likelihood = total_over_set(gaussians.log_likelihood(*received, basis, counts))
-            evidence = gaussians.log_evidence(likelihood, received[0], size, x.shape[-1])
+            likelihood = gaussians.log_likelihood(share, mean, factor, basis, counts)
+            likelihood = total_over_set(likelihood)
+            evidence = gaussians.log_evidence(likelihood, share, size, x.shape[-1])
         else:
-            evidence = gaussians.classification_likelihood(*received, size)
+            evidence = gaussians.classification_likelihood(share, mean, factor, size)
         steps = steps if self.return_iterations else steps[-1:]
         return [gaussians.best_start(logits, evidence, self.num_starts) for logits in steps]
 
-    def _refine(self, basis, counts, size):
+    def _refine(self, basis, counts, size, prior):
         """Logits `(batch, slots, n)` after every step.
 
         Args:
             basis: `(batch, n, m)`, the monomials of the entities.
             counts: `(batch, 1, n)`, how often each of them counts.
             size: `(batch, 1)`, the sum of the counts over the whole set.
+            prior: As of `_prior`.
         """
         transposed = ops.transpose(basis, (0, 2, 1))
         h = ops.broadcast_to(
@@ -253,7 +257,6 @@ class SlotRefinement(PartOptions, SetLayer):
             (ops.shape(basis)[0], self.num_slots, self.units),
         )
         c = ops.zeros_like(h)
-        prior = self._prior(basis)
         logits = ops.cast(ops.convert_to_tensor(self.initial_scores), basis.dtype) @ transposed
         steps = []
         # Written out: as a loop, JAX compiles it as long and runs it 1.5 times as long.

@@ -68,11 +68,7 @@ def set_transformer(
     num_layers = validation.positive_integer("num_layers", num_layers)
     num_heads = validation.positive_integer("num_heads", num_heads)
     hidden_units = validation.positive_integer("hidden_units", hidden_units)
-    if hidden_units % num_heads:
-        raise ValueError(
-            "The heads share the width of a block: expected `hidden_units` to be a multiple of "
-            f"`num_heads`. Received: hidden_units={hidden_units}, num_heads={num_heads}"
-        )
+    validation.check_heads("hidden_units", hidden_units, num_heads)
     if num_seeds is not None:
         num_seeds = validation.positive_integer("num_seeds", num_seeds)
         if output_pooling not in (None, "attention"):

@@ -177,15 +177,15 @@ def describe(share, mean, covariance, factor):
     return ops.concatenate([mean, rest], axis=-1)
 
 
-def log_likelihood(share, mean, covariance, basis, counts):
+def log_likelihood(share, mean, factor, basis, counts):
     """Of entities under a mixture, without the constant of the density, `(batch,)`.
 
     Args:
-        share, mean, covariance: `(batch, k, ...)`, as `of_moments` returns.
+        share, mean: `(batch, k, ...)`, as `of_moments` returns.
+        factor: The Cholesky factors of the covariances.
         basis: `(batch, n, m)`, monomials of the entities.
         counts: `(batch, 1, n)`, how often each counts.
     """
-    factor = cholesky(covariance, mean.shape[-1])
     density = density_coefficients(mean, factor) @ ops.transpose(basis, (0, 2, 1))
     density = ops.logsumexp(density + ops.expand_dims(ops.log(share), -1), axis=1)
     return ops.sum(density * counts[:, 0], axis=-1)
@@ -216,7 +216,7 @@ def assign(logits):
     return CERTAIN * ops.cast(largest, logits.dtype)
 
 
-def classification_likelihood(share, mean, covariance, size):
+def classification_likelihood(share, mean, factor, size):
     """The integrated classification likelihood of entities that are assigned, `(batch,)`.
 
     The log-likelihood of the entities and of their assignments, up to a constant, less half the
@@ -224,13 +224,13 @@ def classification_likelihood(share, mean, covariance, size):
     Bayesian information criterion of the mixture less the entropy of the assignments.
 
     Args:
-        share, mean, covariance: `(batch, k, ...)`, as `of_moments` returns for assignments
-            of 0 or 1.
+        share, mean: `(batch, k, ...)`, as `of_moments` returns for assignments of 0 or 1.
+        factor: The Cholesky factors of the covariances.
         size: `(batch, 1)`, how many entities there are.
     """
     d = mean.shape[-1]
     mass = share * size
-    volume = 0.5 * log_determinant(cholesky(covariance, d))
+    volume = 0.5 * log_determinant(factor)
     likelihood = ops.sum(mass * (ops.log(share) - volume), axis=-1)
     number = ops.sum(ops.cast(mass >= 1.0, mass.dtype), axis=-1)
     cost = 0.5 * monomial_count(d) * ops.log(ops.maximum(size[:, 0], 1.0))

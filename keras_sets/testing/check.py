@@ -132,6 +132,13 @@ def number(index, result):
     return "" if len(result.outputs) == 1 else f" {index}"
 
 
+def fitting(pairs, shapes):
+    """Of every pair of cotangents the one that has the shape of the output."""
+    # Features, as many as entities by chance, stay as many where the entities become more.
+    pairs = zip(pairs, shapes, strict=True)
+    return [one if one.shape == shape else other for (one, other), shape in pairs]
+
+
 def where(condition, x, other):
     """`np.where` with a condition over entities, `(n,)` or `(batch, n)`."""
     condition = np.reshape(condition, (*condition.shape, *(1,) * (x.ndim - 2)))

@@ -1,5 +1,6 @@
 """Multiplicity: weights say how often an entity occurs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from keras_sets._typing import Tensor
 from keras_sets.testing.check import Check
 from keras_sets.testing.check import Drawn
 from keras_sets.testing.check import compare_results
+from keras_sets.testing.check import fitting
 from keras_sets.testing.check import number
 
 
@@ -81,27 +83,21 @@ def _check_repetition(check, copies, rng):
         return out
 
     broken = "weights are not multiplicities: integer weights against repetition, "
-    cotangents, repeated_cotangents = [], []
+    pairs = []
 
     def draw(shapes):
         for shape in shapes:
             if check.has_entities(np.empty(shape)):
                 v = rng.normal(size=(*shape[:axis], len(source), *shape[axis + 1 :]))
                 v[(*(slice(None),) * axis, ~compared)] = 0.0
-                cotangents.append(folded(v, np.zeros(shape)))
+                pairs.append((folded(v, np.zeros(shape)), v))
             else:
                 v = rng.normal(size=shape)
-                cotangents.append(v)
-            repeated_cotangents.append(v)
-        return cotangents
-
-    def drawn(shapes):
-        # Features, as many as entities by chance, are as many with copies.
-        pairs = zip(cotangents, repeated_cotangents, shapes, strict=True)
-        return [once if once.shape == shape else copied for once, copied, shape in pairs]
+                pairs.append((v, v))
+        return [cotangent for cotangent, _ in pairs]
 
     result = check.evaluate(weighted, draw)
-    reference = check.evaluate(repeated, drawn)
+    reference = check.evaluate(repeated, functools.partial(fitting, pairs))
     for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
         what = f"{broken}outputs{number(index, reference)}"
         if check.has_entities(new) and new.shape != old.shape:

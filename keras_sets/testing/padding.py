@@ -1,5 +1,6 @@
 """Padding: masked entities change nothing, whatever they hold."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from keras_sets._typing import Tensor
 from keras_sets.testing.check import Check
+from keras_sets.testing.check import fitting
 from keras_sets.testing.check import number
 
 
@@ -72,15 +74,11 @@ def assert_padding_invariant(
         pairs.extend(pair(shape) for shape in shapes)
         return [cotangent for cotangent, _ in pairs]
 
-    def drawn(shapes):
-        # Features, as many as entities by chance, are as many with padding.
-        chosen = zip(pairs, shapes, strict=True)
-        return [alone if alone.shape == shape else beyond for (alone, beyond), shape in chosen]
-
+    fit = functools.partial(fitting, pairs)
     reference = check.evaluate(check.arguments, draw)
     for content in ("large numbers", "NaN and infinities"):
         new_weights = None if weights is None else surround(weights, content)
-        result = check.evaluate((surround(x, content), real, new_weights), drawn)
+        result = check.evaluate((surround(x, content), real, new_weights), fit)
         broken = f"not padding invariant: with {content} in the padding, "
         for index, (new, old) in enumerate(zip(result.outputs, reference.outputs, strict=True)):
             outputs = f"outputs{number(index, reference)}"
