@@ -194,6 +194,21 @@ class TestLinearAttention:
         expected = np.einsum("bihf,bjhf,ij,bjhv->bihv", query, key, earlier, value)
         np.testing.assert_allclose(ops.convert_to_numpy(y), expected, rtol=1e-4, atol=1e-4)
 
+    def test_sums_of_many_places_in_half_precision(self):
+        """They are rounded to 16 bits once, and not at every step."""
+        rng = np.random.default_rng(0)
+        given = rng.integers(1, 9, (3, 1, 2000, 1, 1)).astype("float32")  # exact in 16 bits
+        query, key, value = (ops.cast(x, "bfloat16") for x in given)
+        y = linear_attention.causal_linear_attention(query, key, value)
+        y = ops.convert_to_numpy(ops.cast(y, "float32")).ravel()
+        query, key, value = given.reshape(3, -1)
+        # Of a block, of those before, what they add, what the own block adds, and both.
+        np.testing.assert_allclose(y, query * np.cumsum(key * value), rtol=5 * 2**-9)
+        block = linear_attention.LinearAttentionBlock(heads=1, dtype="mixed_bfloat16")
+        block.build((None, 2, 4))
+        (state,) = block.streaming_cell().get_initial_state(1)
+        assert keras.backend.standardize_dtype(state.dtype) == "float32"
+
     def test_drawn_place_by_place(self):
         """The likeliest next value, by the recurrent form, is that of the whole network."""
         loaded = image_sets.Images(LEVELS, 2, None, None, (some_images(), None))

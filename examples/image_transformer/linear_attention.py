@@ -107,12 +107,20 @@ class _StreamingCell(keras.layers.Layer):
         block = self.block
         query, key, value = block._query_key_value(inputs)
         shape = (-1, block.heads, self.head, self.head + 1)
+        query, key, value = (ops.cast(part, states[0].dtype) for part in (query, key, value))
         sums = ops.reshape(states[0], shape) + ops.expand_dims(key, -1) * ops.expand_dims(value, -2)
         attended = ops.squeeze(ops.matmul(ops.expand_dims(query, -2), sums), -2)
+        attended = ops.cast(attended, block.compute_dtype)
         return block._rest(inputs, attended), [ops.reshape(sums, ops.shape(states[0]))]
 
     def get_initial_state(self, batch_size=None):
-        return [ops.zeros((batch_size, size), self.compute_dtype) for size in self.state_size]
+        dtype = _dtype_of_sums(self.compute_dtype)
+        return [ops.zeros((batch_size, size), dtype) for size in self.state_size]
+
+
+def _dtype_of_sums(dtype):
+    """Sums of hundreds of places need more than 16 bits."""
+    return keras.backend.result_type(dtype, "float32")
 
 
 def causal_linear_attention(query, key, value, block=BLOCK):
@@ -139,8 +147,10 @@ def causal_linear_attention(query, key, value, block=BLOCK):
 
     query, key, value = blocks(query), blocks(key), blocks(value)
     sums = ops.matmul(ops.swapaxes(key, -1, -2), value)
+    sums = ops.cumsum(ops.cast(sums, _dtype_of_sums(sums.dtype)), axis=2)
     # No difference of sums: its rounding would depend on what comes later.
-    before = ops.pad(ops.cumsum(sums, axis=2)[:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]])
+    before = ops.pad(sums[:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]])
+    before = ops.cast(before, query.dtype)
     scores = ops.tril(ops.matmul(query, ops.swapaxes(key, -1, -2)))
     y = ops.matmul(query, before) + ops.matmul(scores, value)
     y = ops.transpose(y, (0, 2, 3, 1, 4))
