@@ -11,6 +11,7 @@ from keras_sets import layers
 from keras_sets import models
 from keras_sets.layers import image_embedding
 from keras_sets.layers.causal_neighborhood_pooling import CausalNeighborhoodPooling
+from keras_sets.layers.swarm_block import SwarmBlock
 from keras_sets.models import image_stream
 from keras_sets.models.image_rows import RowCell
 from keras_sets.ops import loops
@@ -109,10 +110,12 @@ class TestModel:
         assert weights[1].pop(path) == (8 * (1 + 13), 32)
         assert weights[0] == weights[1]
 
-    @pytest.mark.parametrize("neighborhood", [0, 2])
-    @pytest.mark.parametrize("layers", [1, 2])
-    def test_logits_depend_on_what_came_before_only(self, layers, neighborhood):
-        model = small(num_layers=layers, neighborhood=neighborhood)
+    @pytest.mark.parametrize(
+        "layers, neighborhood, feed_forward",
+        [(1, 0, None), (1, 2, None), (2, 0, None), (2, 2, None), (2, 1, 5)],
+    )
+    def test_logits_depend_on_what_came_before_only(self, layers, neighborhood, feed_forward):
+        model = small(num_layers=layers, neighborhood=neighborhood, feed_forward_units=feed_forward)
         images = some_images(1)
         before = answers(model, images)[0].reshape(-1, LEVELS)
         for t in (0, 9, 22):
@@ -121,6 +124,38 @@ class TestModel:
             change = np.abs(answers(model, other)[0].reshape(-1, LEVELS) - before).max(axis=1)
             assert (change[: t + 1] == 0).all() and change[t + 1] > 0
         assert change[-1] > 0
+
+    def test_blocks_are_their_formula(self, rng):
+        swarm = layers.Swarm(4, hidden_units=3, iterations=2, pooling="causal_mean")
+        block = SwarmBlock(swarm, 6, "tanh")
+        x = rng.normal(size=(2, 5, 4)).astype("float32")
+        received = ops.convert_to_numpy(block(x))
+        for w in block.weights:
+            w.assign(w + rng.normal(size=w.shape))
+        before, received = received, ops.convert_to_numpy(block(x))
+        assert np.abs(received - before).max() > 0.1
+        scales = [ops.convert_to_numpy(w) for norm in block.norms for w in norm.weights]
+        kernels = [ops.convert_to_numpy(w) for w in (*block.inner.weights, *block.outer.weights)]
+
+        def norm(x, gamma, beta):
+            x = x - x.mean(axis=-1, keepdims=True)
+            return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-3) * gamma + beta
+
+        h = x + ops.convert_to_numpy(swarm(norm(x, *scales[:2]).astype("float32")))
+        inner = np.tanh(norm(h, *scales[2:]) @ kernels[0] + kernels[1])
+        np.testing.assert_allclose(received, h + inner @ kernels[2] + kernels[3], atol=1e-4)
+
+    def test_blocks_in_a_file(self, tmp_path):
+        model = with_weights(small(num_layers=2, feed_forward_units=5, activation="elu"))
+        model.get_layer("block_1").inner.trainable = False
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        for network in (model, loaded):
+            block = network.get_layer("block_1")
+            assert block.inner.units == 5 and block.inner.activation is keras.activations.elu
+            assert not block.inner.trainable and block.outer.trainable
+        images = some_images()
+        np.testing.assert_array_equal(answers(loaded, images)[0], answers(model, images)[0])
 
     def test_learned_locations(self):
         sizes = [small(learned_locations=learned).count_params() for learned in (False, True)]
@@ -138,10 +173,11 @@ class TestModel:
         predicted = [model.predict_on_batch(some_images()) for _ in range(2)]
         np.testing.assert_array_equal(*predicted)
 
-    def test_half_precision_has_logits_in_float32(self):
+    @pytest.mark.parametrize("feed_forward", [None, 5])
+    def test_half_precision_has_logits_in_float32(self, feed_forward):
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
-            model = small(num_classes=2)
+            model = small(num_classes=2, feed_forward_units=feed_forward)
         finally:
             keras.config.set_dtype_policy("float32")
         logits = model({"images": some_images(), "labels": np.array([0, 1, 1])})
@@ -159,6 +195,7 @@ class TestModel:
             ({"num_levels": -1}, "`num_levels`, expected a positive integer"),
             ({"neighborhood": -1}, "`neighborhood`, expected a non-negative integer"),
             ({"neighborhood": 0.5}, "`neighborhood`, expected a non-negative integer"),
+            ({"feed_forward_units": 0}, "`feed_forward_units`, expected a positive integer"),
         ],
     )
     def test_bad_arguments(self, arguments, message):
@@ -278,6 +315,8 @@ class TestGenerate:
             {"neighborhood": 1},
             {"neighborhood": 1, "iterations": 1},
             {"neighborhood": 2, "num_layers": 2, "num_classes": 3, "embedding_dropout": 0.5},
+            {"feed_forward_units": 5},
+            {"feed_forward_units": 5, "neighborhood": 1, "num_layers": 2, "num_classes": 3},
         ],
     )
     def test_streaming_equals_the_whole(self, options):
@@ -367,10 +406,12 @@ class TestGenerate:
         )
         assert parts[np.arange(200), ops.convert_to_numpy(received)].all()
 
-    @pytest.mark.parametrize("neighborhood", [0, 2])
-    def test_the_likeliest_values(self, neighborhood):
+    @pytest.mark.parametrize(
+        "scale, options", [(0.3, {}), (0.3, {"neighborhood": 2}), (1.0, {"feed_forward_units": 9})]
+    )
+    def test_the_likeliest_values(self, scale, options):
         # What the loop draws is what all places at once find likeliest.
-        model = with_weights(small(num_classes=2, neighborhood=neighborhood), scale=0.3)
+        model = with_weights(small(num_classes=2, **options), scale)
         images = models.generate(model, 3, labels=[0, 1, 1], top_k=1)
         (logits,) = answers(model, {"images": images, "labels": np.array([0, 1, 1])})
         np.testing.assert_array_equal(logits.argmax(axis=-1), images)

@@ -152,7 +152,7 @@ def test_public_names(module):
 # Layers that models of the package are made of, of no use on their own.
 PARTS_OF_MODELS = {
     "CausalNeighborhoodPooling", "ImageEmbedding", "MixtureRefinement", "SortEntities",
-    "TakeEntities", "ZeroAbsent",
+    "SwarmBlock", "TakeEntities", "ZeroAbsent",
 }  # fmt: skip
 
 

@@ -63,10 +63,17 @@ def parse(arguments=None):
     model.add_argument("--layers", type=integer, default=1, help="number of swarm layers")
     model.add_argument("--iterations", type=integer, default=6, help="of each layer")
     model.add_argument(
+        "--feed-forward",
+        type=integer,
+        metavar="N",
+        help="make every layer a block of a transformer, with a feed-forward network of N units, "
+        "residuals and normalizations",
+    )
+    model.add_argument(
         "--activation",
-        choices=["relu", "elu", "leaky_relu"],
+        choices=["relu", "elu", "leaky_relu", "gelu"],
         default="relu",
-        help="between layers",
+        help="between layers, or in feed-forward networks",
     )
     model.add_argument("--conditional", action="store_true", help="model images given their class")
     model.add_argument(
@@ -171,22 +178,25 @@ def run_name(options):
     name = f"{options.data_set}-{options.hidden}x{options.layers}-{options.iterations}"
     name += "-conditional" * options.conditional + "-learned" * options.learned_locations
     name += f"-neighborhood{options.neighborhood}" if options.neighborhood else ""
+    name += f"-feedforward{options.feed_forward}" if options.feed_forward else ""
     return name + (f"-{options.run}" if options.run else "")
 
 
 def read_name(options):
     """Sets the options that a name is made of; raises ValueError when it is none."""
     pattern = r"(\w+)-(\d+)x(\d+)-(\d+)(-conditional)?(-learned)?(?:-neighborhood(\d+))?"
+    pattern += r"(?:-feedforward(\d+))?"
     match = re.fullmatch(pattern, options.name)
     if match is None or match[1] not in SOURCES:
         raise ValueError(
-            "expected DATA-HIDDENxLAYERS-ITERATIONS[-conditional][-learned][-neighborhoodR] with "
-            f"DATA one of {', '.join(SOURCES)}, received {options.name!r}"
+            "expected DATA-HIDDENxLAYERS-ITERATIONS[-conditional][-learned][-neighborhoodR]"
+            f"[-feedforwardN] with DATA one of {', '.join(SOURCES)}, received {options.name!r}"
         )
     options.data_set = match[1]
     options.hidden, options.layers, options.iterations = (int(match[i]) for i in (2, 3, 4))
     options.conditional, options.learned_locations = bool(match[5]), bool(match[6])
     options.neighborhood = int(match[7] or 0)
+    options.feed_forward = int(match[8]) if match[8] else None
 
 
 def generate_rows(model, options, columns):

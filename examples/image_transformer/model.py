@@ -20,6 +20,7 @@ def build(options, data):
         iterations=options.iterations,
         learned_locations=options.learned_locations,
         neighborhood=options.neighborhood,
+        feed_forward_units=options.feed_forward,
         activation=options.activation,
         num_levels=data.levels,
         dropout=options.dropout,

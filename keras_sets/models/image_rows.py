@@ -5,7 +5,53 @@ from keras import ops
 
 from keras_sets.layers import streaming
 from keras_sets.layers.causal_neighborhood_pooling import neighbor_offsets
+from keras_sets.layers.swarm_block import SwarmBlock
 from keras_sets.ops import linear as linear_ops
+
+
+def cell_of(layer, grid):
+    """What goes from place to place for a layer that mixes places; None for any other."""
+    if isinstance(layer, SwarmBlock):
+        return BlockCell(layer, cell_of(layer.swarm, grid))
+    if not hasattr(layer, "streaming_cell"):
+        return None
+    if hasattr(getattr(layer, "pooling", None), "neighbors") and streaming.num_sums(layer):
+        return RowCell(layer, grid)
+    return PlaceCell(layer)
+
+
+def at_a_place(layer, x):
+    """A layer that mixes no places, of what one of them holds, `(batch, features)`.
+
+    What Keras does around a call takes longer than one place on torch. It matters where
+    weights are cast.
+    """
+    casts = layer.compute_dtype != layer.variable_dtype
+    return layer(x) if casts else layer.call(x)
+
+
+class BlockCell:
+    """A `SwarmBlock` one place at a time.
+
+    Args:
+        block: A `keras_sets.layers.swarm_block.SwarmBlock` that has been built.
+        cell: The cell of its `Swarm`.
+    """
+
+    def __init__(self, block, cell):
+        self._block = block
+        self._cell = cell
+        self.get_initial_state = cell.get_initial_state
+        self.kernels = cell.kernels
+        self.start_row = cell.start_row
+
+    def call(self, x, column, states, kernels):
+        block = self._block
+        y, states = self._cell.call(at_a_place(block.norms[0], x), column, states, kernels)
+        y = h = x + ops.cast(y, x.dtype)
+        for layer in (block.norms[1], block.inner, block.outer):
+            y = at_a_place(layer, y)
+        return h + y, states
 
 
 class PlaceCell:

@@ -11,11 +11,10 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from keras_sets import validation
-from keras_sets.layers import streaming
 from keras_sets.layers.image_embedding import ImageEmbedding
 from keras_sets.layers.image_embedding import check_range
-from keras_sets.models.image_rows import PlaceCell
-from keras_sets.models.image_rows import RowCell
+from keras_sets.models.image_rows import at_a_place
+from keras_sets.models.image_rows import cell_of
 from keras_sets.ops import loops as loop_ops
 
 
@@ -35,10 +34,10 @@ class _Stream(keras.Model):
         # Layers that mix places have a form that goes from place to place; the others have none.
         self.steps, self.cells = [], []
         for layer in rest:
-            if hasattr(layer, "streaming_cell"):
-                layer = _cell_of(layer, self.embedding.image_shape)
-                self.cells.append(layer)
-            self.steps.append(layer)
+            cell = cell_of(layer, self.embedding.image_shape)
+            if cell is not None:
+                self.cells.append(cell)
+            self.steps.append(cell or layer)
         self.built = True
 
     def start(self, batch):
@@ -56,12 +55,11 @@ class _Stream(keras.Model):
         """`(batch, levels)` of one place, and the states after it."""
         given, after = zip(states, constants, strict=True), []
         for step in self.steps:
-            # Not `step(...)`: what Keras does around a call takes longer than one place on torch.
             if step in self.cells:
                 x, new = step.call(x, column, *next(given))
                 after.append(new)
             else:
-                x = step.call(x)
+                x = at_a_place(step, x)
         return ops.cast(x, self.steps[-1].compute_dtype), after
 
     def call(self, inputs):
@@ -140,13 +138,6 @@ def _layers_of(model):
             f"`keras_sets.models.swarm_image_transformer` has made. Received: model={model!r}"
         )
     return parts
-
-
-def _cell_of(layer, grid):
-    """What goes from place to place for a layer that has a streaming cell, row by row."""
-    if hasattr(getattr(layer, "pooling", None), "neighbors") and streaming.num_sums(layer):
-        return RowCell(layer, grid)
-    return PlaceCell(layer)
 
 
 # Compiled loops of the models that are still in use.

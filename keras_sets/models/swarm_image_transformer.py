@@ -9,6 +9,7 @@ from keras_sets import validation
 from keras_sets._typing import Activation
 from keras_sets.layers.causal_neighborhood_pooling import CausalNeighborhoodPooling
 from keras_sets.layers.image_embedding import ImageEmbedding
+from keras_sets.layers.swarm_block import SwarmBlock
 
 
 def swarm_image_transformer(
@@ -23,6 +24,7 @@ def swarm_image_transformer(
     num_levels: int = 256,
     dropout: float = 0.0,
     embedding_dropout: float = 0.0,
+    feed_forward_units: int | None = None,
     unroll: bool | None = None,
     remat: bool = False,
     name: str = "swarm_image_transformer",
@@ -45,12 +47,14 @@ def swarm_image_transformer(
         neighborhood: Non-negative integer. Every place is given the values and the states of
             its earlier neighbors up to so many pixels away, see Neighborhood. 0, as in the
             reference, for the value before it and the mean of all earlier states alone.
-        activation: Between the layers.
+        activation: Between the layers; with blocks, in their feed-forward networks.
         num_levels: Number of values; images hold the integers 0 to `num_levels - 1`.
         dropout: Fraction of the features of the hidden states to drop after every iteration, at
             training, as in `keras_sets.layers.Swarm`.
         embedding_dropout: Fraction of the features of the embeddings to drop, at training: the
             same ones at all places of an image, other ones in the next.
+        feed_forward_units: None, as in the reference, for `Swarm` layers with an activation
+            between them. A positive integer for blocks of a transformer, see Blocks.
         unroll, remat: As in `keras_sets.layers.Swarm`.
         name: Name of the model.
 
@@ -78,6 +82,12 @@ def swarm_image_transformer(
         which the pooled input then holds beside the mean (`4 * hidden_units**2` more for each):
         so that what is near spreads further with every iteration.
 
+    Blocks:
+        With `feed_forward_units` the model is a transformer with a `Swarm` in the place of
+        attention: `h = x + swarm(norm(x))`, then `h + dense(activation(dense(norm(h))))`, so
+        many times as there are layers, and a normalization and a `Dense` layer at the end. At
+        equal numbers of weights a few layers of few iterations learn more than one of many.
+
     Example:
 
     >>> import keras, keras_sets
@@ -89,7 +99,9 @@ def swarm_image_transformer(
     Reference:
         [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
         Mappings](https://arxiv.org/abs/1906.09400). The neighborhood: [Van den Oord et al.,
-        2016, Pixel Recurrent Neural Networks](https://arxiv.org/abs/1601.06759), figure 2.
+        2016, Pixel Recurrent Neural Networks](https://arxiv.org/abs/1601.06759), figure 2. The
+        blocks: [Xiong et al., 2020, On Layer Normalization in the Transformer
+        Architecture](https://arxiv.org/abs/2002.04745), figure 1 (b).
     """
     try:
         height, width, channels = image_shape
@@ -107,6 +119,8 @@ def swarm_image_transformer(
     hidden_units = validation.positive_integer("hidden_units", hidden_units)
     num_levels = validation.positive_integer("num_levels", num_levels)
     neighborhood = validation.non_negative_integer("neighborhood", neighborhood)
+    if feed_forward_units is not None:
+        feed_forward_units = validation.positive_integer("feed_forward_units", feed_forward_units)
     embedding_dropout = validation.fraction("embedding_dropout", embedding_dropout)
     if hidden_units % 4 and not learned_locations:
         raise ValueError(
@@ -126,9 +140,9 @@ def swarm_image_transformer(
     if embedding_dropout:
         x = keras.layers.SpatialDropout3D(embedding_dropout, data_format="channels_last")(x)
     for depth in range(num_layers):
-        last = depth == num_layers - 1
-        x = set_layers.Swarm(
-            num_levels if last else hidden_units,
+        ends = feed_forward_units is None and depth == num_layers - 1
+        swarm = set_layers.Swarm(
+            num_levels if ends else hidden_units,
             hidden_units=hidden_units,
             iterations=iterations,
             pooling=CausalNeighborhoodPooling(neighborhood, channels)
@@ -138,9 +152,16 @@ def swarm_image_transformer(
             unroll=unroll,
             remat=remat,
             name=f"swarm_{depth}",
-        )(x)
-        if not last:
-            x = keras.layers.Activation(activation, name=f"activation_{depth}")(x)
+        )
+        if feed_forward_units is None:
+            x = swarm(x)
+            if not ends:
+                x = keras.layers.Activation(activation, name=f"activation_{depth}")(x)
+        else:
+            x = SwarmBlock(swarm, feed_forward_units, activation, name=f"block_{depth}")(x)
+    if feed_forward_units is not None:
+        x = keras.layers.LayerNormalization(name="normalization")(x)
+        x = keras.layers.Dense(num_levels, name="output")(x)
     # The softmax needs float32 under every dtype policy.
     wide = "float64" if embedding.compute_dtype == "float64" else "float32"
     logits = keras.layers.Activation("linear", dtype=wide, name="logits")(x)
