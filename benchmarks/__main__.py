@@ -21,7 +21,8 @@ from examples.common.options import positive_integer
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-# Several processes at a time on one accelerator, and one step that compiles.
+# Several processes at a time on one accelerator, so many, and one step that compiles.
+TOGETHER = 4
 SHARED = {"warm_up": 1, "variables": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}}
 
 
@@ -382,28 +383,36 @@ def accelerator(options):
             name: {"subject": "every_layer", "backend": backend, "name": name, **size, **SHARED}
             for name in names
         }
-        _, facts = measure(subjects, options.repeats)
         print(
             f"\n{backend}, {sizes}; milliseconds, and seconds until the first step is done\n"
             f"{'':28} {'float32':>27} {'mixed_bfloat16':>27}\n"
-            f"{'':28}" + f" {'training':>9} {'inference':>9} {'first':>7}" * 2
+            f"{'':28}" + f" {'training':>9} {'inference':>9} {'first':>7}" * 2,
+            flush=True,
         )
-        for name in names:
-            results[f"{name}, {backend}"] = own = facts[name]
-            cells = ""
-            for kind in kinds:
-                seconds = own.get(kind)
-                cells += f" {'–' if seconds is None else f'{1000 * seconds:.2f}':>9}"
-                if "training" in kind:
-                    first = own.get(f"{kind}, first")
-                    last = f" {'–' if first is None else f'{first:.1f}':>7}"
-                else:
-                    cells += last
-            print(f"  {name:26}{cells}", flush=True)
-        products = facts[every_layer.PRODUCTS]
+        # In groups, so that a run that is cut off has shown the first of them.
+        for start in range(0, len(names), TOGETHER):
+            group = names[start : start + TOGETHER]
+            _, facts = measure({name: subjects[name] for name in group}, options.repeats)
+            for name in group:
+                results[f"{name}, {backend}"] = facts[name]
+                print(_row(name, facts[name], kinds), flush=True)
+        products = results[f"{every_layer.PRODUCTS}, {backend}"]
         rates = (f"{kind}: {products[f'{kind}, gigaflop'] / products[kind]:,.0f}" for kind in kinds)
         print(f"  GFLOP/s of the bare products: {'; '.join(rates)}", flush=True)
     return results
+
+
+def _row(name, measured, kinds):
+    cells = ""
+    for kind in kinds:
+        seconds = measured.get(kind)
+        cells += f" {'–' if seconds is None else f'{1000 * seconds:.2f}':>9}"
+        if "training" in kind:
+            first = measured.get(f"{kind}, first")
+            last = f" {'–' if first is None else f'{first:.1f}':>7}"
+        else:
+            cells += last
+    return f"  {name:26}{cells}"
 
 
 COMMANDS = {

@@ -27,6 +27,7 @@ from examples.image_transformer import model as networks
 from examples.image_transformer import references
 from examples.image_transformer.names import REFERENCES
 from keras_sets import models
+from keras_sets.ops import linear_attention as linear_attention_ops
 from tests.conftest import shortened
 from tests.image_cases import LEVELS
 from tests.image_cases import SHAPE
@@ -187,7 +188,7 @@ class TestLinearAttention:
         rng = np.random.default_rng(0)
         query, key = rng.random((2, 2, 7, 3, 5)).astype("float32")
         value = rng.normal(size=(2, 7, 3, 4)).astype("float32")
-        y = linear_attention.causal_linear_attention(
+        y = linear_attention_ops.causal_sums(
             *map(ops.convert_to_tensor, (query, key, value)), block=3
         )
         earlier = np.tril(np.ones((7, 7)))
@@ -199,7 +200,7 @@ class TestLinearAttention:
         rng = np.random.default_rng(0)
         given = rng.integers(1, 9, (3, 1, 2000, 1, 1)).astype("float32")  # exact in 16 bits
         query, key, value = (ops.cast(x, "bfloat16") for x in given)
-        y = linear_attention.causal_linear_attention(query, key, value)
+        y = linear_attention_ops.causal_sums(query, key, value)
         y = ops.convert_to_numpy(ops.cast(y, "float32")).ravel()
         query, key, value = given.reshape(3, -1)
         # Of a block, of those before, what they add, what the own block adds, and both.
@@ -304,7 +305,7 @@ def test_the_network_of_mnist():
         images, labels = data["images"], data["labels"]
     network = models.load_pretrained("mnist")
     bits = evaluate.network_bits(network, images, labels, True, batch_size=10)
-    assert bits.mean() == pytest.approx(0.8282, abs=0.0005)
+    assert bits.mean() == pytest.approx(0.7242, abs=0.0005)
     others = evaluate.network_bits(network, images, (labels + 1) % 10, True, batch_size=10)
     assert (others > bits).mean() >= 0.9
 

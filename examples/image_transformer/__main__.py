@@ -70,6 +70,12 @@ def parse(arguments=None):
         "residuals and normalizations",
     )
     model.add_argument(
+        "--heads",
+        type=integer,
+        metavar="N",
+        help="pool by linear attention with N heads, in place of the mean",
+    )
+    model.add_argument(
         "--activation",
         choices=["relu", "elu", "leaky_relu", "gelu"],
         default="relu",
@@ -179,24 +185,26 @@ def run_name(options):
     name += "-conditional" * options.conditional + "-learned" * options.learned_locations
     name += f"-neighborhood{options.neighborhood}" if options.neighborhood else ""
     name += f"-feedforward{options.feed_forward}" if options.feed_forward else ""
+    name += f"-heads{options.heads}" if options.heads else ""
     return name + (f"-{options.run}" if options.run else "")
 
 
 def read_name(options):
     """Sets the options that a name is made of; raises ValueError when it is none."""
     pattern = r"(\w+)-(\d+)x(\d+)-(\d+)(-conditional)?(-learned)?(?:-neighborhood(\d+))?"
-    pattern += r"(?:-feedforward(\d+))?"
+    pattern += r"(?:-feedforward(\d+))?(?:-heads(\d+))?"
     match = re.fullmatch(pattern, options.name)
     if match is None or match[1] not in SOURCES:
         raise ValueError(
             "expected DATA-HIDDENxLAYERS-ITERATIONS[-conditional][-learned][-neighborhoodR]"
-            f"[-feedforwardN] with DATA one of {', '.join(SOURCES)}, received {options.name!r}"
+            f"[-feedforwardN][-headsN] with DATA one of {', '.join(SOURCES)}, received "
+            f"{options.name!r}"
         )
     options.data_set = match[1]
     options.hidden, options.layers, options.iterations = (int(match[i]) for i in (2, 3, 4))
     options.conditional, options.learned_locations = bool(match[5]), bool(match[6])
     options.neighborhood = int(match[7] or 0)
-    options.feed_forward = int(match[8]) if match[8] else None
+    options.feed_forward, options.heads = (int(match[i]) if match[i] else None for i in (8, 9))
 
 
 def generate_rows(model, options, columns):

@@ -5,20 +5,12 @@ import math
 import keras
 from keras import ops
 
-# Places whose attention is a product of matrices; what came before them is a sum.
-BLOCK = 32
-EPSILON = 1e-6
+from keras_sets.ops import linear_attention as linear_attention_ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sets.examples")
 class LinearAttentionBlock(keras.layers.Layer):
     """Causal linear attention and a feed-forward network, each after a normalisation.
-
-    With `phi(x) = elu(x) + 1`, a place i attends to the places j up to its own by
-
-    ```
-    y_i = phi(q_i) sum_j phi(k_j) v_j^T / (phi(q_i) sum_j phi(k_j))
-    ```
 
     Args:
         heads: Positive integer, number of heads; the features are a multiple of it.
@@ -59,22 +51,15 @@ class LinearAttentionBlock(keras.layers.Layer):
     def call(self, inputs):
         *_, features = shape = inputs.shape
         x = ops.reshape(inputs, (-1, math.prod(shape[1:-1]), features))
-        query, key, value = self._query_key_value(x)
-        x = self._rest(x, causal_linear_attention(query, key, value))
+        x = self._rest(x, linear_attention_ops.causal_sums(*self._query_key_value(x)))
         return ops.reshape(x, (-1, *shape[1:]))
 
     def _query_key_value(self, x):
-        """`phi(q)`, `phi(k)` and `v` beside ones, `(..., heads, features / heads)`."""
-        parts = ops.split(self.projection(self.norms[0](x)), 3, axis=-1)
-        head = parts[0].shape[-1] // self.heads
-        parts = [ops.reshape(p, (*ops.shape(p)[:-1], self.heads, head)) for p in parts]
-        query, key = (ops.elu(p) + 1 for p in parts[:2])
-        return query, key, ops.concatenate([parts[2], ops.ones_like(parts[2][..., :1])], axis=-1)
+        return linear_attention_ops.split_heads(self.projection(self.norms[0](x)), self.heads)
 
-    def _rest(self, x, attended):
-        """All of the block after its sums; their last feature is the denominator."""
-        y = attended[..., :-1] / (attended[..., -1:] + EPSILON)
-        x = x + self.merge(ops.reshape(y, ops.shape(x)))
+    def _rest(self, x, sums):
+        """All of the block after the sums of the attention."""
+        x = x + self.merge(linear_attention_ops.merge_heads(sums))
         return x + self.outer(self.inner(self.norms[1](x)))
 
     def streaming_cell(self):
@@ -100,59 +85,13 @@ class _StreamingCell(keras.layers.Layer):
         super().__init__(dtype=block.dtype_policy)
         self.block = block
         features = block.merge.kernel.shape[-1]
-        self.head = features // block.heads
-        self.state_size = [block.heads * self.head * (self.head + 1)]
+        self.state_size = [linear_attention_ops.size_of_sums(features, block.heads)]
 
     def call(self, inputs, states):
-        block = self.block
-        query, key, value = block._query_key_value(inputs)
-        shape = (-1, block.heads, self.head, self.head + 1)
-        query, key, value = (ops.cast(part, states[0].dtype) for part in (query, key, value))
-        sums = ops.reshape(states[0], shape) + ops.expand_dims(key, -1) * ops.expand_dims(value, -2)
-        attended = ops.squeeze(ops.matmul(ops.expand_dims(query, -2), sums), -2)
-        attended = ops.cast(attended, block.compute_dtype)
-        return block._rest(inputs, attended), [ops.reshape(sums, ops.shape(states[0]))]
+        parts = self.block._query_key_value(inputs)
+        sums, after = linear_attention_ops.one_place(*parts, states[0])
+        return self.block._rest(inputs, sums), [after]
 
     def get_initial_state(self, batch_size=None):
-        dtype = _dtype_of_sums(self.compute_dtype)
+        dtype = linear_attention_ops.dtype_of_sums(self.compute_dtype)
         return [ops.zeros((batch_size, size), dtype) for size in self.state_size]
-
-
-def _dtype_of_sums(dtype):
-    """Sums of hundreds of places need more than 16 bits."""
-    return keras.backend.result_type(dtype, "float32")
-
-
-def causal_linear_attention(query, key, value, block=BLOCK):
-    """`sum over j <= i of (query_i . key_j) value_j`, at a cost linear in the places.
-
-    Args:
-        query, key: `(batch, places, heads, features)`.
-        value: `(batch, places, heads, values)`.
-        block: Positive integer. Within so many places the sum is a masked product, before them
-            a running sum.
-
-    Returns:
-        `(batch, places, heads, values)`.
-    """
-    batch, places, heads, _ = query.shape
-    batch = -1 if batch is None else batch
-    missing = -places % block
-
-    def blocks(x):
-        """`(batch, heads, blocks, block, ...)`."""
-        x = ops.pad(x, [[0, 0], [0, missing], [0, 0], [0, 0]])
-        x = ops.reshape(x, (batch, (places + missing) // block, block, heads, x.shape[-1]))
-        return ops.transpose(x, (0, 3, 1, 2, 4))
-
-    query, key, value = blocks(query), blocks(key), blocks(value)
-    sums = ops.matmul(ops.swapaxes(key, -1, -2), value)
-    sums = ops.cumsum(ops.cast(sums, _dtype_of_sums(sums.dtype)), axis=2)
-    # No difference of sums: its rounding would depend on what comes later.
-    before = ops.pad(sums[:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]])
-    before = ops.cast(before, query.dtype)
-    scores = ops.tril(ops.matmul(query, ops.swapaxes(key, -1, -2)))
-    y = ops.matmul(query, before) + ops.matmul(scores, value)
-    y = ops.transpose(y, (0, 2, 3, 1, 4))
-    y = ops.reshape(y, (batch, places + missing, heads, value.shape[-1]))
-    return y[:, :places]

@@ -21,6 +21,7 @@ def build(options, data):
         learned_locations=options.learned_locations,
         neighborhood=options.neighborhood,
         feed_forward_units=options.feed_forward,
+        num_heads=options.heads,
         activation=options.activation,
         num_levels=data.levels,
         dropout=options.dropout,

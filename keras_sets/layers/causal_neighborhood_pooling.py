@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -5,6 +7,8 @@ from keras import ops
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.layers.pooling import Pooling
+from keras_sets.ops import linear as linear_ops
+from keras_sets.ops import linear_attention
 
 
 @keras.saving.register_keras_serializable(package="keras_sets")
@@ -17,9 +21,19 @@ class CausalNeighborhoodPooling(Pooling):
     right of it that come before it, in its own channel, and the channels of its own pixel that
     come before its own. What is outside of the grid is 0.
 
+    With `num_heads` the output begins with causal linear attention in place of the mean: for
+    query, key and value of every place from one kernel, each head in features of its own,
+
+    ```
+    y_i = phi(q_i) sum_j phi(k_j) v_j^T / (phi(q_i) sum_j phi(k_j)),  phi(x) = elu(x) + 1
+    ```
+
+    over the places j up to i.
+
     Args:
-        radius: Positive integer, in pixels.
+        radius: Positive integer, in pixels; also 0 with `num_heads`.
         channels: Positive integer, size of the last entity axis.
+        num_heads: None for the mean, or a positive integer that divides the features.
 
     Call arguments:
         inputs: `(batch, height, width, channels, features)`, height and width known.
@@ -40,15 +54,22 @@ class CausalNeighborhoodPooling(Pooling):
     Reference:
         [Van den Oord et al., 2016, Pixel Recurrent Neural
         Networks](https://arxiv.org/abs/1601.06759), figure 2, for the neighborhood.
+        [Katharopoulos et al., 2020, Transformers are RNNs](https://arxiv.org/abs/2006.16236),
+        equations 9 and 18 to 20, for the attention.
     """
 
     symmetry = "causal"
     neighbors = None
 
-    def __init__(self, radius=1, channels=1, **kwargs):
-        self.radius = validation.positive_integer("radius", radius)
+    def __init__(self, radius=1, channels=1, num_heads=None, **kwargs):
+        least = "positive" if num_heads is None else "non_negative"
+        self.radius = getattr(validation, f"{least}_integer")("radius", radius)
         self.channels = validation.positive_integer("channels", channels)
+        if num_heads is not None:
+            num_heads = validation.positive_integer("num_heads", num_heads)
         super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.query_key_value = None
 
     def build(self, input_shape):
         grid = tuple(input_shape[1:-1])
@@ -60,15 +81,42 @@ class CausalNeighborhoodPooling(Pooling):
             )
         # Where a stream of places finds them.
         self.neighbors = neighbor_places(grid, self.radius)
+        if self.num_heads is not None:
+            features = input_shape[-1]
+            if features % self.num_heads:
+                raise ValueError(
+                    f"Layer '{self.name}' expects a number of features that its num_heads="
+                    f"{self.num_heads} divides. Received: inputs.shape={tuple(input_shape)}"
+                )
+            self.query_key_value = self.add_weight(
+                name="query_key_value", shape=(features, 3 * features)
+            )
         super().build(input_shape)
 
+    def split_heads(self, x):
+        """Query, key and value of states `(..., features)`."""
+        parts = linear_ops.linear(x, self.in_compute_dtype(self.query_key_value))
+        return linear_attention.split_heads(parts, self.num_heads)
+
+    def _attend(self, x, mask, weights):
+        places = (-1, math.prod(x.shape[1:-1]))
+        query, key, value = self.split_heads(ops.reshape(x, (*places, x.shape[-1])))
+        for counts in (mask, weights):
+            if counts is not None:
+                key = key * ops.cast(ops.reshape(counts, (*places, 1, 1)), key.dtype)
+        sums = linear_attention.causal_sums(query, key, value)
+        return ops.reshape(linear_attention.merge_heads(sums), (-1, *x.shape[1:]))
+
     def pool(self, x, mask, weights, keepdims):
-        mean = set_ops.set_causal_mean(x, mask, weights)
+        if self.num_heads is None:
+            whole = set_ops.set_causal_mean(x, mask, weights)
+        else:
+            whole = self._attend(ops.cast(x, self.compute_dtype), mask, weights)
         height, width, channels = x.shape[1:-1]
         radius, before = self.radius, channels - 1
         padding = [[0, 0], [radius, 0], [radius, radius], [before, 0], [0, 0]]
-        padded = ops.pad(ops.cast(x, mean.dtype), padding)
-        parts = [mean]
+        padded = ops.pad(ops.cast(x, whole.dtype), padding)
+        parts = [whole]
         for row, column, channel in neighbor_offsets(radius, channels):
             row, column, channel = row + radius, column + radius, channel + before
             parts.append(
@@ -86,7 +134,12 @@ class CausalNeighborhoodPooling(Pooling):
         return (*input_shape[:-1], (1 + neighbors) * input_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "radius": self.radius, "channels": self.channels}
+        return {
+            **super().get_config(),
+            "radius": self.radius,
+            "channels": self.channels,
+            "num_heads": self.num_heads,
+        }
 
 
 def neighbor_offsets(radius, channels):

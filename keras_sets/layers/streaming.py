@@ -82,6 +82,12 @@ class SwarmStreamingCell(keras.layers.Layer):
                 "still to come have no influence: make the layer with pooling='causal_mean'. "
                 f"Received: pooling={swarm.pooling!r}"
             )
+        if getattr(swarm.pooling, "num_heads", None) and num_sums(swarm):
+            raise ValueError(
+                "A Swarm with attention has no streaming cell: `keras_sets.models.generate` "
+                f"computes it place by place. Received: '{swarm.name}', with "
+                f"num_heads={swarm.pooling.num_heads} of its pooling"
+            )
         # `keras.layers.RNN` casts states to the compute dtype of the cell, and sums need
         # float32; the layer computes in its own dtype all the same.
         wide = "float64" if swarm.compute_dtype == "float64" else "float32"

@@ -7,6 +7,7 @@ from keras_sets.layers import streaming
 from keras_sets.layers.causal_neighborhood_pooling import neighbor_offsets
 from keras_sets.layers.swarm_block import SwarmBlock
 from keras_sets.ops import linear as linear_ops
+from keras_sets.ops import linear_attention
 
 
 def cell_of(layer, grid):
@@ -81,14 +82,16 @@ class RowCell:
     """A causal `Swarm` with neighbors, one place at a time, for as many images as there are.
 
     All that a place reads from earlier ones is known for every iteration before the first: it
-    is one product, where `SwarmStreamingCell` has a small one in each.
+    is one product, where `SwarmStreamingCell` has a small one in each. But for attention, whose
+    query comes from the iteration before.
 
     Args:
         swarm: A `keras_sets.layers.Swarm` that has been built, with `CausalNeighborhoodPooling`
             and a context other than `"self"`.
         grid: `(height, width, channels)`.
 
-    Its states are the sums, `(sums, batch, hidden_units)`; their count; and the states h of the
+    Its states are the sums, `(sums, batch, hidden_units)`, those of attention as
+    `keras_sets.ops.linear_attention.one_place` has them; their count; and the states h of the
     rows above, with zeros after them, those of the own row, and the last of the own row,
     `(places, sums, batch, hidden_units)`. Places come first, so that a place is one block of
     memory. Without the last ones compilers would copy the own row at every place.
@@ -100,7 +103,10 @@ class RowCell:
         self.dtype = swarm.compute_dtype
         # Sums over a whole image are not rounded to half precision.
         self.wide = "float64" if self.dtype == "float64" else "float32"
-        pooling = swarm.pooling
+        self.pooling = pooling = swarm.pooling
+        self.features = swarm.hidden_units  # of one sum
+        if pooling.num_heads is not None:
+            self.features = linear_attention.size_of_sums(self.features, pooling.num_heads)
         height, self.row = grid[0], grid[1] * grid[2]
         places = height * self.row
         above = sum(row < 0 for row, *_ in neighbor_offsets(pooling.radius, pooling.channels))
@@ -124,7 +130,8 @@ class RowCell:
 
     def get_initial_state(self, batch):
         shape = (self.sums, batch, self.swarm.hidden_units)
-        sums, count = ops.zeros(shape, self.wide), ops.zeros((), self.wide)
+        sums = ops.zeros((self.sums, batch, self.features), self.wide)
+        count = ops.zeros((), self.wide)
         places = self.remembered + 1, self.row, self._last
         return [sums, count, *(ops.zeros((n, *shape), self.dtype) for n in places)]
 
@@ -154,25 +161,48 @@ class RowCell:
             near = [states * inside[i] for i, states in enumerate(near)]
         near = [*(above[i] for i in range(self._earlier.shape[1])), *near]
         count = count + 1
-        known = ops.concatenate([ops.cast(sums / count, self.dtype), *near], axis=-1)
-        known = linear_ops.linear(known, pooled_kernel)
-        # The means hold h of this place too. Its share is `h / count`, and its product that of
-        # another kernel with h.
-        mean_kernel = ops.cast(mean_kernel / count, self.dtype)
-        gates, h, c = swarm.first_step(x, mean_kernel, lambda h: h)
+        after, known = [], self._known(near, sums, count, pooled_kernel)
+        if self.pooling.num_heads is None:
+            # The means hold h of this place too. Its share is `h / count`, and its product that
+            # of another kernel with h.
+            own_kernel, pool = ops.cast(mean_kernel / count, self.dtype), lambda h: h
+            if swarm.context == "swarm":
+                recurrent_kernel = recurrent_kernel + own_kernel
+        else:
+            own_kernel = pooled_kernel[: swarm.hidden_units]
+
+            def pool(h):
+                parts = self.pooling.split_heads(h)
+                y, summed = linear_attention.one_place(*parts, sums[len(after)])
+                after.append(summed)
+                return linear_attention.merge_heads(y)
+
+        gates, h, c = swarm.first_step(x, own_kernel, pool)
+        read = []
         if swarm.context == "static":
             read, gates = [h], gates + known[0]
-        else:
-            read, recurrent_kernel = [], recurrent_kernel + mean_kernel
         for i in range(swarm.iterations - 1):
             total = gates
             if swarm.context == "swarm":
                 read.append(h)
-                total = gates + known[i]
+                total = total + known[i]
+                if self.pooling.num_heads is not None:
+                    total = total + linear_ops.linear(pool(h), own_kernel)
             total = linear_ops.add_in_place(linear_ops.linear(h, recurrent_kernel), total)
             h, c = swarm.cell.update(total, c)
         read = ops.stack(read, axis=0)
+        sums = ops.stack(after, axis=0) if after else sums + ops.cast(read, self.wide)
         newest = ops.expand_dims(read, 0)
         own = ops.slice_update(own, (column, 0, 0, 0), newest)
         last = ops.concatenate([last[1:], newest], axis=0)
-        return swarm.project(h, c), [sums + ops.cast(read, self.wide), count, rows, own, last]
+        return swarm.project(h, c), [sums, count, rows, own, last]
+
+    def _known(self, near, sums, count, pooled_kernel):
+        """What the gates read of earlier places, `(sums, batch, 4 * hidden_units)`."""
+        if self.pooling.num_heads is None:
+            near = [ops.cast(sums / count, self.dtype), *near]
+        elif not near:
+            return [0.0] * self.sums
+        else:
+            pooled_kernel = pooled_kernel[self.swarm.hidden_units :]
+        return linear_ops.linear(ops.concatenate(near, axis=-1), pooled_kernel)

@@ -25,6 +25,7 @@ def swarm_image_transformer(
     dropout: float = 0.0,
     embedding_dropout: float = 0.0,
     feed_forward_units: int | None = None,
+    num_heads: int | None = None,
     unroll: bool | None = None,
     remat: bool = False,
     name: str = "swarm_image_transformer",
@@ -55,6 +56,9 @@ def swarm_image_transformer(
             same ones at all places of an image, other ones in the next.
         feed_forward_units: None, as in the reference, for `Swarm` layers with an activation
             between them. A positive integer for blocks of a transformer, see Blocks.
+        num_heads: None, as in the reference, for the mean of all earlier states as the pooled
+            input. A positive integer that divides `hidden_units`: linear attention to them with
+            so many heads in its place.
         unroll, remat: As in `keras_sets.layers.Swarm`.
         name: Name of the model.
 
@@ -88,6 +92,12 @@ def swarm_image_transformer(
         many times as there are layers, and a normalization and a `Dense` layer at the end. At
         equal numbers of weights a few layers of few iterations learn more than one of many.
 
+    Attention:
+        All places read the same mean but for what is later. With `num_heads` every place asks
+        for what it needs: in every iteration the states make queries, keys and values, and the
+        pooled input is `phi(q) sum(phi(k) v^T) / (phi(q) sum(phi(k)))` with `phi(x) = elu(x) +
+        1`, the sums over the places up to its own. Cost and memory are linear in the places.
+
     Example:
 
     >>> import keras, keras_sets
@@ -101,7 +111,8 @@ def swarm_image_transformer(
         Mappings](https://arxiv.org/abs/1906.09400). The neighborhood: [Van den Oord et al.,
         2016, Pixel Recurrent Neural Networks](https://arxiv.org/abs/1601.06759), figure 2. The
         blocks: [Xiong et al., 2020, On Layer Normalization in the Transformer
-        Architecture](https://arxiv.org/abs/2002.04745), figure 1 (b).
+        Architecture](https://arxiv.org/abs/2002.04745), figure 1 (b). The attention:
+        [Katharopoulos et al., 2020, Transformers are RNNs](https://arxiv.org/abs/2006.16236).
     """
     try:
         height, width, channels = image_shape
@@ -121,6 +132,13 @@ def swarm_image_transformer(
     neighborhood = validation.non_negative_integer("neighborhood", neighborhood)
     if feed_forward_units is not None:
         feed_forward_units = validation.positive_integer("feed_forward_units", feed_forward_units)
+    if num_heads is not None:
+        num_heads = validation.positive_integer("num_heads", num_heads)
+        if hidden_units % num_heads:
+            raise ValueError(
+                "Received an invalid value for `num_heads`, expected one that divides "
+                f"`hidden_units`. Received: num_heads={num_heads}, hidden_units={hidden_units}"
+            )
     embedding_dropout = validation.fraction("embedding_dropout", embedding_dropout)
     if hidden_units % 4 and not learned_locations:
         raise ValueError(
@@ -145,8 +163,8 @@ def swarm_image_transformer(
             num_levels if ends else hidden_units,
             hidden_units=hidden_units,
             iterations=iterations,
-            pooling=CausalNeighborhoodPooling(neighborhood, channels)
-            if neighborhood
+            pooling=CausalNeighborhoodPooling(neighborhood, channels, num_heads)
+            if neighborhood or num_heads
             else "causal_mean",
             dropout=dropout,
             unroll=unroll,
