@@ -10,10 +10,8 @@ from scipy import stats
 from keras_sets import layers
 from keras_sets import models
 from keras_sets.layers import image_embedding
-from keras_sets.layers.causal_neighborhood_pooling import CausalNeighborhoodPooling
 from keras_sets.layers.swarm_block import SwarmBlock
 from keras_sets.models import image_stream
-from keras_sets.models.image_rows import RowCell
 from keras_sets.ops import loops
 from keras_sets.testing import outputs_and_gradients
 from tests.image_cases import LEVELS
@@ -173,11 +171,11 @@ class TestModel:
         predicted = [model.predict_on_batch(some_images()) for _ in range(2)]
         np.testing.assert_array_equal(*predicted)
 
-    @pytest.mark.parametrize("feed_forward", [None, 5])
-    def test_half_precision_has_logits_in_float32(self, feed_forward):
+    @pytest.mark.parametrize("options", [{}, {"feed_forward_units": 5, "num_heads": 2}])
+    def test_half_precision_has_logits_in_float32(self, options):
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
-            model = small(num_classes=2, feed_forward_units=feed_forward)
+            model = small(num_classes=2, **options)
         finally:
             keras.config.set_dtype_policy("float32")
         logits = model({"images": some_images(), "labels": np.array([0, 1, 1])})
@@ -196,6 +194,8 @@ class TestModel:
             ({"neighborhood": -1}, "`neighborhood`, expected a non-negative integer"),
             ({"neighborhood": 0.5}, "`neighborhood`, expected a non-negative integer"),
             ({"feed_forward_units": 0}, "`feed_forward_units`, expected a positive integer"),
+            ({"num_heads": 0}, "`num_heads`, expected a positive integer"),
+            ({"num_heads": 3}, "divides `hidden_units`. Received: num_heads=3, hidden_units=256"),
         ],
     )
     def test_bad_arguments(self, arguments, message):
@@ -234,77 +234,6 @@ def teacher_forced(model, images, labels=None):
     return np.stack(logits, axis=1)
 
 
-class TestNeighborhoodPooling:
-    def test_means_and_neighbors(self, rng):
-        x = rng.normal(size=(2, 3, 4, 2, 3)).astype("float32")
-        mask = rng.random((2, 3, 4, 2)) < 0.7
-        pooling = CausalNeighborhoodPooling(1, channels=2)
-        pooled = ops.convert_to_numpy(pooling(x, mask=mask))
-        assert pooled.shape == tuple(pooling.compute_output_shape(x.shape)) == (2, 3, 4, 2, 18)
-        mean = ops.convert_to_numpy(layers.CausalMeanPooling()(x, mask=mask))
-        np.testing.assert_allclose(pooled[..., :3], mean, atol=1e-6)
-        offsets = [(-1, -1, 0), (-1, 0, 0), (-1, 1, 0), (0, -1, 0), (0, 0, -1)]
-        for place in np.ndindex(2, 3, 4, 2):
-            expected = np.zeros((5, 3))
-            for i, offset in enumerate(offsets):
-                near = tuple(np.add(place[1:], offset))
-                inside = min(near) >= 0 and all(np.less(near, x.shape[1:-1]))
-                if inside and mask[place] and mask[(place[0], *near)]:
-                    expected[i] = x[(place[0], *near)]
-            np.testing.assert_allclose(pooled[place][3:], expected.ravel(), atol=1e-6)
-
-    def test_no_chunks_and_no_other_grids(self):
-        pooling = CausalNeighborhoodPooling(1)
-        with pytest.raises(ValueError, match="a known height and width"):
-            pooling(np.zeros((1, 5, 3), "float32"))
-        with pytest.raises(ValueError, match="a known height and width"):
-            CausalNeighborhoodPooling(1)(np.zeros((1, 2, 2, 3, 4), "float32"))
-        with pytest.raises(ValueError, match="radius"):
-            CausalNeighborhoodPooling(0)
-        with pytest.raises(NotImplementedError, match="chunks"):
-            pooling.init(1, 3)
-
-    def test_streams_know_their_grid(self):
-        swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(1))
-        with pytest.raises(ValueError, match="size of the grid"):
-            swarm.streaming_cell()
-
-    def test_a_stream_of_places(self, rng):
-        """The streaming cell alone, which keeps what it needs of the rows above."""
-        swarm = layers.Swarm(4, iterations=3, pooling=CausalNeighborhoodPooling(1, channels=2))
-        x = rng.normal(size=(2, 3, 3, 2, 5)).astype("float32")
-        whole = ops.convert_to_numpy(swarm(x)).reshape(2, 18, 4)
-        stream = keras.layers.RNN(swarm.streaming_cell(), return_sequences=True)
-        received = ops.convert_to_numpy(stream(x.reshape(2, 18, 5)))
-        np.testing.assert_allclose(received, whole, atol=1e-5)
-
-    @pytest.mark.parametrize("context", ["swarm", "static"])
-    @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-    def test_a_stream_of_rows(self, context, policy, rng):
-        pooling = CausalNeighborhoodPooling(2, channels=2, dtype=policy)
-        swarm = layers.Swarm(4, iterations=3, pooling=pooling, context=context, dtype=policy)
-        x = rng.normal(size=(2, 3, 3, 2, 5)).astype("float32")
-        whole = ops.convert_to_numpy(ops.cast(swarm(x), "float32")).reshape(2, 18, 4)
-        cell = RowCell(swarm, x.shape[1:-1])
-        states, kernels = cell.get_initial_state(2), cell.kernels()
-        assert (
-            keras.backend.standardize_dtype(states[0].dtype) == "float32"
-        )  # in half precision too
-        for place in range(18):
-            column = place % 6
-            if not column:
-                states = cell.start_row(states)
-            y, states = cell.call(x.reshape(2, 18, 5)[:, place], column, states, kernels)
-            received = ops.convert_to_numpy(ops.cast(y, "float32"))
-            tolerance = 1e-5 if policy == "float32" else 0.03
-            np.testing.assert_allclose(received, whole[:, place], atol=tolerance)
-
-    def test_configuration(self):
-        swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(2, channels=3))
-        pooling = layers.Swarm.from_config(swarm.get_config()).pooling
-        assert (pooling.radius, pooling.channels) == (2, 3)
-
-
 class TestGenerate:
     @pytest.mark.parametrize(
         "options",
@@ -317,6 +246,9 @@ class TestGenerate:
             {"neighborhood": 2, "num_layers": 2, "num_classes": 3, "embedding_dropout": 0.5},
             {"feed_forward_units": 5},
             {"feed_forward_units": 5, "neighborhood": 1, "num_layers": 2, "num_classes": 3},
+            {"num_heads": 2, "iterations": 1},
+            {"num_heads": 4, "neighborhood": 2, "num_layers": 2},
+            {"num_heads": 2, "feed_forward_units": 5, "num_classes": 3},
         ],
     )
     def test_streaming_equals_the_whole(self, options):
@@ -407,7 +339,8 @@ class TestGenerate:
         assert parts[np.arange(200), ops.convert_to_numpy(received)].all()
 
     @pytest.mark.parametrize(
-        "scale, options", [(0.3, {}), (0.3, {"neighborhood": 2}), (1.0, {"feed_forward_units": 9})]
+        "scale, options",
+        [(0.3, {}), (0.3, {"neighborhood": 2}), (1.0, {"feed_forward_units": 9, "num_heads": 2})],
     )
     def test_the_likeliest_values(self, scale, options):
         # What the loop draws is what all places at once find likeliest.
