@@ -40,6 +40,7 @@ MODELS = {
     "swarm_image_transformer": lambda: models.swarm_image_transformer(
         (3, 4, 1), num_classes=5, iterations=2, num_levels=5, neighborhood=1, **SMALL
     ),
+    "swarm_image_transformer_blocks": export_cases.blocks,
     "clustering_2d": lambda: models.load_pretrained("clustering_2d"),
     "mixture_of_gaussians": lambda: models.load_pretrained("mixture_of_gaussians"),
 }

@@ -39,6 +39,20 @@ def image():
     )
 
 
+def blocks():
+    return keras_sets.models.swarm_image_transformer(
+        (3, 4, 1),
+        num_classes=5,
+        num_layers=2,
+        hidden_units=8,
+        iterations=2,
+        neighborhood=1,
+        num_levels=5,
+        feed_forward_units=6,
+        num_heads=2,
+    )
+
+
 def attention():
     return keras_sets.models.set_transformer(
         2, 3, 8, num_heads=2, num_inducing_points=None, feed_forward_layers=1, weighted=True
@@ -56,7 +70,7 @@ def slots():
 
 
 MODELS = {"clustering": clustering, "power_spectrum": power_spectrum, "image": image}
-BY_CONVERTERS = {**MODELS, "attention": attention, "maximum": maximum}
+BY_CONVERTERS = {**MODELS, "attention": attention, "blocks": blocks, "maximum": maximum}
 
 
 def draw(rng, model, batch, set_size):

@@ -106,7 +106,7 @@ def test_onnx(name, rng, tmp_path):
 
 
 @only_from("torch")
-@pytest.mark.parametrize("name", ["clustering", "image", "maximum", "slots"])
+@pytest.mark.parametrize("name", ["blocks", "clustering", "image", "maximum", "slots"])
 def test_torch(name, rng, tmp_path):
     import torch
 
