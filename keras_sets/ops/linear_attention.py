@@ -12,7 +12,6 @@ from keras import ops
 
 # Places whose attention is a product of matrices; what came before them is a sum.
 BLOCK = 32
-EPSILON = 1e-6
 
 
 def split_heads(x, num_heads):
@@ -31,8 +30,13 @@ def split_heads(x, num_heads):
 
 
 def merge_heads(sums):
-    """The attention `(..., features)` from sums whose last feature is the denominator."""
-    y = sums[..., :-1] / (sums[..., -1:] + EPSILON)
+    """The attention `(..., features)` from sums whose last feature is the denominator.
+
+    It is 0 where there is nothing to attend to. No constant is added to the denominator: small
+    multiplicities would be lost in it.
+    """
+    denominator = sums[..., -1:]
+    y = sums[..., :-1] / ops.where(denominator > 0, denominator, ops.ones_like(denominator))
     return ops.reshape(y, (*ops.shape(y)[:-2], y.shape[-2] * y.shape[-1]))
 
 
