@@ -136,12 +136,16 @@ class RowCell:
         return [sums, count, *(ops.zeros((n, *shape), self.dtype) for n in places)]
 
     def kernels(self):
-        """Of h, of the mean and the neighbors, and of the mean in the dtype of the sums.
+        """Of h, of what is pooled and the neighbors, and of the mean in the dtype of the sums.
 
-        They are made once, outside of the loop over the places.
+        They are made once, outside of the loop over the places. With attention that of h also
+        gives query, key and value.
         """
         recurrent_kernel, pooled_kernel = self.swarm.kernels()
         mean_kernel = ops.cast(pooled_kernel[: self.swarm.hidden_units], self.wide)
+        if self.pooling.num_heads is not None:
+            beside = ops.cast(self.pooling.query_key_value, self.dtype)
+            recurrent_kernel = ops.concatenate([recurrent_kernel, beside], axis=1)
         return recurrent_kernel, pooled_kernel, mean_kernel
 
     def start_row(self, states):
@@ -162,7 +166,8 @@ class RowCell:
         near = [*(above[i] for i in range(self._earlier.shape[1])), *near]
         count = count + 1
         after, known = [], self._known(near, sums, count, pooled_kernel)
-        if self.pooling.num_heads is None:
+        gates_of_h, heads = 4 * swarm.hidden_units, self.pooling.num_heads
+        if heads is None:
             # The means hold h of this place too. Its share is `h / count`, and its product that
             # of another kernel with h.
             own_kernel, pool = ops.cast(mean_kernel / count, self.dtype), lambda h: h
@@ -170,25 +175,28 @@ class RowCell:
                 recurrent_kernel = recurrent_kernel + own_kernel
         else:
             own_kernel = pooled_kernel[: swarm.hidden_units]
+            of_attention = recurrent_kernel[:, gates_of_h:]
+            pool = lambda h: attend(linear_ops.linear(h, of_attention))  # noqa: E731
 
-            def pool(h):
-                parts = self.pooling.split_heads(h)
-                y, summed = linear_attention.one_place(*parts, sums[len(after)])
-                after.append(summed)
-                return linear_attention.merge_heads(y)
+        def attend(parts):
+            parts = linear_attention.split_heads(parts, heads)
+            y, summed = linear_attention.one_place(*parts, sums[len(after)])
+            after.append(summed)
+            return linear_attention.merge_heads(y)
 
         gates, h, c = swarm.first_step(x, own_kernel, pool)
         read = []
         if swarm.context == "static":
             read, gates = [h], gates + known[0]
         for i in range(swarm.iterations - 1):
-            total = gates
+            total, product = gates, linear_ops.linear(h, recurrent_kernel)
             if swarm.context == "swarm":
                 read.append(h)
                 total = total + known[i]
-                if self.pooling.num_heads is not None:
-                    total = total + linear_ops.linear(pool(h), own_kernel)
-            total = linear_ops.add_in_place(linear_ops.linear(h, recurrent_kernel), total)
+                if heads is not None:
+                    attended = attend(product[..., gates_of_h:])
+                    total = total + linear_ops.linear(attended, own_kernel)
+            total = linear_ops.add_in_place(product[..., :gates_of_h], total)
             h, c = swarm.cell.update(total, c)
         read = ops.stack(read, axis=0)
         sums = ops.stack(after, axis=0) if after else sums + ops.cast(read, self.wide)

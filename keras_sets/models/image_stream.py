@@ -26,8 +26,10 @@ class _Stream(keras.Model):
     """
 
     def __init__(self, model, top_k=None):
-        super().__init__(name="stream")
-        self.embedding, *rest = _layers_of(model)
+        embedding, *rest = _layers_of(model)
+        # Not the global policy, half precision of which would round the uniform numbers.
+        super().__init__(name="stream", dtype=rest[-1].compute_dtype)
+        self.embedding = embedding
         self.top_k = top_k
         # Keras finds their weights here, and hands them to what it has compiled.
         self.tracked = rest
