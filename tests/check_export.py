@@ -45,7 +45,10 @@ MODELS = {
     "mixture_of_gaussians": lambda: models.load_pretrained("mixture_of_gaussians"),
 }
 LSTMS = {"bidirectional_lstm", "sorted_lstm"}
-TRACED = {"swarm", "swarm_causal", "swarm_maps", "swarm_image_transformer", "clustering_2d"}
+TRACED = {
+    *("swarm", "swarm_causal", "swarm_maps", "clustering_2d"),
+    *("swarm_image_transformer", "swarm_image_transformer_blocks"),
+}
 # Iterated networks magnify rounding where a set is far from what they have seen, as six points are.
 MAGNIFIED = {"mixture_of_gaussians": 1e-2, "clustering_2d": 1e-3}
 REFUSED = {
