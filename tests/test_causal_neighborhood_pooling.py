@@ -53,7 +53,9 @@ def test_attention_and_neighbors(policy, rng):
 
 
 def test_attention_needs_features_of_every_head():
-    with pytest.raises(ValueError, match="that its num_heads=4 divides"):
+    with pytest.raises(
+        ValueError, match="multiple of `num_heads`. Received: features=6, num_heads=4"
+    ):
         CausalNeighborhoodPooling(1, num_heads=4)(np.zeros((1, 2, 2, 1, 6), "float32"))
     swarm = layers.Swarm(4, pooling=CausalNeighborhoodPooling(0, num_heads=2))
     swarm(np.zeros((1, 2, 2, 1, 6), "float32"))

@@ -199,7 +199,7 @@ class TestModel:
             ({"neighborhood": 0.5}, "`neighborhood`, expected a non-negative integer"),
             ({"feed_forward_units": 0}, "`feed_forward_units`, expected a positive integer"),
             ({"num_heads": 0}, "`num_heads`, expected a positive integer"),
-            ({"num_heads": 3}, "divides `hidden_units`. Received: num_heads=3, hidden_units=256"),
+            ({"num_heads": 3}, "multiple of `num_heads`. Received: hidden_units=256, num_heads=3"),
         ],
     )
     def test_bad_arguments(self, arguments, message):

@@ -93,5 +93,5 @@ class _StreamingCell(keras.layers.Layer):
         return self.block._rest(inputs, sums), [after]
 
     def get_initial_state(self, batch_size=None):
-        dtype = linear_attention_ops.dtype_of_sums(self.compute_dtype)
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
         return [ops.zeros((batch_size, size), dtype) for size in self.state_size]

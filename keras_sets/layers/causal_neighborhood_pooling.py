@@ -62,11 +62,12 @@ class CausalNeighborhoodPooling(Pooling):
     neighbors = None
 
     def __init__(self, radius=1, channels=1, num_heads=None, **kwargs):
-        least = "positive" if num_heads is None else "non_negative"
-        self.radius = getattr(validation, f"{least}_integer")("radius", radius)
-        self.channels = validation.positive_integer("channels", channels)
-        if num_heads is not None:
+        if num_heads is None:
+            self.radius = validation.positive_integer("radius", radius)
+        else:
+            self.radius = validation.non_negative_integer("radius", radius)
             num_heads = validation.positive_integer("num_heads", num_heads)
+        self.channels = validation.positive_integer("channels", channels)
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.query_key_value = None
@@ -83,11 +84,7 @@ class CausalNeighborhoodPooling(Pooling):
         self.neighbors = neighbor_places(grid, self.radius)
         if self.num_heads is not None:
             features = input_shape[-1]
-            if features % self.num_heads:
-                raise ValueError(
-                    f"Layer '{self.name}' expects a number of features that its num_heads="
-                    f"{self.num_heads} divides. Received: inputs.shape={tuple(input_shape)}"
-                )
+            validation.check_heads("features", features, self.num_heads)
             self.query_key_value = self.add_weight(
                 name="query_key_value", shape=(features, 3 * features)
             )

@@ -136,17 +136,18 @@ class RowCell:
         return [sums, count, *(ops.zeros((n, *shape), self.dtype) for n in places)]
 
     def kernels(self):
-        """Of h, of what is pooled and the neighbors, and of the mean in the dtype of the sums.
+        """Of h, of what is known of earlier places, and of what holds h of this place too.
 
-        They are made once, outside of the loop over the places. With attention that of h also
-        gives query, key and value.
+        They are made once, outside of the loop over the places. With the mean the last is in the
+        dtype of the sums. With attention the first also gives query, key and value.
         """
         recurrent_kernel, pooled_kernel = self.swarm.kernels()
-        mean_kernel = ops.cast(pooled_kernel[: self.swarm.hidden_units], self.wide)
-        if self.pooling.num_heads is not None:
-            beside = ops.cast(self.pooling.query_key_value, self.dtype)
-            recurrent_kernel = ops.concatenate([recurrent_kernel, beside], axis=1)
-        return recurrent_kernel, pooled_kernel, mean_kernel
+        units = self.swarm.hidden_units
+        if self.pooling.num_heads is None:
+            return recurrent_kernel, pooled_kernel, ops.cast(pooled_kernel[:units], self.wide)
+        beside = ops.cast(self.pooling.query_key_value, self.dtype)
+        recurrent_kernel = ops.concatenate([recurrent_kernel, beside], axis=1)
+        return recurrent_kernel, pooled_kernel[units:], pooled_kernel[:units]
 
     def start_row(self, states):
         """The states at the start of a row, when all rows above are done."""
@@ -156,7 +157,7 @@ class RowCell:
 
     def call(self, x, column, states, kernels):
         """The output at a place of the row, and the states after it."""
-        swarm, (recurrent_kernel, pooled_kernel, mean_kernel) = self.swarm, kernels
+        swarm, (recurrent_kernel, known_kernel, own_kernel) = self.swarm, kernels
         sums, count, rows, own, last = states
         above = ops.take(rows, ops.convert_to_tensor(self._earlier)[column], axis=0)
         near = [last[self._last - back] for back in self._back]
@@ -165,16 +166,15 @@ class RowCell:
             near = [states * inside[i] for i, states in enumerate(near)]
         near = [*(above[i] for i in range(self._earlier.shape[1])), *near]
         count = count + 1
-        after, known = [], self._known(near, sums, count, pooled_kernel)
+        after, known = [], self._known(near, sums, count, known_kernel)
         gates_of_h, heads = 4 * swarm.hidden_units, self.pooling.num_heads
         if heads is None:
             # The means hold h of this place too. Its share is `h / count`, and its product that
             # of another kernel with h.
-            own_kernel, pool = ops.cast(mean_kernel / count, self.dtype), lambda h: h
+            own_kernel, pool = ops.cast(own_kernel / count, self.dtype), lambda h: h
             if swarm.context == "swarm":
                 recurrent_kernel = recurrent_kernel + own_kernel
         else:
-            own_kernel = pooled_kernel[: swarm.hidden_units]
             of_attention = recurrent_kernel[:, gates_of_h:]
             pool = lambda h: attend(linear_ops.linear(h, of_attention))  # noqa: E731
 
@@ -205,12 +205,10 @@ class RowCell:
         last = ops.concatenate([last[1:], newest], axis=0)
         return swarm.project(h, c), [sums, count, rows, own, last]
 
-    def _known(self, near, sums, count, pooled_kernel):
+    def _known(self, near, sums, count, kernel):
         """What the gates read of earlier places, `(sums, batch, 4 * hidden_units)`."""
         if self.pooling.num_heads is None:
             near = [ops.cast(sums / count, self.dtype), *near]
-        elif not near:
+        if not near:
             return [0.0] * self.sums
-        else:
-            pooled_kernel = pooled_kernel[self.swarm.hidden_units :]
-        return linear_ops.linear(ops.concatenate(near, axis=-1), pooled_kernel)
+        return linear_ops.linear(ops.concatenate(near, axis=-1), kernel)

@@ -134,11 +134,7 @@ def swarm_image_transformer(
         feed_forward_units = validation.positive_integer("feed_forward_units", feed_forward_units)
     if num_heads is not None:
         num_heads = validation.positive_integer("num_heads", num_heads)
-        if hidden_units % num_heads:
-            raise ValueError(
-                "Received an invalid value for `num_heads`, expected one that divides "
-                f"`hidden_units`. Received: num_heads={num_heads}, hidden_units={hidden_units}"
-            )
+        validation.check_heads("hidden_units", hidden_units, num_heads)
     embedding_dropout = validation.fraction("embedding_dropout", embedding_dropout)
     if hidden_units % 4 and not learned_locations:
         raise ValueError(

@@ -7,8 +7,9 @@ With `phi(x) = elu(x) + 1`, a place i attends to the places j up to its own by
 Katharopoulos et al., 2020, Transformers are RNNs, equations 9 and 18 to 20.
 """
 
-from keras import backend
 from keras import ops
+
+from keras_sets.ops.entities import accumulation_dtype
 
 # Places whose attention is a product of matrices; what came before them is a sum.
 BLOCK = 32
@@ -64,7 +65,8 @@ def causal_sums(query, key, value, block=BLOCK):
 
     query, key, value = blocks(query), blocks(key), blocks(value)
     sums = ops.matmul(ops.swapaxes(key, -1, -2), value)
-    sums = ops.cumsum(ops.cast(sums, dtype_of_sums(sums.dtype)), axis=2)
+    # Sums of hundreds of places need more than 16 bits.
+    sums = ops.cumsum(ops.cast(sums, accumulation_dtype(sums)), axis=2)
     # No difference of sums: its rounding would depend on what comes later.
     before = ops.pad(sums[:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]])
     before = ops.cast(before, query.dtype)
@@ -100,8 +102,3 @@ def size_of_sums(features, num_heads):
     """Numbers that `one_place` hands on, for one set."""
     head = features // num_heads
     return num_heads * head * (head + 1)
-
-
-def dtype_of_sums(dtype):
-    """Sums of hundreds of places need more than 16 bits."""
-    return backend.result_type(dtype, "float32")
