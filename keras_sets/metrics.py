@@ -1,5 +1,6 @@
-"""Metrics of predicted cluster labels, which have no order."""
+"""Metrics of predicted cluster labels, which have no order, and of images."""
 
+import math
 from typing import Any
 
 import keras
@@ -15,7 +16,13 @@ from keras_sets.labels import LabelledSets
 from keras_sets.ops import entities as entity_ops
 from keras_sets.ops import matching as matching_ops
 
-__all__ = ["AdjustedRandIndex", "MatchedAccuracy", "MatchedF1", "NormalizedMutualInformation"]
+__all__ = [
+    "AdjustedRandIndex",
+    "BitsPerDimension",
+    "MatchedAccuracy",
+    "MatchedF1",
+    "NormalizedMutualInformation",
+]
 
 
 class _ClusteringMetric(keras.metrics.Mean):
@@ -257,3 +264,48 @@ class MatchedF1(_ClusteringMetric):
         return entity_ops.safe_ratio(
             ops.sum(matched, axis=(1, 2)), ops.where(classes > labels, classes, labels)
         )
+
+
+@keras.saving.register_keras_serializable(package="keras_sets")
+class BitsPerDimension(keras.metrics.SparseCategoricalCrossentropy):
+    """Cross entropy of the values of images, in bits a value: the code length.
+
+    `keras.metrics.SparseCategoricalCrossentropy` over log 2, the measure in which likelihoods of
+    images are published. A network that knows nothing of 256 values has 8.
+
+    Call arguments:
+        y_true: Integer values `(..., height, width, channels)` of 0 to `num_levels - 1`.
+        y_pred: `(..., height, width, channels, num_levels)`.
+        sample_weight: Optional, how much each image or each value counts.
+
+    Args:
+        from_logits: Whether `y_pred` are logits, as `models.swarm_image_transformer` returns
+            them; if False, they are probabilities.
+        name, dtype: As in `keras.metrics.SparseCategoricalCrossentropy`.
+
+    Example:
+
+    >>> import numpy as np, keras_sets
+    >>> metric = keras_sets.metrics.BitsPerDimension()
+    >>> metric.update_state(np.zeros((2, 8, 8, 1), "int32"), np.zeros((2, 8, 8, 1, 256)))
+    >>> round(float(metric.result()), 4)
+    8.0
+
+    Reference:
+        [Theis et al., 2016, A note on the evaluation of generative
+        models](https://arxiv.org/abs/1511.01844), section 3.1.
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = True,
+        name: str = "bits_per_dimension",
+        dtype: DType = None,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, from_logits=from_logits)
+
+    def result(self) -> Tensor:
+        return super().result() / math.log(2)
+
+    def get_config(self) -> Config:
+        return {"name": self.name, "dtype": self.dtype, "from_logits": self.from_logits}

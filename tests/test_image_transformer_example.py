@@ -7,6 +7,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -26,6 +27,7 @@ from examples.image_transformer import linear_attention
 from examples.image_transformer import model as networks
 from examples.image_transformer import references
 from examples.image_transformer.names import REFERENCES
+from keras_sets import metrics
 from keras_sets import models
 from keras_sets.ops import linear_attention as linear_attention_ops
 from tests.conftest import shortened
@@ -236,8 +238,13 @@ class TestEvaluate:
         for b, image in enumerate(images):
             expected = -np.mean([log_p[b, t, v] for t, v in enumerate(image.ravel())]) / np.log(2)
             np.testing.assert_allclose(bits[b], expected, rtol=1e-5)
-        metric = networks.bits_per_dimension(images, ops.convert_to_tensor(logits))
-        np.testing.assert_allclose(float(metric), bits.mean(), rtol=1e-5)
+        metric = metrics.BitsPerDimension()
+        for batch in (slice(3), slice(3, 5)):
+            metric.update_state(images[batch], ops.convert_to_tensor(logits[batch]))
+        np.testing.assert_allclose(float(metric.result()), bits.mean(), rtol=1e-5)
+        metric = metrics.BitsPerDimension.from_config({**metric.get_config(), "from_logits": False})
+        metric.update_state(images, special.softmax(logits, axis=-1))
+        np.testing.assert_allclose(float(metric.result()), bits.mean(), rtol=1e-4)
 
     def test_a_network_that_knows_nothing(self):
         model = small()
@@ -401,6 +408,8 @@ class TestCommand:
             call("--smoke", "--epochs", 1, *options, "--data-set", "small", "--output", output)
         own, _, uniform = json.loads((output / "scores.json").read_text())["scores"]
         assert uniform["bits"] == pytest.approx(8) and own["bits"] < 12
+        with zipfile.ZipFile(output / "model.keras") as file:  # loads where only keras_sets is
+            assert b"examples" not in file.read("config.json")
         call("--sample", output / "model.keras", "--columns", 1, "--output", drawn)
         with np.load(drawn / "samples.npz") as arrays:
             assert arrays["images"].shape == (10, 16, 16, 3)

@@ -9,6 +9,7 @@ from keras_sets import testing
 from tests.laws import MANY
 from tests.laws import assert_close
 from tests.laws import assert_exact_mean
+from tests.laws import every_case
 from tests.laws import outputs_of
 from tests.laws import padding_of
 from tests.laws import rounded_to_bfloat16
@@ -74,3 +75,27 @@ def test_policies(case, policy, thorough):
         testing.assert_padding_invariant(
             case.function(layer), x, mask, weights, case.training, **options
         )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@every_case
+def test_weights_of_16_bits(case, dtype):
+    """Initial values that no backend draws in 16 bits, such as orthogonal ones, are rounded."""
+    layer = case.make(dtype=dtype)
+    x, _, _ = case.inputs()
+    layer.build(x.shape)
+    assert layer.variable_dtype == dtype
+    received = layer.compute_output_spec(keras.KerasTensor(x.shape, dtype))
+    assert all(tensor.dtype == dtype for tensor in keras.tree.flatten(received))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_orthogonal_weights_of_16_bits(dtype):
+    cell = layers.SwarmCell(8, recurrent_initializer=keras.initializers.Orthogonal(seed=0))
+    rounded = layers.SwarmCell.from_config({**cell.get_config(), "dtype": dtype})
+    kernels = []
+    for one in (cell, rounded):
+        one.build((None, 5, 3))
+        kernels.append(keras.ops.convert_to_numpy(keras.ops.cast(one.recurrent_kernel, "float32")))
+    np.testing.assert_allclose(kernels[0] @ kernels[0].T, np.eye(8), atol=1e-5)
+    np.testing.assert_allclose(kernels[1], kernels[0], rtol=2.0**-8)

@@ -1,12 +1,10 @@
 """The networks of the example, and what they are trained for."""
 
-import math
-
 import keras
-from keras import ops
 
 from examples.common import optimizers
 from examples.image_transformer.data import data_of
+from keras_sets import metrics
 from keras_sets import models
 
 
@@ -30,12 +28,6 @@ def build(options, data):
     )
 
 
-def bits_per_dimension(y_true, y_pred):
-    """The loss in bits instead of nats."""
-    nats = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
-    return ops.mean(nats) / math.log(2)
-
-
 def compiled(options):
     """The network of the options, ready to train."""
     return compile_for_images(build(options, data_of(options)), options)
@@ -46,6 +38,6 @@ def compile_for_images(model, options):
     model.compile(
         optimizer=optimizers.make_optimizer(options, options.accumulate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[bits_per_dimension],
+        metrics=[metrics.BitsPerDimension()],
     )
     return model

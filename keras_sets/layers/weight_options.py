@@ -26,6 +26,20 @@ class WeightOptions:
             for option in self._weight_option_names
         }
 
+    def add_weight(self, *, initializer=None, dtype=None, **kwargs):
+        """As `keras.layers.Layer.add_weight`; values of 16 bits are drawn in float32.
+
+        No backend draws orthogonal matrices in 16 bits.
+        """
+        dtype = keras.backend.standardize_dtype(dtype or self.variable_dtype)
+        if callable(initializer) and dtype in ("float16", "bfloat16"):
+            draw = initializer
+
+            def initializer(shape, dtype=None):
+                return keras.ops.cast(draw(shape, dtype="float32"), dtype)
+
+        return super().add_weight(initializer=initializer, dtype=dtype, **kwargs)
+
 
 def own_seed(initializer, name):
     """The same initializer with a seed of its own for the weight or part of this name.
