@@ -15,6 +15,7 @@ import time
 import types
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 from keras_tuner.src.distribute import oracle_chief
@@ -304,6 +305,20 @@ class TestSearch:
         assert (options.hidden, options.layers) == (int(row["width"]), int(row["depth"]))
         model = keras.models.load_model(path / "best.keras")
         assert model.count_params() == int(row["parameters"])
+
+
+@pytest.mark.parametrize(
+    "block, feed_forward, heads",
+    [("none", None, None), ("feed-forward", 16, None), ("attention", 16, 4)],
+)
+def test_blocks_of_images(block, feed_forward, heads):
+    hp = keras_tuner.HyperParameters()
+    hp.Fixed("block", block)
+    task = search_spaces.TASKS["images"]
+    space = types.SimpleNamespace(widths=[8], depths=[2], iterations=[3])
+    options = task.parse(search_spaces.as_arguments(task.space(hp, space)))
+    assert (options.feed_forward, options.heads) == (feed_forward, heads)
+    assert (options.hidden, options.layers, options.iterations) == (8, 2, 3)
 
 
 def worker_here(arguments, env, **options):

@@ -47,9 +47,13 @@ def power_spectrum(hp, options):
 
 
 def images(hp, options):
-    """Causal `Swarm` networks that predict images value by value."""
+    """Causal `Swarm` networks that predict images value by value, and blocks of a transformer."""
+    width = hp.Choice("width", options.widths)
+    block = hp.Choice("block", ["none", "feed-forward", "attention"])
     return {
-        "hidden": hp.Choice("width", options.widths),
+        "hidden": width,
+        **({} if block == "none" else {"feed_forward": 2 * width}),
+        **({"heads": 4} if block == "attention" else {}),
         "layers": hp.Choice("depth", options.depths),
         "iterations": hp.Choice("iterations", options.iterations),
         "dropout": hp.Choice("dropout", [0.0, 0.1, 0.2]),
