@@ -263,6 +263,20 @@ class TestGenerate:
         whole = answers(model, inputs)[0].reshape(3, -1, LEVELS)
         assert np.abs(teacher_forced(model, images, labels) - whole).max() < 1e-5
 
+    @pytest.mark.usefixtures("float64")
+    @pytest.mark.parametrize("options", [{"neighborhood": 1}, {"num_heads": 2}])
+    def test_float64(self, options, backend):
+        model = with_weights(small(iterations=3, feed_forward_units=5, **options))
+        images = models.generate(model, 2, seed=3)
+        whole = answers(model, images.astype("int32"))[0].reshape(2, -1, LEVELS)
+        # Keras' own dense layers round to float32 on torch.
+        tolerance = 1e-5 if backend == "torch" else 1e-12
+        assert np.abs(teacher_forced(model, images, None) - whole).max() < tolerance
+        below = np.cumsum(special.softmax(whole, axis=-1), axis=-1)
+        uniforms = 0.999999 * np.random.default_rng(3).random(below.shape[:2], "float32")
+        expected = np.sum(below <= uniforms[..., None], axis=-1)
+        np.testing.assert_array_equal(images.reshape(2, -1), expected)
+
     @pytest.mark.parametrize("layers", [1, 2])
     def test_the_seed_decides_on_every_backend(self, layers, tmp_path):
         model = with_weights(small(num_layers=layers))

@@ -5,7 +5,7 @@ from examples.population_statistics.names import MODELS
 from examples.population_statistics.names import TASKS
 
 DEFAULTS = {
-    "epochs": 10,
+    "epochs": 100,
     "batch_size": 8,
     "optimizer": "adam",
     "learning_rate": 0.005,

@@ -83,7 +83,7 @@ class _Stream(keras.Model):
             logits, states = self.logits(x, column, states, constants)
             drawn = self.draw(logits / inputs["temperature"], uniforms[:, index])
             given = values[:, index]
-            new = ops.where(given < 0, drawn, given)
+            new = ops.where(given < 0, ops.cast(drawn, given.dtype), given)
             values = ops.slice_update(values, (0, index), ops.expand_dims(new, 1))
             return values, *keras.tree.flatten(states)
 
