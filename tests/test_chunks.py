@@ -83,6 +83,17 @@ def test_merging_is_commutative_and_associative(name):
 
 
 @pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("sizes", [(1, FEATURES), (3, FEATURES + 1)])
+def test_states_of_other_sets_are_not_merged(name, sizes):
+    """One would be broadcast to the other."""
+    pooling = layers.get_pooling(name)
+    state, other = pooling.init(3, FEATURES), layers.get_pooling(name).init(*sizes)
+    for pair in ((state, other), (other, state)):
+        with pytest.raises(ValueError, match="Expected two states of the same sets"):
+            pooling.merge(*pair)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
 def test_empty_sets(name):
     pooling = layers.get_pooling(name)
     state = pooling.init(2, FEATURES)

@@ -123,6 +123,33 @@ class TestMethods:
         variance = (samples[1][:, 0] ** 2).mean()
         assert answers[1, 0] == pytest.approx(0.5 * np.log(2 * np.pi * np.e * variance))
 
+    def test_posterior(self):
+        sets = data.draw("rotation", 1, datasets.generator(1, 2), 4)
+        angles = np.linspace(0, np.pi, 2001)
+        likelihoods = np.zeros((4, len(angles)))
+        covariance = data.family("rotation", 1, angles)
+        for i, points in enumerate(sets.samples):
+            for j, one in enumerate(covariance):
+                likelihoods[i, j] = stats.multivariate_normal(cov=one).logpdf(points[:100]).sum()
+        weights = np.exp(likelihoods - likelihoods.max(axis=1, keepdims=True))
+        targets = data.statistic("rotation", covariance)
+        expected = np.trapezoid(weights * targets, angles) / np.trapezoid(weights, angles)
+        received = evaluate.posterior("rotation", 1, [points[:100] for points in sets.samples])
+        np.testing.assert_allclose(received[:, 0], expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("task", data.PARAMETERS)
+    def test_nothing_is_better_than_the_posterior(self, task):
+        sets = data.draw(task, 0, datasets.generator(0, 2), 60)
+        errors = [
+            np.mean((answer - sets.targets) ** 2)
+            for answer in (
+                evaluate.posterior(task, 0, sets.samples, 1000),
+                evaluate.posterior(task, 0, sets.samples, 1500),
+                evaluate.plug_in(task, sets.samples),
+            )
+        ]
+        assert errors[0] < errors[2] and errors[0] == pytest.approx(errors[1], rel=0.01)
+
     def test_kernel_learns(self):
         training, test = (
             data.draw("rotation", 0, datasets.generator(0, stream), 60) for stream in (2, 3)
@@ -145,7 +172,7 @@ class TestCommand:
         files = {path.name for path in output.iterdir()}
         assert {"errors.png", "config.json", "scores.json", "table.txt"} <= files
         scores = json.loads((output / "scores.json").read_text())
-        assert list(scores["errors"]) == [*compared, "plug-in", "constant"]
+        assert list(scores["errors"]) == [*compared, "plug-in", "posterior", "constant"]
         assert scores["sets"] == [12]
         for network in {"deep-sets", "log-variances"}.intersection(compared):
             assert (output / f"{network}-12-0" / "model.keras").exists()

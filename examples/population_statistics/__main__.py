@@ -111,6 +111,8 @@ def main(arguments=None):
         """What a method says of the test sets, in nats."""
         if method == "plug-in":
             return evaluate.plug_in(options.task, test.samples)
+        if method == "posterior":
+            return evaluate.posterior(options.task, seed, test.samples)
         mean, deviation = training_sets.targets.mean(), training_sets.targets.std()
         if method == "constant":
             return mean
@@ -135,7 +137,8 @@ def main(arguments=None):
         train_part(run, names, network, batches, held_out)
         return mean + deviation * network.predict(SetDataset(test.samples, **shown), verbose=0)
 
-    methods = [*options.models, "plug-in", "constant"]
+    told = ["posterior"] if options.task in data.PARAMETERS else []
+    methods = [*options.models, "plug-in", *told, "constant"]
     errors = {method: [[] for _ in options.sets] for method in methods}
     counts = options.sets[-1], options.validation_sets, options.test_sets
     for seed in range(options.seed, options.seed + options.repeats):

@@ -20,6 +20,8 @@ from examples.common import datasets
 
 LEAST, MOST = 300, 500
 HALF = 16
+# Of the number in which the covariances of a task differ, which is uniform between them.
+PARAMETERS = {"rotation": (0, math.pi), "correlation": (-1, 1), "rank-1": (0, 1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,20 +64,24 @@ def covariances(task, seed, rng, count):
         rng: A `numpy.random.Generator` of what they do not.
         count: How many.
     """
+    if task == "random":
+        return wishart(rng, 2 * HALF, count)
+    return family(task, seed, rng.uniform(*PARAMETERS[task], count))
+
+
+def family(task, seed, parameters):
+    """The covariances `(count, d, d)` of a task that differ in one number each, `(count,)`."""
     fixed = datasets.generator(seed, 1)
     if task == "rotation":
-        angle = rng.uniform(0, math.pi, count)
-        cosine, sine = np.cos(angle), np.sin(angle)
+        cosine, sine = np.cos(parameters), np.sin(parameters)
         turn = np.moveaxis(np.array([[cosine, -sine], [sine, cosine]]), -1, 0)
         return turn @ wishart(fixed, 2) @ turn.transpose(0, 2, 1)
+    a = parameters[:, None, None]
     if task == "correlation":
-        a = rng.uniform(-1, 1, count)[:, None, None]
         common = np.ones_like(a) * wishart(fixed, HALF)
         return np.block([[common, a * common], [a * common, common]])
-    if task == "rank-1":
-        v = fixed.standard_normal(2 * HALF)
-        return np.eye(2 * HALF) + rng.uniform(0, 1, (count, 1, 1)) * np.outer(v, v)
-    return wishart(rng, 2 * HALF, count)
+    v = fixed.standard_normal(2 * HALF)
+    return np.eye(2 * HALF) + a * np.outer(v, v)
 
 
 def wishart(rng, dimensions, *shape):

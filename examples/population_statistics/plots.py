@@ -10,9 +10,14 @@ STYLES = {
     "log-variances": {"color": "C1", "marker": "s"},
     "kernel": {"color": "C2", "marker": "^"},
     "plug-in": {"color": "black", "ls": "--"},
+    "posterior": {"color": "black", "ls": "-."},
     "constant": {"color": "gray", "ls": ":"},
 }
-SHOWN = {"plug-in": "plug-in (told the formula)", "constant": "the mean target"}
+SHOWN = {
+    "plug-in": "plug-in (told the formula)",
+    "posterior": "posterior mean (told all)",
+    "constant": "the mean target",
+}
 
 
 def errors(task, numbers, scores, path):

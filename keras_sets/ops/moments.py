@@ -23,6 +23,7 @@ from keras_sets.ops.pooling import max_state
 from keras_sets.ops.pooling import merge_logsumexps
 from keras_sets.ops.pooling import merge_maxima
 from keras_sets.ops.pooling import merge_sums
+from keras_sets.ops.pooling import of_the_same_sets
 from keras_sets.ops.pooling import scale_free
 from keras_sets.ops.pooling import set_mean
 
@@ -53,6 +54,7 @@ def variance_state(x, mask=None, weights=None):
     }
 
 
+@of_the_same_sets
 def merge_variances(a, b):
     """State of the variance of two chunks together (Chan, Golub and LeVeque, 1983)."""
     scale = larger(a["scale"], b["scale"])

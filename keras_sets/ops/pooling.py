@@ -9,10 +9,14 @@ whole set gives. States are dicts of tensors (or pairs of them) with a leading b
 float32 or wider, and sums carry their rounding errors along.
 """
 
+import functools
+from collections.abc import Callable
 from collections.abc import Iterable
 
+import keras
 from keras import ops
 
+from keras_sets import validation
 from keras_sets._typing import State
 from keras_sets._typing import Tensor
 from keras_sets.ops import compensated
@@ -39,6 +43,22 @@ def scale_free(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x * ops.expand_dims(weights, -1), weights, scale
 
 
+def of_the_same_sets(merge: Callable[[State, State], State]) -> Callable[[State, State], State]:
+    """A merge that refuses states of other sets, where one would be broadcast to the other."""
+
+    @functools.wraps(merge)
+    def checked(a: State, b: State) -> State:
+        shapes = [[validation.shape_of(t) for t in keras.tree.flatten(state)] for state in (a, b)]
+        if not all(map(validation.compatible_shapes, *shapes)):
+            raise ValueError(
+                "Expected two states of the same sets, with as many sets and features. Received: "
+                f"states whose tensors have the shapes {shapes[0]} and {shapes[1]}"
+            )
+        return merge(a, b)
+
+    return checked
+
+
 def set_sum(
     x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None, keepdims: bool = False
 ) -> Tensor:
@@ -59,6 +79,7 @@ def total_state(total: Tensor) -> State:
     return {"sum": compensated.exact(total)}
 
 
+@of_the_same_sets
 def merge_sums(a: State, b: State) -> State:
     """State of two chunks together, for states that are sums only."""
     return {name: compensated.add(a[name], b[name]) for name in a}
@@ -105,6 +126,7 @@ def in_units_of(scale: Tensor, state: State, names: Iterable[str]) -> State:
     return {name: compensated.scaled(state[name], factor) for name in names}
 
 
+@of_the_same_sets
 def merge_means(a: State, b: State) -> State:
     """State of the mean of two chunks together."""
     scale = larger(a["scale"], b["scale"])
@@ -158,6 +180,7 @@ def _minus_infinity_where(condition, dtype):
     return ops.log(ops.cast(ops.logical_not(condition), dtype))
 
 
+@of_the_same_sets
 def merge_maxima(a: State, b: State) -> State:
     """State of the maximum of two chunks together."""
     return {
@@ -208,6 +231,7 @@ def _logsumexp_state(x, mask, weights, keepdims=False):
     }
 
 
+@of_the_same_sets
 def merge_logsumexps(a: State, b: State) -> State:
     """State of the logarithm of the sum of exponentials of two chunks together."""
     shift, factor_a, factor_b = compensated.join_shifts(
@@ -339,6 +363,7 @@ def pooling_maps_state(
     }
 
 
+@of_the_same_sets
 def merge_softmaxes(a: State, b: State) -> State:
     """State of two chunks together, for sums and counts in units of `exp(shift)`."""
     shift, *factors = compensated.join_shifts(
