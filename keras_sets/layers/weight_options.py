@@ -1,5 +1,6 @@
 """Initializers, regularizers and constraints of a layer's weights, in one place."""
 
+import functools
 import zlib
 
 import keras
@@ -26,19 +27,19 @@ class WeightOptions:
             for option in self._weight_option_names
         }
 
-    def add_weight(self, *, initializer=None, dtype=None, **kwargs):
+    def add_weight(self, shape=None, initializer=None, dtype=None, **kwargs):
         """As `keras.layers.Layer.add_weight`; values of 16 bits are drawn in float32.
 
         No backend draws orthogonal matrices in 16 bits.
         """
         dtype = keras.backend.standardize_dtype(dtype or self.variable_dtype)
         if callable(initializer) and dtype in ("float16", "bfloat16"):
-            draw = initializer
+            initializer = functools.partial(_rounded, initializer)
+        return super().add_weight(shape, initializer, dtype, **kwargs)
 
-            def initializer(shape, dtype=None):
-                return keras.ops.cast(draw(shape, dtype="float32"), dtype)
 
-        return super().add_weight(initializer=initializer, dtype=dtype, **kwargs)
+def _rounded(initializer, shape, dtype):
+    return keras.ops.cast(initializer(shape, dtype="float32"), dtype)
 
 
 def own_seed(initializer, name):
