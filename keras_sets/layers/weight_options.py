@@ -2,8 +2,13 @@
 
 import functools
 import zlib
+from typing import Any
 
 import keras
+
+from keras_sets._typing import DType
+from keras_sets._typing import Initializer
+from keras_sets._typing import Shape
 
 _KINDS = {
     "initializer": keras.initializers,
@@ -14,6 +19,8 @@ _KINDS = {
 
 class WeightOptions:
     """Mixin: resolves and serialises `<weight>_<kind>` arguments."""
+
+    variable_dtype: str  # of the layer
 
     def _set_weight_options(self, **options):
         """Stores every option as an attribute of its own name, as Keras layers do."""
@@ -27,7 +34,13 @@ class WeightOptions:
             for option in self._weight_option_names
         }
 
-    def add_weight(self, shape=None, initializer=None, dtype=None, **kwargs):
+    def add_weight(
+        self,
+        shape: Shape | None = None,
+        initializer: Initializer = None,
+        dtype: DType = None,
+        **kwargs: Any,
+    ) -> Any:
         """As `keras.layers.Layer.add_weight`; values of 16 bits are drawn in float32.
 
         No backend draws orthogonal matrices in 16 bits.
@@ -35,7 +48,7 @@ class WeightOptions:
         dtype = keras.backend.standardize_dtype(dtype or self.variable_dtype)
         if callable(initializer) and dtype in ("float16", "bfloat16"):
             initializer = functools.partial(_rounded, initializer)
-        return super().add_weight(shape, initializer, dtype, **kwargs)
+        return super().add_weight(shape, initializer, dtype, **kwargs)  # type: ignore[misc]
 
 
 def _rounded(initializer, shape, dtype):
