@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_sets import prepared
 from keras_sets._typing import Shape
+from keras_sets._typing import State
 from keras_sets._typing import Tensor
 
 
@@ -136,6 +137,17 @@ def compatible_shapes(received: Shape, expected: Shape) -> bool:
         None in (r, e) or not isinstance(r, int) or not isinstance(e, int) or r == e
         for r, e in zip(received, expected, strict=True)
     )
+
+
+def shapes_of(state: State) -> list[Shape]:
+    """The shapes of the tensors of a nested structure."""
+    return [shape_of(tensor) for tensor in keras.tree.flatten(state)]
+
+
+def compatible_states(a: State, b: State) -> bool:
+    """Whether two nested structures hold as many tensors of compatible shapes."""
+    shapes = shapes_of(a), shapes_of(b)
+    return len(shapes[0]) == len(shapes[1]) and all(map(compatible_shapes, *shapes))
 
 
 def check_set(

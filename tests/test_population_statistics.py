@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import integrate
 from scipy import stats
 
 from examples.common import datasets
@@ -133,7 +134,8 @@ class TestMethods:
                 likelihoods[i, j] = stats.multivariate_normal(cov=one).logpdf(points[:100]).sum()
         weights = np.exp(likelihoods - likelihoods.max(axis=1, keepdims=True))
         targets = data.statistic("rotation", covariance)
-        expected = np.trapezoid(weights * targets, angles) / np.trapezoid(weights, angles)
+        expected = integrate.trapezoid(weights * targets, angles)
+        expected /= integrate.trapezoid(weights, angles)
         received = evaluate.posterior("rotation", 1, [points[:100] for points in sets.samples])
         np.testing.assert_allclose(received[:, 0], expected, rtol=1e-5)
 

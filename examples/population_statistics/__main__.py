@@ -109,10 +109,6 @@ def main(arguments=None):
 
     def answers_of(method, seed, training_sets, validation, test):
         """What a method says of the test sets, in nats."""
-        if method == "plug-in":
-            return evaluate.plug_in(options.task, test.samples)
-        if method == "posterior":
-            return evaluate.posterior(options.task, seed, test.samples)
         mean, deviation = training_sets.targets.mean(), training_sets.targets.std()
         if method == "constant":
             return mean
@@ -137,20 +133,24 @@ def main(arguments=None):
         train_part(run, names, network, batches, held_out)
         return mean + deviation * network.predict(SetDataset(test.samples, **shown), verbose=0)
 
-    told = ["posterior"] if options.task in data.PARAMETERS else []
-    methods = [*options.models, "plug-in", *told, "constant"]
-    errors = {method: [[] for _ in options.sets] for method in methods}
+    errors = {}
     counts = options.sets[-1], options.validation_sets, options.test_sets
     for seed in range(options.seed, options.seed + options.repeats):
         drawn, validation, test = (
             data.draw(options.task, seed, datasets.generator(seed, stream), count)
             for stream, count in enumerate(counts, start=2)
         )
+        told = {"plug-in": evaluate.plug_in(options.task, test.samples)}
+        if options.task in data.PARAMETERS:
+            told["posterior"] = evaluate.posterior(options.task, seed, test.samples)
         for place, number in enumerate(options.sets):
-            for method in methods:
-                answers = answers_of(method, seed, drawn.first(number), validation, test)
+            for method in [*options.models, *told, "constant"]:
+                if method in told:
+                    answers = told[method]
+                else:
+                    answers = answers_of(method, seed, drawn.first(number), validation, test)
                 error = float(np.mean((answers - test.targets) ** 2))
-                errors[method][place].append(error)
+                errors.setdefault(method, [[] for _ in options.sets])[place].append(error)
                 print(f"{method}-{number}-{seed}: error {error:.3g}", flush=True)
 
     from examples.population_statistics import plots

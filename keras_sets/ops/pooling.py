@@ -13,7 +13,6 @@ import functools
 from collections.abc import Callable
 from collections.abc import Iterable
 
-import keras
 from keras import ops
 
 from keras_sets import validation
@@ -48,11 +47,11 @@ def of_the_same_sets(merge: Callable[[State, State], State]) -> Callable[[State,
 
     @functools.wraps(merge)
     def checked(a: State, b: State) -> State:
-        shapes = [[validation.shape_of(t) for t in keras.tree.flatten(state)] for state in (a, b)]
-        if not all(map(validation.compatible_shapes, *shapes)):
+        if not validation.compatible_states(a, b):
             raise ValueError(
                 "Expected two states of the same sets, with as many sets and features. Received: "
-                f"states whose tensors have the shapes {shapes[0]} and {shapes[1]}"
+                f"states whose tensors have the shapes {validation.shapes_of(a)} and "
+                f"{validation.shapes_of(b)}"
             )
         return merge(a, b)
 

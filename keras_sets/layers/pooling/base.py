@@ -146,14 +146,11 @@ class Pooling(SetLayer):
 
     def _check_state(self, state, added):
         """Raises a ValueError unless a chunk holds the same sets as a state."""
-        before, after = (
-            [validation.shape_of(tensor) for tensor in keras.tree.flatten(tree)]
-            for tree in (state, added)
-        )
-        if len(before) != len(after) or not all(map(validation.compatible_shapes, before, after)):
+        if not validation.compatible_states(state, added):
             raise ValueError(
                 f"Layer '{self.name}' expects chunks with as many sets and features as its "
-                f"`state`, whose tensors have the shapes {before}. Received: a chunk with {after}"
+                f"`state`, whose tensors have the shapes {validation.shapes_of(state)}. Received: "
+                f"a chunk with {validation.shapes_of(added)}"
             )
 
     def _prepare_chunk(self, inputs, mask, weights):
