@@ -74,7 +74,7 @@ def network(
     causal=False,
     training=True,
     policy="float32",
-    remat=False,
+    remat=None,
     jit_compile="auto",
     keep_memory=False,
 ):

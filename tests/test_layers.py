@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_sets import layers
 from keras_sets import testing
+from keras_sets.ops import loops
 from tests import reference
 from tests.cases import CASES
 
@@ -283,6 +284,7 @@ def test_regularizers_and_constraints_are_used():
 
 WAYS = {
     "unrolled": {},
+    "kept": {"remat": False},
     "loop": {"unroll": False},
     "remat": {"remat": True},
     "loop_remat": {"unroll": False, "remat": True},
@@ -312,6 +314,54 @@ def test_ways_are_equal(way, pooling):
     close(received[1], expected[1])
     for new, old in zip(received[2], expected[2], strict=True):
         close(new, old)
+
+
+# Of three sets: in as many groups, and in two of which the second is filled.
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("pooling", ["mean", "causal", "logsumexp"])
+def test_sets_at_a_time(backend, monkeypatch, pooling, size):
+    x, kinds, _ = example(("mask", "weights"))
+    base = randomized(make_way("kept", pooling=pooling), x.shape)
+    other = make_way("unrolled", pooling=pooling)
+    other.build(x.shape)
+    other.set_weights(base.get_weights())
+    sizes = []
+    in_groups = loops.in_groups
+    monkeypatch.setattr(loops, "KEPT_BYTES", 0)
+    monkeypatch.setattr(loops, "MIN_ROWS", size * 6)
+    monkeypatch.setattr(loops, "in_groups", lambda *a: sizes.append(a[2]) or in_groups(*a))
+    cotangents = [np.random.default_rng(5).normal(size=(3, 6, 2))]
+    expected, received = (
+        testing.outputs_and_gradients(layer, x, cotangents, training=True, **kinds)
+        for layer in (base, other)
+    )
+    assert set(sizes) == ({size} if backend == "jax" else set())
+    close(received[0][0], expected[0][0])
+    close(received[1], expected[1])
+    for new, old in zip(received[2], expected[2], strict=True):
+        close(new, old)
+    testing.outputs_and_gradients(other, x, cotangents, training=False, **kinds)
+    assert len(sizes) == (backend == "jax")
+
+
+def test_sets_at_a_time_fill_few_groups(backend):
+    if backend != "jax":
+        pytest.skip("the other backends keep the memory of a step")
+    import jax
+
+    received = {}
+
+    def trace(x):
+        received[x.shape] = loops.sets_at_a_time(x, kept=2**10)
+        return x
+
+    # 4 KiB an entity: 20 MiB are 5,120 entities, 51 sets of 100.
+    shapes = [(51, 100, 2), (52, 100, 2), (149, 100, 2), (151, 100, 2), (4, 6000, 2), (0, 100, 2)]
+    for shape in shapes:
+        jax.eval_shape(trace, jax.ShapeDtypeStruct(shape, "float32"))
+    expected = [None, 26, 50, 38, 1, None]
+    assert [received[shape] for shape in shapes] == expected
+    assert loops.sets_at_a_time(np.ones((151, 100, 2), "float32"), kept=2**10) is None
 
 
 @pytest.mark.parametrize(("jit_compile", "returns"), [(False, False), (False, True), (True, True)])

@@ -24,6 +24,7 @@ from keras_sets.layers.swarm_cell import SwarmCell
 from keras_sets.layers.weight_options import own_seed
 from keras_sets.ops import linear as linear_ops
 from keras_sets.ops import loops as loop_ops
+from keras_sets.prepared import PreparedScope
 
 CONTEXTS = ("swarm", "static", "self")
 
@@ -65,7 +66,9 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             loop, which compiles in a time that does not grow with `iterations`. None is what
             runs fastest: a loop where JAX compiles, written out elsewhere.
         remat: If True, only h and c of every iteration are kept for the backward pass and
-            all else is computed again: less memory, more time.
+            all else is computed again: less memory, more time. If False, no product is computed
+            again. None is what trains fastest: where JAX compiles for one processor, large
+            batches run a few sets at a time, and again in the backward pass. Elsewhere as False.
         seed: Seed of the dropout.
         kernel_initializer, recurrent_initializer, pooled_initializer, bias_initializer,
         and the matching regularizers and constraints: As in `SwarmCell`.
@@ -123,7 +126,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         dropout: float = 0.0,
         return_iterations: bool | str = False,
         unroll: bool | None = None,
-        remat: bool = False,
+        remat: bool | None = None,
         seed: int | None = None,
         kernel_initializer: Initializer = "glorot_uniform",
         recurrent_initializer: Initializer = "orthogonal",
@@ -157,7 +160,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
             "return_iterations", return_iterations, (False, True, "outputs")
         )
         self.unroll = None if unroll is None else bool(unroll)
-        self.remat = bool(remat)
+        self.remat = None if remat is None else bool(remat)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
         self._set_pooling(pooling)
@@ -209,7 +212,33 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         self, x: Tensor, mask: Tensor | None, weights: Tensor | None, training: bool | None
     ) -> Tensor:
         keep = self._dropout_masks(x) if training and self.dropout > 0 else None
+        size = self._sets_at_a_time(x) if training else None
+        if size is None:
+            return self._iterate(x, mask, weights, keep)
 
+        def iterate(x, mask, weights, keep):
+            with PreparedScope(x, mask, weights):
+                return self._iterate(x, mask, weights, keep)
+
+        return loop_ops.in_groups(iterate, (x, mask, weights, keep), size)
+
+    def _sets_at_a_time(self, x):
+        """How many sets go through all iterations before the next ones do; None is all."""
+        in_chunks = get_chunked_pooling_scope() is not None
+        if self.remat is not None or self.return_iterations or in_chunks:
+            return None
+        if not isinstance(self.pooling, SetLayer):  # which may look at other sets of the batch
+            return None
+        units, pooled_units = self.hidden_units, self.cell.pooled_units or self.hidden_units
+        causal = self.symmetry == "causal"
+        # Products, and sums over earlier entities, cost more than the memory if they are wide.
+        if units + causal * (units + pooled_units) > 256:
+            return None
+        # Of the gates, h and c, and what is pooled for every entity.
+        kept = self.iterations * (7 * units + causal * pooled_units)
+        return loop_ops.sets_at_a_time(x, kept)
+
+    def _iterate(self, x, mask, weights, keep):
         def step(index, h, c, gates, beside, recurrent_kernel, pooled_kernel, mask, weights, keep):
             pool = lambda _: self._pool_context(h, mask, weights)  # noqa: E731
             read = h if beside is None else ops.concatenate([h, beside], axis=-1)
@@ -348,18 +377,19 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         return self._pool(h, mask, weights)
 
     def _dropout_masks(self, x):
-        """Factors for h of every iteration, `(iterations, batch, 1, ..., hidden_units)`.
+        """Factors for h of every iteration, `(batch, iterations, 1, ..., hidden_units)`.
 
         They are drawn before the loop, because randomness inside a traced loop leaks.
         """
         ones = (1,) * (len(x.shape) - 2)
         shape = (self.iterations, ops.shape(x)[0], *ones, self.hidden_units)
         factors = ops.ones(shape, dtype=self.compute_dtype)
-        return keras.random.dropout(factors, self.dropout, seed=self.seed_generator)
+        factors = keras.random.dropout(factors, self.dropout, seed=self.seed_generator)
+        return ops.swapaxes(factors, 0, 1)
 
     @staticmethod
     def _drop(h, keep, index):
-        return h if keep is None else h * ops.take(keep, index, axis=0)
+        return h if keep is None else h * ops.take(keep, index, axis=1)
 
     def streaming_cell(self) -> SwarmStreamingCell:
         """An RNN cell that shares this layer's weights and sees one entity at a time.

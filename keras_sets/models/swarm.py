@@ -26,7 +26,7 @@ def swarm(
     output_pooling: PoolingLike | None = None,
     weighted: bool = False,
     unroll: bool | None = None,
-    remat: bool = False,
+    remat: bool | None = None,
     kernel_initializer: Initializer = "lecun_uniform",
     bias_initializer: Initializer = None,
     principal_axes: bool = False,

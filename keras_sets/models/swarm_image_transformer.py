@@ -27,7 +27,7 @@ def swarm_image_transformer(
     feed_forward_units: int | None = None,
     num_heads: int | None = None,
     unroll: bool | None = None,
-    remat: bool = False,
+    remat: bool | None = None,
     name: str = "swarm_image_transformer",
 ) -> keras.Model:
     """Causal `Swarm` layers that predict each value of an image from the values before it.

@@ -1,5 +1,7 @@
 """A loop over a fixed number of steps that every backend can differentiate, made fast."""
 
+import math
+
 import keras
 from keras import backend
 from keras import ops
@@ -130,3 +132,63 @@ def remat_gates(function, x, *arguments):
     import jax
 
     return jax.checkpoint(function, prevent_cse=False)(x, *arguments)
+
+
+# The C library maps what is larger than 32 MiB anew for every step, and the system fills every
+# page of it with zeros. A little is left for what stands beside.
+KEPT_BYTES = 20 * 2**20
+# Fewer rows than that make slow products and save little memory.
+MIN_ROWS = 1000
+
+
+def sets_at_a_time(x, kept):
+    """With how many sets at a time a batch like `x` trains fastest; None is all together.
+
+    Args:
+        x: `(batch, *entities, features)`.
+        kept: How many numbers the forward pass keeps of an entity for the backward pass.
+    """
+    sizes = x.shape[:-1]
+    known = all(isinstance(size, int) and size > 0 for size in sizes)
+    if not known or not prefers_loop(x) or jax_on_accelerator():
+        return None
+    import jax
+
+    from keras_sets.utils.keep_memory import memory_is_fetched_anew
+
+    # Other devices may hold a part of the batch.
+    if jax.device_count() > 1 or not memory_is_fetched_anew():
+        return None
+    batch, entities = sizes[0], math.prod(sizes[1:])
+    by_memory = KEPT_BYTES // (entities * kept * x.dtype.itemsize)
+    most = max(1, by_memory, MIN_ROWS // entities)
+    if batch <= most:
+        return None
+    # Sets that only fill the last group are computed in vain.
+    return min(range(most, most // 2, -1), key=lambda size: -batch % size)
+
+
+def in_groups(function, tensors, size):
+    """`function(*tensors)` for `size` sets after the other, with JAX.
+
+    The forward pass keeps nothing but `tensors`: the backward pass computes a group again before
+    it goes through it. All groups use the same memory, a small one.
+
+    Args:
+        function: Of tensors whose first axis is `size`, and Nones. Gives one such tensor.
+        tensors: Tensors whose first axis is the batch, the first of them no None, and Nones.
+        size: At most the batch.
+    """
+    import jax
+
+    batch = tensors[0].shape[0]
+    filling = -batch % size
+
+    def split(t):
+        # Sets that are there: others, such as zeros, might have no gradient.
+        t = jax.numpy.concatenate([t, t[:filling]]) if filling else t
+        return t.reshape(-1, size, *t.shape[1:])
+
+    again = jax.checkpoint(lambda tensors: function(*tensors), prevent_cse=False)
+    outputs = jax.lax.map(again, [None if t is None else split(t) for t in tensors])
+    return outputs.reshape(-1, *outputs.shape[2:])[:batch]

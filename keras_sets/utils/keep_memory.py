@@ -4,6 +4,8 @@ import sys
 # Of mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
+_done = False
+
 
 def keep_memory() -> bool:
     """Lets the process keep the memory that a step frees, for the next step.
@@ -11,7 +13,7 @@ def keep_memory() -> bool:
     On Linux processors JAX returns all temporary memory to the system after every step. The
     next step has to fetch it again, page by page. Call this function once, between the imports
     and the first layer, and training on JAX takes less time. TensorFlow, PyTorch and accelerators
-    gain nothing.
+    gain nothing. A `Swarm` with `remat=None` then computes nothing again to save memory.
 
     The process then holds its largest amount of memory until it ends. The function changes the
     settings of the C library's allocator, which NumPy and all else in the process use too.
@@ -38,7 +40,14 @@ def keep_memory() -> bool:
     if not hasattr(libc, "gnu_get_libc_version"):  # musl has a `mallopt` that does nothing
         return False
     settings = {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
-    return all([libc.mallopt(name, value) for name, value in settings.items()])
+    global _done
+    _done = all([libc.mallopt(name, value) for name, value in settings.items()])
+    return _done
+
+
+def memory_is_fetched_anew() -> bool:
+    """Whether the system hands out large memory page by page in every step."""
+    return sys.platform.startswith("linux") and not _done
 
 
 def _jax_has_started():
