@@ -316,11 +316,11 @@ def test_ways_are_equal(way, pooling):
         close(new, old)
 
 
-# Of three sets: in as many groups, and in two of which the second is filled.
-@pytest.mark.parametrize("size", [1, 2])
+# Five sets: in as many groups, and in two of which the second is filled.
+@pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("pooling", ["mean", "causal", "logsumexp"])
 def test_sets_at_a_time(backend, monkeypatch, pooling, size):
-    x, kinds, _ = example(("mask", "weights"))
+    x, kinds, _ = example(("mask", "weights"), batch=5)
     base = randomized(make_way("kept", pooling=pooling), x.shape)
     other = make_way("unrolled", pooling=pooling)
     other.build(x.shape)
@@ -329,8 +329,9 @@ def test_sets_at_a_time(backend, monkeypatch, pooling, size):
     in_groups = loops.in_groups
     monkeypatch.setattr(loops, "KEPT_BYTES", 0)
     monkeypatch.setattr(loops, "MIN_ROWS", size * 6)
+    monkeypatch.setattr(loops, "MIN_GROUPS", 1)
     monkeypatch.setattr(loops, "in_groups", lambda *a: sizes.append(a[2]) or in_groups(*a))
-    cotangents = [np.random.default_rng(5).normal(size=(3, 6, 2))]
+    cotangents = [np.random.default_rng(5).normal(size=(5, 6, 2))]
     expected, received = (
         testing.outputs_and_gradients(layer, x, cotangents, training=True, **kinds)
         for layer in (base, other)
@@ -349,18 +350,18 @@ def test_sets_at_a_time_fill_few_groups(backend):
         pytest.skip("the other backends keep the memory of a step")
     import jax
 
-    received = {}
-
-    def trace(x):
-        received[x.shape] = loops.sets_at_a_time(x, kept=2**10)
-        return x
+    def size(batch, entities, kept):
+        x = jax.ShapeDtypeStruct((batch, entities, 2), "float32")
+        sizes = []
+        jax.eval_shape(lambda x: sizes.append(loops.sets_at_a_time(x, kept)), x)
+        return sizes[0]
 
     # 4 KiB an entity: 20 MiB are 5,120 entities, 51 sets of 100.
-    shapes = [(51, 100, 2), (52, 100, 2), (149, 100, 2), (151, 100, 2), (4, 6000, 2), (0, 100, 2)]
-    for shape in shapes:
-        jax.eval_shape(trace, jax.ShapeDtypeStruct(shape, "float32"))
-    expected = [None, 26, 50, 38, 1, None]
-    assert [received[shape] for shape in shapes] == expected
+    batches = (0, 51, 52, 149, 151)
+    assert [size(batch, 100, kept=2**10) for batch in batches] == [None, None, 26, 50, 38]
+    # 64 KiB an entity: 2,000 entities in place of 320, and at least four groups.
+    batches = (1, 2, 3, 8, 9, 10, 11)
+    assert [size(batch, 1000, kept=2**14) for batch in batches] == [None, 1, 1, 2, 1, 2, 1]
     assert loops.sets_at_a_time(np.ones((151, 100, 2), "float32"), kept=2**10) is None
 
 

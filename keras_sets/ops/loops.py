@@ -137,8 +137,8 @@ def remat_gates(function, x, *arguments):
 # The C library maps what is larger than 32 MiB anew for every step, and the system fills every
 # page of it with zeros. A little is left for what stands beside.
 KEPT_BYTES = 20 * 2**20
-# Fewer rows than that make slow products and save little memory.
-MIN_ROWS = 1000
+# Products of fewer rows are slow. Of fewer groups, each saves too little memory.
+MIN_ROWS, MIN_GROUPS = 2000, 4
 
 
 def sets_at_a_time(x, kept):
@@ -161,11 +161,11 @@ def sets_at_a_time(x, kept):
         return None
     batch, entities = sizes[0], math.prod(sizes[1:])
     by_memory = KEPT_BYTES // (entities * kept * x.dtype.itemsize)
-    most = max(1, by_memory, MIN_ROWS // entities)
+    most = max(1, by_memory, min(MIN_ROWS // entities, batch // MIN_GROUPS))
     if batch <= most:
         return None
     # Sets that only fill the last group are computed in vain.
-    return min(range(most, most // 2, -1), key=lambda size: -batch % size)
+    return min(range(most, (most - 1) // 2, -1), key=lambda size: -batch % size)
 
 
 def in_groups(function, tensors, size):
