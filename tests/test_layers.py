@@ -345,6 +345,26 @@ def test_sets_at_a_time(backend, monkeypatch, pooling, size):
     assert len(sizes) == (backend == "jax")
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"hidden_units": 256}, [3 * 7 * 256]),
+        ({"hidden_units": 85, "pooling": "causal"}, [3 * 8 * 85]),
+        ({"hidden_units": 257}, []),
+        ({"hidden_units": 86, "pooling": "causal"}, []),
+        ({"unroll": True}, []),
+        ({"remat": False}, []),
+        ({"return_iterations": True}, []),
+        ({"pooling": lambda x, mask=None, weights=None: ops.mean(x, axis=1)}, []),
+    ],
+)
+def test_sets_that_stay_together(monkeypatch, options, kept):
+    calls = []
+    monkeypatch.setattr(loops, "sets_at_a_time", lambda x, kept: calls.append(kept))
+    layers.Swarm(2, iterations=3, **options)(example()[0], training=True)
+    assert calls == kept
+
+
 def test_sets_at_a_time_fill_few_groups(backend):
     if backend != "jax":
         pytest.skip("the other backends keep the memory of a step")

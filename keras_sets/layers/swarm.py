@@ -224,10 +224,10 @@ class Swarm(PartOptions, PooledContext, SetLayer):
 
     def _sets_at_a_time(self, x):
         """How many sets go through all iterations before the next ones do; None is all."""
-        in_chunks = get_chunked_pooling_scope() is not None
-        if self.remat is not None or self.return_iterations or in_chunks:
-            return None
-        if not isinstance(self.pooling, SetLayer):  # which may look at other sets of the batch
+        # A function may look at other sets of the batch. Iterations that are written out may draw
+        # random numbers, which a loop may not.
+        whole = self.remat is not None or self.unroll or not isinstance(self.pooling, SetLayer)
+        if whole or self.return_iterations or get_chunked_pooling_scope() is not None:
             return None
         units, pooled_units = self.hidden_units, self.cell.pooled_units or self.hidden_units
         causal = self.symmetry == "causal"
