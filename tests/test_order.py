@@ -60,14 +60,14 @@ def test_what_is_dropped(context):
     layer.build(x.shape)
     masks = layer._dropout_masks(ops.convert_to_tensor(x))
     seen = ops.convert_to_numpy(masks)
-    assert seen.shape == (3, 2, 1, 8) and set(seen.ravel()) == {0.0, 2.0}
+    assert seen.shape == (2, 3, 1, 8) and set(seen.ravel()) == {0.0, 2.0}
     assert (seen[0] != seen[1]).any() and (seen[:, 0] != seen[:, 1]).any()
     layer._dropout_masks = lambda x: masks
     h = c = ops.zeros((2, 5, 8))
     pooled = None
     for iteration in range(3):
         h, (_, c) = layer.cell(x, [h, c], pooled=pooled)
-        h = h * masks[iteration]
+        h = h * masks[:, iteration]
         if context != "static" or pooled is None:
             pooled = h if context == "self" else ops.mean(h, axis=1, keepdims=True)
     expected = layer.projection(ops.concatenate([h, c], axis=-1))
