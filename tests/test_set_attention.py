@@ -11,6 +11,8 @@ from keras_sets.layers import InducedSetAttentionBlock
 from keras_sets.layers import PoolingByMultiheadAttention
 from keras_sets.layers import SetAttentionBlock
 from keras_sets.layers import SetNormalization
+from keras_sets.ops import attention
+from keras_sets.ops import loops
 from keras_sets.ops import set_attention
 from keras_sets.testing import outputs_and_gradients
 from tests.conftest import load_arrays
@@ -160,6 +162,40 @@ def test_configuration_symbolic_shapes_and_seeds(block):
     kernels = [ops.convert_to_numpy(w) for w in layer.weights if w.path.endswith("kernel")]
     starts = {tuple(np.round(kernel.ravel()[:4], 5)) for kernel in kernels}
     assert len(starts) == len(kernels)
+
+
+@pytest.mark.parametrize("given", [(), ("mask",), ("weights",), ("mask", "weights")], ids="+".join)
+def test_fast_ways_are_the_plain_one(backend, monkeypatch, given):
+    """PyTorch's fused kernels, and a few sets at a time on JAX."""
+    rng = np.random.default_rng(0)
+    kinds = {"mask": rng.random((5, 6)) < 0.6, "weights": 2 * rng.random((5, 6)).astype("float32")}
+    kinds["mask"][1] = False
+    kinds = {name: kinds[name] for name in given}
+    x = rng.normal(size=(5, 6, 3)).astype("float32")
+    layer = SetAttentionBlock(8, 2)
+    cotangents = [rng.normal(size=(5, 6, 8))]
+    fast = []
+    with monkeypatch.context() as patch:
+        if backend == "torch":
+            import torch
+
+            parts, name = torch.nn.functional, "scaled_dot_product_attention"
+        else:
+            parts, name = loops, "in_groups"
+        function = getattr(parts, name)
+        patch.setattr(parts, name, lambda *a, **k: fast.append(a) or function(*a, **k))
+        patch.setattr(loops, "KEPT_BYTES", 0)
+        # Five sets in two groups of three, of which the second is filled.
+        patch.setattr(loops, "MIN_ROWS", 3 * 6 * 2)
+        patch.setattr(loops, "MIN_GROUPS", 1)
+        received = outputs_and_gradients(layer, x, cotangents, **kinds)
+    assert bool(fast) == (backend != "tensorflow")
+    monkeypatch.setattr(attention, "_has_fused_kernels", lambda *tensors: False)
+    expected = outputs_and_gradients(layer, x, cotangents, **kinds)
+    pairs = [(received[0][0], expected[0][0]), (received[1], expected[1])]
+    for new, old in pairs + list(zip(received[2], expected[2], strict=True)):
+        assert np.isfinite(new).all()
+        np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5)
 
 
 def test_factors_multiply_the_attention():

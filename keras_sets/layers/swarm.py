@@ -25,6 +25,7 @@ from keras_sets.layers.weight_options import own_seed
 from keras_sets.ops import linear as linear_ops
 from keras_sets.ops import loops as loop_ops
 from keras_sets.prepared import PreparedScope
+from keras_sets.utils.keep_memory import memory_is_fetched_anew
 
 CONTEXTS = ("swarm", "static", "self")
 
@@ -65,10 +66,9 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         unroll: If True, the iterations are written out in the graph. If False, they are a
             loop, which compiles in a time that does not grow with `iterations`. None is what
             runs fastest: a loop where JAX compiles, written out elsewhere.
-        remat: If True, only h and c of every iteration are kept for the backward pass and
-            all else is computed again: less memory, more time. If False, no product is computed
-            again. None is what trains fastest: where JAX compiles for one processor, large
-            batches run a few sets at a time, and again in the backward pass. Elsewhere as False.
+        remat: If True, the backward pass computes all but h and c again: less memory, more time.
+            If False, no products again. None is what trains fastest: where JAX compiles for one
+            processor, large batches run a few sets at a time, and again backward. Else as False.
         seed: Seed of the dropout.
         kernel_initializer, recurrent_initializer, pooled_initializer, bias_initializer,
         and the matching regularizers and constraints: As in `SwarmCell`.
@@ -224,14 +224,14 @@ class Swarm(PartOptions, PooledContext, SetLayer):
 
     def _sets_at_a_time(self, x):
         """How many sets go through all iterations before the next ones do; None is all."""
-        # A function may look at other sets of the batch. Iterations that are written out may draw
-        # random numbers, which a loop may not.
+        # A function may look at other sets; iterations that are written out may be random.
         whole = self.remat is not None or self.unroll or not isinstance(self.pooling, SetLayer)
-        if whole or self.return_iterations or get_chunked_pooling_scope() is not None:
+        whole = whole or self.return_iterations or not memory_is_fetched_anew()
+        if whole or get_chunked_pooling_scope() is not None:
             return None
         units, pooled_units = self.hidden_units, self.cell.pooled_units or self.hidden_units
         causal = self.symmetry == "causal"
-        # Products, and sums over earlier entities, cost more than the memory if they are wide.
+        # Wide products, and sums over earlier entities, cost more than the memory.
         if units + causal * (units + pooled_units) > 256:
             return None
         # Of the gates, h and c, and what is pooled for every entity.

@@ -1,10 +1,12 @@
 """Attention over the entities of a set."""
 
+from keras import backend
 from keras import ops
 
 from keras_sets._typing import State
 from keras_sets._typing import Tensor
 from keras_sets.ops import compensated
+from keras_sets.ops import loops
 from keras_sets.ops.entities import accumulation_dtype
 from keras_sets.ops.entities import largest_over
 from keras_sets.ops.entities import log_weights
@@ -39,9 +41,48 @@ def set_attention(
     Returns:
         `(batch, queries, heads, value_dim)` in the accumulation dtype. Attention to
         nothing is 0.
+
+    On PyTorch the kernels are those of `scaled_dot_product_attention`. Second derivatives, and
+    forward mode, need `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` around the call.
     """
+    if factors is None and _has_fused_kernels(query, key):
+        return _fused_attention(query, key, value, mask, weights)
     _, totals, sums = _attention_sums(query, key, value, mask, weights, factors)
     return ops.transpose(safe_ratio(sums, totals), (0, 2, 1, 3))
+
+
+def _has_fused_kernels(query, key):
+    """Whether PyTorch has kernels that never hold the scores of all pairs."""
+    if backend.backend() != "torch" or 0 in query.shape + key.shape:
+        return False
+    import torch
+
+    # Files of them, such as those of ONNX, fail for sets without entities.
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return not (exporting() or torch.jit.is_tracing())
+
+
+def _fused_attention(query, key, value, mask, weights):
+    import torch
+
+    dtype = accumulation_dtype(query)
+    mask, weights = multiplicities(mask, weights, dtype)
+    query, key, value = (ops.cast(t, dtype).transpose(1, 2) for t in (query, key, value))
+    added = None if weights is None else log_weights(weights)
+    if mask is not None:
+        if added is None:
+            added = torch.zeros_like(mask, dtype=query.dtype)
+        # Finite, or sets without entities would have no gradient.
+        added = torch.where(mask, added, torch.finfo(query.dtype).min / 2)
+    y = torch.nn.functional.scaled_dot_product_attention(
+        query.expand(key.shape[0], -1, -1, -1),
+        key,
+        value,
+        attn_mask=None if added is None else added[:, None, None, :],
+    ).transpose(1, 2)
+    if mask is None:
+        return y
+    return torch.where(mask.any(dim=1)[:, None, None, None], y, torch.zeros_like(y))
 
 
 def attention_state(
@@ -80,6 +121,25 @@ def _attention_sums(query, key, value, mask, weights, factors=None):
         batch, queries, heads, _ = ops.shape(query)
         nothing = ops.zeros((batch, heads, queries, 1), dtype=dtype)
         return nothing, nothing, ops.repeat(nothing, value.shape[-1], axis=-1)
+    tensors = query, key, value, mask, weights, factors
+    size = _sets_at_a_time(*tensors)
+    if size is None:
+        return _sums_of_sets(*tensors)
+    return loops.in_groups(_sums_of_sets, tensors, size)
+
+
+def _sets_at_a_time(query, key, *others):
+    batch, n = key.shape[:2]
+    if not (isinstance(batch, int) and isinstance(n, int)):
+        return None
+    if any(t is not None and tuple(t.shape[:1]) != (batch,) for t in (query, *others)):
+        return None
+    # The scores, and their exponentials, of a query.
+    return loops.sets_at_a_time(query, 3 * n)
+
+
+def _sums_of_sets(query, key, value, mask, weights, factors):
+    dtype = accumulation_dtype(query)
     query = ops.transpose(ops.cast(query, dtype), (0, 2, 1, 3)) * query.shape[-1] ** -0.5
     key = ops.transpose(ops.cast(key, dtype), (0, 2, 3, 1))
     value = ops.transpose(ops.cast(value, dtype), (0, 2, 1, 3))
@@ -87,8 +147,8 @@ def _attention_sums(query, key, value, mask, weights, factors=None):
     # `(batch, n)` to `(batch, heads, queries, n)`.
     if weights is not None:
         scores = scores + log_weights(weights)[:, None, None, :]
+    there = None if mask is None else mask[:, None, None, :]
     if mask is not None:
-        there = mask[:, None, None, :]
         scores = ops.where(there, scores, ops.full_like(scores, lowest(scores)))
     shift = ops.stop_gradient(largest_over(scores, -1, keepdims=True))
     terms = ops.exp(scores - shift)

@@ -142,7 +142,7 @@ MIN_ROWS, MIN_GROUPS = 2000, 4
 
 
 def sets_at_a_time(x, kept):
-    """With how many sets at a time a batch like `x` trains fastest; None is all together.
+    """How many sets of a batch like `x` train fastest together; None is all of them.
 
     Args:
         x: `(batch, *entities, features)`.
@@ -154,10 +154,7 @@ def sets_at_a_time(x, kept):
         return None
     import jax
 
-    from keras_sets.utils.keep_memory import memory_is_fetched_anew
-
-    # Other devices may hold a part of the batch.
-    if jax.device_count() > 1 or not memory_is_fetched_anew():
+    if jax.device_count() > 1:  # of which each may hold a part of the batch
         return None
     batch, entities = sizes[0], math.prod(sizes[1:])
     by_memory = KEPT_BYTES // (entities * kept * x.dtype.itemsize)
@@ -175,7 +172,7 @@ def in_groups(function, tensors, size):
     it goes through it. All groups use the same memory, a small one.
 
     Args:
-        function: Of tensors whose first axis is `size`, and Nones. Gives one such tensor.
+        function: Of tensors whose first axis is `size`, and Nones. Gives one or more of them.
         tensors: Tensors whose first axis is the batch, the first of them no None, and Nones.
         size: At most the batch.
     """
@@ -191,4 +188,4 @@ def in_groups(function, tensors, size):
 
     again = jax.checkpoint(lambda tensors: function(*tensors), prevent_cse=False)
     outputs = jax.lax.map(again, [None if t is None else split(t) for t in tensors])
-    return outputs.reshape(-1, *outputs.shape[2:])[:batch]
+    return jax.tree.map(lambda t: t.reshape(-1, *t.shape[2:])[:batch], outputs)
