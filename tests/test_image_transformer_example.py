@@ -297,6 +297,7 @@ def test_the_network_that_is_shipped(folder):
     assert rates["drawn"] >= 0.8 and rates["real"] > 0.95 and rates["others"] < 0.2
 
 
+@pytest.mark.usefixtures("on_one_backend")
 def test_the_classifier_of_many_images(folder, monkeypatch):
     monkeypatch.setattr(evaluate, "MOST_FOR_A_VECTOR_MACHINE", 100)
     loaded = image_sets.load("digits", folder)

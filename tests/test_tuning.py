@@ -262,6 +262,7 @@ class TestSearch:
             call(*SWEEP, "--output", path, "--time-budget", "100")
             assert table(path) == table(sweep)
 
+    @pytest.mark.usefixtures("on_one_backend")
     def test_hyperband_goes_on_with_the_best(self, tmp_path):
         path = tmp_path / "run"
         options = ["--tuner", "hyperband", "--epochs", 3, "--max-trials", 4]
