@@ -198,6 +198,18 @@ def test_fast_ways_are_the_plain_one(backend, monkeypatch, given):
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(1, 3), (3, 1)], ids=["queries", "entities"])
+def test_one_set_of_queries_or_of_entities_for_all(rng, sizes):
+    query, key = (rng.normal(size=(size, 4, 2, 8)).astype("float32") for size in sizes)
+    query, key = map(ops.convert_to_tensor, (query, key))
+    expected = []
+    for i in range(3):
+        entities = key[i % sizes[1]][None]
+        expected.append(set_attention(query[i % sizes[0]][None], entities, entities)[0])
+    received = ops.convert_to_numpy(set_attention(query, key, key))
+    np.testing.assert_allclose(received, [ops.convert_to_numpy(y) for y in expected], atol=1e-5)
+
+
 def test_factors_multiply_the_attention():
     """The softmax is that over all present entities, whatever the factors."""
     rng = np.random.default_rng(4)

@@ -364,7 +364,7 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         gates = total if gates is None else linear_ops.add_in_place(total, gates)
         if pooled is not None:
             gates = linear_ops.add_in_place(gates, linear_ops.linear(pooled, pooled_kernel))
-        return loop_ops.remat_gates(self.cell.update, gates, c)
+        return loop_ops.remat_in_loop(self.cell.update, gates, c)
 
     def project(self, h: Tensor, c: Tensor) -> Tensor:
         """`projection(concatenate([h, c]))`."""

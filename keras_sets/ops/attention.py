@@ -73,9 +73,9 @@ def _fused_attention(query, key, value, mask, weights):
         if added is None:
             added = torch.zeros_like(mask, dtype=query.dtype)
         # Finite, or sets without entities would have no gradient.
-        added = torch.where(mask, added, torch.finfo(query.dtype).min / 2)
+        added = torch.where(mask, added, lowest(query) / 2)
     y = torch.nn.functional.scaled_dot_product_attention(
-        query.expand(key.shape[0], -1, -1, -1),
+        query,
         key,
         value,
         attn_mask=None if added is None else added[:, None, None, :],

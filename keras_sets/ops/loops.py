@@ -121,11 +121,11 @@ def jax_on_accelerator():
     return jax.default_backend() != "cpu"
 
 
-def remat_gates(function, x, *arguments):
+def remat_in_loop(function, x, *arguments):
     """`function(x, *arguments)`, of which a JAX loop keeps the arguments only.
 
-    For arithmetic that the backward pass does again in less time than it takes to read its
-    intermediate results back.
+    For what the backward pass does again in less time than it takes to read its intermediate
+    results back.
     """
     if not prefers_loop(x):
         return function(x, *arguments)
@@ -148,9 +148,10 @@ def sets_at_a_time(x, kept):
         x: `(batch, *entities, features)`.
         kept: How many numbers the forward pass keeps of an entity for the backward pass.
     """
+    if not prefers_loop(x) or jax_on_accelerator():
+        return None
     sizes = x.shape[:-1]
-    known = all(isinstance(size, int) and size > 0 for size in sizes)
-    if not known or not prefers_loop(x) or jax_on_accelerator():
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
         return None
     import jax
 
@@ -186,6 +187,6 @@ def in_groups(function, tensors, size):
         t = jax.numpy.concatenate([t, t[:filling]]) if filling else t
         return t.reshape(-1, size, *t.shape[1:])
 
-    again = jax.checkpoint(lambda tensors: function(*tensors), prevent_cse=False)
-    outputs = jax.lax.map(again, [None if t is None else split(t) for t in tensors])
+    parts = [None if t is None else split(t) for t in tensors]
+    outputs = jax.lax.map(lambda tensors: remat_in_loop(function, *tensors), parts)
     return jax.tree.map(lambda t: t.reshape(-1, *t.shape[2:])[:batch], outputs)
