@@ -31,8 +31,6 @@ else:
     _has_sklearn = True
 
 DEFAULT_MODEL = "clustering_2d"
-# By so much of the Bayesian information criterion a point another start has to be better.
-OVERLOOKED = 0.1
 
 
 class AmortizedClustering(ClusterMixin, BaseEstimator):
@@ -206,15 +204,14 @@ def _merged(start, points, weights, most):
     """The merged mixture; not from the network's answer where that overlooks clusters.
 
     Merging cannot divide what the network took for one. A fine partition into `most` parts is
-    merged too, and taken if it explains the points much better: by less, the network is more
-    often right about what belongs together. Where as many clusters are left as there were
-    parts, there may be more: twice as many parts follow.
+    merged too. Where as many clusters are left as there were parts, there may be more: twice as
+    many parts follow.
     """
     best, lowest = mixture.merged_by_bic(start, points, weights)
     parts = most
     while True:
         finer, bic = _merged_parts(points, weights, parts)
-        if bic < lowest - OVERLOOKED * weights.sum():
+        if bic < lowest:
             best, lowest = finer, bic
         if max(len(finer), len(best)) < parts or parts >= len(points):
             return best

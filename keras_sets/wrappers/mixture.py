@@ -1,17 +1,23 @@
 """Mixtures of elliptic clusters in NumPy: EM, and merging while that lowers BIC.
 
-A cluster has a share of the points, a mean, a covariance, and a power that says how its
-density falls: with the Mahalanobis distance r it goes like exp(-(c r^2)^power / 2). Power 1
-is a Gaussian; above, a cluster has an edge, as filled ellipses and boxes have; below, it has
-heavy tails. Were all clusters Gaussian, a filled box would be several of them. A background
+A cluster has a share of the points, a mean and a covariance. All clusters have one power, which
+says how their density falls: with the Mahalanobis distance r it goes like exp(-(c r^2)^power / 2).
+Power 1 is a Gaussian; above, a cluster has an edge, as filled ellipses and boxes have; below, it
+has heavy tails. Were all clusters Gaussian, a filled box would be several of them. A background
 of constant density takes what lies far from all clusters.
+
+Clusters may have more in common, see `Family`: one covariance, for example. Such a mixture has
+fewer parameters, so fewer points suffice to tell its clusters apart. The criterion compares
+mixtures of all families.
 
 Points are `(n, d)`, float64, of mean 0 and variance 1, and have weights `(n,)`. They are
 visited in chunks, so that memory stays small.
 
 Reference:
     [Dang et al., 2015, Mixtures of multivariate power exponential
-    distributions](https://doi.org/10.1111/biom.12351), equation 1; powers by the kurtosis.
+    distributions](https://doi.org/10.1111/biom.12351), equation 1; the power by the kurtosis.
+    [Fraley & Raftery, 2002, Model-based clustering](https://doi.org/10.1198/016214502760047131),
+    section 2: families of covariances, chosen by BIC.
 """
 
 import dataclasses
@@ -35,8 +41,51 @@ BACKGROUND = (1e-3, 0.03)
 # Pairs of clusters whose density as one is computed, pairs of them for which EM runs, and by
 # how many nats these may be worse than the best.
 PAIRS, PROPOSALS, CLOSE = 8, 3, 5.0
-# Of EM: before the first merge, after each, at the end.
-FIRST_STEPS, STEPS, LAST_STEPS = 5, 3, 10
+# Of EM: before the first merge, after each, towards another family, at the end.
+FIRST_STEPS, STEPS, FAMILY_STEPS, LAST_STEPS = 5, 3, 5, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What the clusters of a mixture have in common.
+
+    Attributes:
+        covariances: `"own"`; `"shared"`, all have the same; `"round"`, each has a variance.
+        equal_shares: Whether all have the same share of the points.
+    """
+
+    covariances: str = "own"
+    equal_shares: bool = False
+
+    def parameters(self, clusters, dimensions):
+        """How many numbers `clusters` clusters have: the power, shares, means, covariances."""
+        covariance = dimensions * (dimensions + 1) // 2
+        covariances = {"own": clusters * covariance, "shared": covariance, "round": clusters}
+        shares = 0 if self.equal_shares else clusters
+        return 1 + shares + clusters * dimensions + covariances[self.covariances]
+
+    def constrain(self, shares, covariances):
+        """The shares and covariances of the family that have the same sums."""
+        if self.covariances == "shared":
+            mean = shares @ covariances.swapaxes(0, 1) / shares.sum()
+            covariances = np.broadcast_to(mean, covariances.shape)
+        elif self.covariances == "round":
+            variances = np.trace(covariances, axis1=1, axis2=2) / covariances.shape[1]
+            covariances = variances[:, None, None] * np.eye(covariances.shape[1])
+        if self.equal_shares:
+            shares = np.full(len(shares), shares.mean())
+        return shares, covariances
+
+
+GENERAL = Family()
+FAMILIES = (
+    GENERAL,
+    Family(equal_shares=True),
+    Family("shared"),
+    Family("shared", equal_shares=True),
+    Family("round"),
+    Family("round", equal_shares=True),
+)
 
 
 @dataclasses.dataclass
@@ -47,7 +96,7 @@ class Mixture:
         shares: `(k,)`.
         means: `(k, d)`.
         covariances: `(k, d, d)`.
-        powers: `(k,)`.
+        powers: `(k,)`, equal after EM.
         background: Logarithm of the background's share times its density.
         blur: `(d,)`, variances with which every point is spread, see `blur_of`. Logarithms of
             densities are means over what it is spread to.
@@ -196,7 +245,7 @@ def _expectation(mixture, sample):
     return moments
 
 
-def _maximization(moments, log_volume, blur):
+def _maximization(moments, log_volume, blur, family=GENERAL):
     dimensions = moments.sums.shape[1]
     counts = np.maximum(moments.counts, 1e-10)
     means = moments.sums / counts[:, None]
@@ -204,11 +253,13 @@ def _maximization(moments, log_volume, blur):
     covariances += np.diag(RIDGE + blur)
     total = counts.sum()
     background = np.clip(moments.background / (total + moments.background), *BACKGROUND)
+    shares, covariances = family.constrain(counts / total, covariances)
+    power = _powers(total, moments.quartics.sum(), dimensions)
     return Mixture(
-        (1 - background) * counts / total,
+        (1 - background) * shares,
         means,
         covariances,
-        _powers(counts, moments.quartics, dimensions),
+        np.full(len(means), power),
         np.log(background) - log_volume,
         blur,
     )
@@ -248,8 +299,20 @@ def _log_volume(points, weights):
     return ball + d / 2 * math.log(2.25 * (d + 2)) + 0.5 * np.linalg.slogdet(covariance)[1]
 
 
+@dataclasses.dataclass
+class Fit:
+    """A mixture, its family, the expectation under it, and its Bayesian information criterion."""
+
+    mixture: Mixture
+    family: Family
+    moments: Moments
+    bic: float
+
+
 def merged_by_bic(mixture, points, weights):
     """EM, then pairs of clusters are merged until one is left: the best mixture on the way.
+
+    Mixtures of the other families start from those of the general one.
 
     Returns:
         The mixture and its Bayesian information criterion.
@@ -257,26 +320,31 @@ def merged_by_bic(mixture, points, weights):
     sample = Sample(points, weights)
     log_volume = _log_volume(points, weights)
     d = sample.dimensions
-    penalty = (2 + d + d * (d + 1) / 2) * np.log(sample.total)
 
-    def climbed(mixture, steps):
-        """After EM, with its BIC."""
+    def climbed(mixture, steps, family=GENERAL, moments=None):
+        """After EM. `moments` are those of an expectation under the mixture, where known."""
+        moments = _expectation(mixture, sample) if moments is None else moments
         for _ in range(steps):
-            mixture = _maximization(_expectation(mixture, sample), log_volume, mixture.blur)
-        log_likelihood = _expectation(mixture, sample).log_likelihood
-        return mixture, penalty * len(mixture) - 2 * log_likelihood
+            mixture = _maximization(moments, log_volume, mixture.blur, family)
+            moments = _expectation(mixture, sample)
+        penalty = family.parameters(len(mixture), d) * np.log(sample.total)
+        return Fit(mixture, family, moments, penalty - 2 * moments.log_likelihood)
 
     # A cluster of fewer points than that has no covariance.
     enough = mixture.shares * sample.total > d + 1
     mixture = mixture.select(enough if enough.any() else mixture.shares.argmax(keepdims=True))
-    mixture, lowest = climbed(mixture, FIRST_STEPS)
-    best = mixture
-    while len(mixture) > 1:
-        proposals = [climbed(proposal, STEPS) for proposal in _proposals(mixture, sample)]
-        mixture, bic = min(proposals, key=lambda proposal: proposal[1])
-        if bic < lowest:
-            best, lowest = mixture, bic
-    return climbed(best, LAST_STEPS)
+    general = climbed(mixture, FIRST_STEPS)
+    fits = [general]
+    while True:
+        start = general.mixture, FAMILY_STEPS
+        fits += (climbed(*start, family, general.moments) for family in FAMILIES[1:])
+        best = min(fits, key=lambda fit: fit.bic)
+        if len(general.mixture) == 1:
+            best = climbed(best.mixture, LAST_STEPS, best.family, best.moments)
+            return best.mixture, best.bic
+        pairs = _proposals(general.mixture, sample)
+        general = min((climbed(pair, STEPS) for pair in pairs), key=lambda fit: fit.bic)
+        fits = [best, general]
 
 
 def _proposals(mixture, sample):
