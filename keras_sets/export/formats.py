@@ -137,8 +137,10 @@ def export_model(
     _check_precision(format, model)
     specs = _input_specs(inputs, symbols, batch_size, set_size)
 
-    # Next to the output, so that it can be moved there in one step.
-    parent = next(parent for parent in output.parents if parent.is_dir())
+    # Next to the output, so that it can be moved there in one step. A folder that is there stays:
+    # it may be a mounted one, a link, or the current one.
+    exists = output.is_dir()
+    parent = output if exists else next(parent for parent in output.parents if parent.is_dir())
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output.name}.") as temporary:
         written = pathlib.Path(temporary, "export")
         written.mkdir()
@@ -151,10 +153,12 @@ def export_model(
                 f"Keras could not export model '{model.name}' as {format} from "
                 f"{keras.config.backend()}: {_reason(error)}. {_another_way(format)}"
             ) from error
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if output.exists():
-            output.rmdir()
-        os.rename(written, output)
+        if exists:
+            for part in written.iterdir():
+                os.rename(part, output / part.name)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(written, output)
     return output / FORMATS[format].file
 
 
