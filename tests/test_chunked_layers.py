@@ -109,6 +109,13 @@ def test_images_as_elements():
     outputs = list(models.predict_in_chunks(model, cut((x, mask), (0, 3, 7))))
     whole = model({"entities": x, "mask": mask})
     assert_close(np.concatenate(outputs, axis=1), numpy(whole), 1e-5)
+    x = np.nan_to_num(x)  # without a mask, the one or the other
+    outputs = list(models.predict_in_chunks(model, cut((x,), (0, 3, 7))))
+    whole = model({"entities": x, "mask": np.ones((2, 7), bool)})
+    assert_close(np.concatenate(outputs, axis=1), numpy(whole), 1e-5)
+    outputs = list(models.predict_in_chunks(stack[0], cut((x, None, weights), (0, 3, 7))))
+    whole = stack[0](x, weights=weights)
+    assert_close(np.concatenate(outputs, axis=1), numpy(whole), 1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_seeds": 3}, {"output_pooling": "attention"}])
@@ -166,6 +173,13 @@ def test_models_within_models():
     for network in networks:
         whole = numpy(network(ops.convert_to_tensor(x), mask=ops.convert_to_tensor(mask)))
         assert_close(models.predict_in_chunks(network, cut((x, mask))), whole, 1e-5)
+    inputs = {
+        "entities": keras.Input((None, FEATURES), name="entities"),
+        "mask": keras.Input((None,), dtype="bool", name="mask"),
+    }
+    network = keras.Model(inputs, encoder(inputs["entities"], mask=inputs["mask"]))
+    whole = numpy(network({"entities": x, "mask": mask}))
+    assert_close(models.predict_in_chunks(network, cut((x, mask))), whole, 1e-5)
     with pytest.raises(ValueError, match="chunks without weights"):
         models.predict_in_chunks(networks[-1], [(x, mask, np.ones_like(x[..., 0]))])
 

@@ -283,6 +283,11 @@ def _check_sizes(format, inputs, symbols, batch_size, set_size):
             "Expected a model with one axis of unknown size, beside that of the batch, for "
             f"`set_size` to fix. Received: set_size={set_size} and inputs of shapes {shapes}"
         )
+    if batch_size is not None and any(shape[0] not in (None, batch_size) for shape in shapes):
+        raise ValueError(
+            "Expected a model with a free batch size, for `batch_size` to fix. Received: "
+            f"batch_size={batch_size} and inputs of shapes {shapes}"
+        )
     unknown = {
         "batch_size": "batch" in free and batch_size is None,
         "set_size": bool(free - {"batch"}) and set_size is None,

@@ -49,8 +49,8 @@ def predict_in_chunks(
             `keras_sets.models.swarm`, a `keras.Sequential`, a layer, or a list of layers.
             Its layers are `PermutationEquivariantDense`, `Swarm`, `DSS` and its kind, poolings,
             `InducedSetAttentionBlock`, `PoolingByMultiheadAttention`, `PrincipalAxes`,
-            `SetNormalization`, `SlotRefinement`, and Keras layers that compute every entity on
-            its own, such as `Dense` and `Activation`.
+            `SetNormalization`, `SlotRefinement`, Keras layers that compute every entity on its
+            own, such as `Dense` and `Activation`, and models of such layers.
         chunks: A list of chunks, or a function without arguments that returns a fresh
             iterator over them at every call. A chunk is an array of entities
             `(batch, *entities, features)`, for `DSS` `(batch, n, *element)`, or a tuple
