@@ -75,7 +75,7 @@ class SetDataset(keras.utils.PyDataset):
         sets: List of arrays `(n_i, features)` or with more axes, where `n_i` may be 0; an object
             array of them; one array `(num_sets, n, features)` without padding; or a
             `tf.RaggedTensor`. Numbers must be finite: a NaN would spread to the whole network.
-            They are copied.
+            On JAX integers must fit into 32 bits, those of targets too. They are copied.
         targets: A target a set: an array `(num_sets,)` or `(num_sets, ...)`, or a list of
             numbers. A target an entity: a list with an array `(n_i,)` or `(n_i, ...)` for every
             set. None for inputs alone, to predict with. NaN is left to the loss.
