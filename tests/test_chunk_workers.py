@@ -100,7 +100,7 @@ def test_bad_input(threads, tmp_path):
     nested = keras.Sequential([inner])
     for causal in (layers.CausalMeanPooling(), layers.Swarm(3, 4, pooling="causal"), nested):
         with pytest.raises(ValueError, match="causal pooling, which needs the chunks in order"):
-            models.predict_in_chunks(causal, chunks, executor=threads)
+            models.predict_in_chunks(causal, cut(sets()[:2], (0, 5, 15)), executor=threads)
     x, mask, weights = sets()
     with pytest.raises(ValueError, match="parts of the same sets"):
         outputs_of(swarm, [(x, mask), (x[:2], mask[:2])], threads)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_sets import layers
 from keras_sets import models
@@ -108,6 +109,13 @@ def test_images_as_elements():
     outputs = list(models.predict_in_chunks(model, cut((x, mask), (0, 3, 7))))
     whole = model({"entities": x, "mask": mask})
     assert_close(np.concatenate(outputs, axis=1), numpy(whole), 1e-5)
+    x = np.nan_to_num(x)  # without a mask, the one or the other
+    outputs = list(models.predict_in_chunks(model, cut((x,), (0, 3, 7))))
+    whole = model({"entities": x, "mask": np.ones((2, 7), bool)})
+    assert_close(np.concatenate(outputs, axis=1), numpy(whole), 1e-5)
+    outputs = list(models.predict_in_chunks(stack[0], cut((x, None, weights), (0, 3, 7))))
+    whole = stack[0](x, weights=weights)
+    assert_close(np.concatenate(outputs, axis=1), numpy(whole), 1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_seeds": 3}, {"output_pooling": "attention"}])
@@ -139,6 +147,74 @@ def test_layers_on_what_is_pooled_see_the_whole():
     whole = numpy(model(x, mask=mask))
     for network in (model, stack, nested):
         assert_close(models.predict_in_chunks(network, cut((x, mask))), whole, 1e-5)
+
+
+def test_models_within_models():
+    """They see the mask, and what follows a pooling in them sees the whole."""
+    seeds = lambda: layers.PoolingByMultiheadAttention(6, 2, 3)  # noqa: E731
+    stack = keras.Sequential(
+        [
+            keras.Sequential([layers.PermutationEquivariantDense(4), keras.layers.ReLU()]),
+            seeds(),
+            layers.SumPooling(),
+        ]
+    )
+    inputs = keras.Input((None, FEATURES))
+    encoder = keras.Model(inputs, layers.SumPooling()(seeds()(inputs)))
+    attended = keras.Model(inputs, seeds()(inputs))
+    x, mask, _ = sets()
+    x = np.nan_to_num(x)
+    networks = [
+        stack,
+        keras.Model(inputs, keras.layers.Dense(2)(encoder(inputs))),
+        keras.Model(inputs, layers.SumPooling()(attended(inputs))),
+        keras.Sequential([attended, layers.SumPooling()]),
+    ]
+    for network in networks:
+        whole = numpy(network(ops.convert_to_tensor(x), mask=ops.convert_to_tensor(mask)))
+        assert_close(models.predict_in_chunks(network, cut((x, mask))), whole, 1e-5)
+    inputs = {
+        "entities": keras.Input((None, FEATURES), name="entities"),
+        "mask": keras.Input((None,), dtype="bool", name="mask"),
+    }
+    network = keras.Model(inputs, encoder(inputs["entities"], mask=inputs["mask"]))
+    whole = numpy(network({"entities": x, "mask": mask}))
+    assert_close(models.predict_in_chunks(network, cut((x, mask))), whole, 1e-5)
+    with pytest.raises(ValueError, match="chunks without weights"):
+        models.predict_in_chunks(networks[-1], [(x, mask, np.ones_like(x[..., 0]))])
+
+
+def test_layers_that_are_called_several_times():
+    inputs = keras.Input((None, FEATURES))
+    attention, pooling = layers.PoolingByMultiheadAttention(4, 2, 3), layers.SumPooling()
+    pooling(attention(inputs))  # in a graph that another model may have
+    block = layers.SetAttentionBlock(4, 2)
+    model = keras.Model(inputs, pooling(block(block(attention(inputs)))))
+    x = np.nan_to_num(sets()[0])
+    whole = numpy(model(ops.convert_to_tensor(x)))
+    assert_close(models.predict_in_chunks(model, cut((x,))), whole, 1e-5)
+    shared = layers.SumPooling()
+    seeds = layers.PoolingByMultiheadAttention(FEATURES, 1, 3)(inputs)
+    both = keras.Model(inputs, [shared(inputs), shared(seeds)])
+    with pytest.raises(ValueError, match="SumPooling, which is called on both"):
+        models.predict_in_chunks(both, [x])
+
+
+def test_layers_of_users_on_what_is_pooled_see_the_whole():
+    class Head(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.pooling = layers.SumPooling()
+
+        def call(self, x):
+            return self.pooling(x)
+
+    inputs = keras.Input((None, FEATURES))
+    y = layers.PoolingByMultiheadAttention(4, 2, 3)(inputs)
+    model = keras.Model(inputs, Head()(y))
+    x = np.nan_to_num(sets()[0])
+    whole = numpy(model(ops.convert_to_tensor(x)))
+    assert_close(models.predict_in_chunks(model, cut((x,))), whole, 1e-5)
 
 
 def test_clustering_in_chunks():

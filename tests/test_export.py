@@ -188,9 +188,9 @@ def test_sizes_that_may_differ_stay_free():
     assert formats._symbols(model, model.input) == ["batch", "n1", "n2", "n3", "n4"]
 
 
-@pytest.mark.parametrize("exists", [False, True])
-def test_output(exists, format, tmp_path, monkeypatch):
-    """In a folder that is there or not, as readable as any other."""
+@pytest.fixture
+def written(monkeypatch):
+    """Exports write a file alone."""
 
     def write(model, path, **kwargs):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -199,6 +199,11 @@ def test_output(exists, format, tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.Model, "export", write)
     monkeypatch.setattr(formats, "_check_answers", lambda *arguments: None)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_output(exists, format, tmp_path, written):
+    """In a folder that is there or not, as readable as any other."""
     output = tmp_path / "new" / "served"
     if exists:
         output.mkdir(parents=True)
@@ -206,6 +211,20 @@ def test_output(exists, format, tmp_path, monkeypatch):
     assert path.exists() and path in (output, output / "model.pt2")
     assert [p.name for p in output.parent.iterdir()] == ["served"]
     assert output.stat().st_mode == output.parent.stat().st_mode
+
+
+def test_a_folder_that_is_there_stays(format, tmp_path, written, monkeypatch):
+    """It may be the current one, a link, or one that is mounted."""
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    monkeypatch.chdir(folder)
+    before = folder.stat().st_ino
+    for output in (".", link):
+        export_model(clustering(), output, format=format)
+        (file,) = os.listdir(".")
+        assert folder.stat().st_ino == before and link.is_symlink()
+        os.remove(file)
 
 
 def test_command(tmp_path, format, capsys):

@@ -201,6 +201,10 @@ def test_bad_arguments(format, tmp_path):
             export_model(model, tmp_path / "served", format=format, **{name: 0})
     with pytest.raises(ValueError, match=r"one axis of unknown size.*set_size=5 .*\(None, 3, 4, 1"):
         export_model(image(), tmp_path / "served", format=format, set_size=5)
+    x = keras.Input(batch_shape=(4, None, 2))
+    fixed = keras.Model(x, keras_sets.layers.MeanPooling()(x))
+    with pytest.raises(ValueError, match=r"free batch size.* batch_size=2 .*\(4, None, 2\)"):
+        export_model(fixed, tmp_path / "served", format=format, batch_size=2)
     assert not list(tmp_path.iterdir())
 
 

@@ -368,6 +368,9 @@ class TestGenerate:
         np.testing.assert_array_equal(logits.argmax(axis=-1), images)
         np.testing.assert_array_equal(images[1], images[2])
         assert (images[0] != images[1]).any()
+        for temperature in (1e-9, 1e-30, 1e-50):  # in float32 the last one is 0
+            drawn = models.generate(model, 3, labels=[0, 1, 1], temperature=temperature)
+            np.testing.assert_array_equal(drawn, images)
 
     @pytest.mark.parametrize("neighborhood", [0, 1])
     def test_completion(self, neighborhood):

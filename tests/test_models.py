@@ -174,6 +174,20 @@ def test_errors_name_the_argument_of_the_function(make):
             make(2, 3, hidden_units=4, output_pooling="average")
 
 
+@pytest.mark.parametrize(
+    "make, options",
+    [
+        (models.deep_sets, {"output_pooling": "mean"}),
+        (models.set_transformer, {"num_heads": 2}),
+        (models.sorted_lstm, {}),
+    ],
+)
+def test_units_of_numpy(make, options):
+    """Such as `labels.max() + 1`."""
+    model = make(2, np.int64(3), hidden_units=4, **options)
+    assert model.output_shape[-1] == 3
+
+
 def test_heads_share_the_width():
     with pytest.raises(ValueError, match="`hidden_units` .* hidden_units=128, num_heads=3"):
         models.set_transformer(2, 3, num_heads=3)

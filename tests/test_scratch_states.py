@@ -1,5 +1,7 @@
 """Chunks whose hidden states wait in files: the same outputs, one iteration a pass."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import ops
 
 from keras_sets import layers
 from keras_sets import models
+from keras_sets.models.scratch_states import ScratchStates
 from tests.chunk_cases import assert_close
 from tests.chunk_cases import cut
 from tests.chunk_cases import sets
@@ -103,3 +106,11 @@ def test_bad_folder(name, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="expected a folder that exists and can be written"):
         models.predict_in_chunks(network(), [], scratch_dir=tmp_path / name)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(ScratchStates, "_path", lambda self, key: "/dev/full")
+    x = np.ones((1, 4, FEATURES), "float32")
+    with pytest.raises(OSError, match="No space left on device"):
+        list(models.predict_in_chunks(network(), [x], scratch_dir=tmp_path))

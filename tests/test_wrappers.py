@@ -222,9 +222,22 @@ class TestAnswers:
         fitted = estimator(weighted=weighted, refine=refine).fit(X, sample_weight=weights)
         repeated = estimator(weighted=weighted, refine=refine).fit(np.repeat(X, weights, axis=0))
         np.testing.assert_array_equal(np.repeat(fitted.labels_, weights), repeated.labels_)
+        # A network without weights sees a row for every count, and answers for every point.
+        other = estimator(weighted=not weighted, refine=refine).fit(X, sample_weight=weights)
+        np.testing.assert_array_equal(fitted.labels_, other.labels_)
         # A point of weight 0 is assigned, but does not count.
         np.testing.assert_array_equal(fitted.predict_proba(X), repeated.predict_proba(X))
-        assert (fitted.labels_ >= 0).all()
+        assigned = fitted.predict(X[weights == 0])
+        np.testing.assert_array_equal(fitted.labels_[weights == 0], assigned)
+        assert len(set(assigned)) > 1
+        shares = fitted._mixture.shares
+        mean = shares @ fitted.cluster_centers_ / shares.sum()
+        np.testing.assert_allclose(mean, np.average(X, 0, weights), atol=0.05)
+
+    def test_the_largest_cluster_has_the_largest_weight(self):
+        X, labels = three_clusters(20)
+        fitted = estimator(weighted=True).fit(X, sample_weight=np.where(labels == 1, 3, 1))
+        assert fitted.n_clusters_ == 3 and (fitted.labels_[labels == 1] == 0).mean() > 0.9
 
     def test_the_network_sees_the_weights(self):
         seen = []

@@ -137,8 +137,10 @@ def export_model(
     _check_precision(format, model)
     specs = _input_specs(inputs, symbols, batch_size, set_size)
 
-    # Next to the output, so that it can be moved there in one step.
-    parent = next(parent for parent in output.parents if parent.is_dir())
+    # Next to the output, so that it can be moved there in one step. A folder that is there stays:
+    # it may be a mounted one, a link, or the current one.
+    exists = output.is_dir()
+    parent = output if exists else next(parent for parent in output.parents if parent.is_dir())
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output.name}.") as temporary:
         written = pathlib.Path(temporary, "export")
         written.mkdir()
@@ -151,10 +153,12 @@ def export_model(
                 f"Keras could not export model '{model.name}' as {format} from "
                 f"{keras.config.backend()}: {_reason(error)}. {_another_way(format)}"
             ) from error
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if output.exists():
-            output.rmdir()
-        os.rename(written, output)
+        if exists:
+            for part in written.iterdir():
+                os.rename(part, output / part.name)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(written, output)
     return output / FORMATS[format].file
 
 
@@ -278,6 +282,11 @@ def _check_sizes(format, inputs, symbols, batch_size, set_size):
         raise ValueError(
             "Expected a model with one axis of unknown size, beside that of the batch, for "
             f"`set_size` to fix. Received: set_size={set_size} and inputs of shapes {shapes}"
+        )
+    if batch_size is not None and any(shape[0] not in (None, batch_size) for shape in shapes):
+        raise ValueError(
+            "Expected a model with a free batch size, for `batch_size` to fix. Received: "
+            f"batch_size={batch_size} and inputs of shapes {shapes}"
         )
     unknown = {
         "batch_size": "batch" in free and batch_size is None,

@@ -57,33 +57,34 @@ _REDUCING = (
 
 
 def as_function(network):
-    """`(run, layers, whole)`: a function of entities, mask and weights, and its layers.
+    """`(run, parts, whole)`: a function of entities, mask and weights, and what it is made of.
 
-    `layers` see chunks. `whole` are those of a model that see what sets have pooled to.
+    `parts` see chunks. `whole` are the layers that see what sets have pooled to, within
+    `parts` too.
     """
-    if isinstance(network, keras.Sequential):
-        network = network.layers
-    if isinstance(network, keras.Model):
-        operations = getattr(network, "operations", None)
-        if operations is None:
+    if isinstance(network, keras.Model) and not isinstance(network, keras.Sequential):
+        if not _is_functional(network):
             raise ValueError(
                 "Received an invalid value for `network`, expected a functional model, whose "
                 f"layers can be seen. Received: network={network!r}"
             )
-        whole = _whole_operations(network, operations)
-        parts = [operation for operation in operations if operation not in whole]
-        return lambda *chunk: _run_model(network, *chunk), parts, whole
+        calls = {}
+        _follow(network, [False] * len(network.inputs), calls)
+        return lambda *chunk: _run_model(network, *chunk), [network], _whole(calls)
     parts = [network] if isinstance(network, keras.layers.Layer) else network
-    if (
-        not isinstance(parts, (list, tuple))
-        or not parts
-        or not all(isinstance(part, keras.layers.Layer) for part in parts)
-    ):
+    layers_alone = isinstance(parts, (list, tuple)) and all(
+        isinstance(part, keras.layers.Layer) for part in parts
+    )
+    parts = list(_without_stacks(parts)) if layers_alone else []
+    if not parts:
         raise ValueError(
             "Received an invalid value for `network`, expected a functional model, a layer or a "
             f"list of layers. Received: network={network!r}"
         )
-    count = next((i + 1 for i, part in enumerate(parts) if _is_invariant(part)), len(parts))
+    calls, pooled, count = {}, [False], 0
+    while count < len(parts) and not all(pooled):
+        pooled = _follow(parts[count], pooled, calls)
+        count += 1
     on_chunks, on_pooled = parts[:count], parts[count:]
 
     def run(*chunk):
@@ -91,32 +92,72 @@ def as_function(network):
         with ChunkedPoolingScope(None):
             return _run_each(on_pooled, x)
 
-    return run, on_chunks, set()
+    return run, on_chunks, _whole(calls)
 
 
-def _is_invariant(layer):
-    return getattr(layer, "symmetry", None) == "invariant"
+def _is_functional(layer):
+    """Whether it is a model whose calls of layers can be seen."""
+    return isinstance(layer, keras.Model) and hasattr(layer, "operations")
 
 
-def _whole_operations(model, operations):
-    """Operations of a model whose arguments all come from what sets have pooled to."""
-    tensors, whole = set(), set()
-    for operation in operations:
-        try:
-            arguments, outputs = (
-                {id(t) for t in keras.tree.flatten(t)} for t in (operation.input, operation.output)
+def _without_stacks(parts):
+    """The layers of every `keras.Sequential` in its place."""
+    for part in parts:
+        if isinstance(part, keras.Sequential):
+            yield from _without_stacks(part.layers)
+        else:
+            yield part
+
+
+def _follow(part, pooled, calls):
+    """Whether what a layer or model gives comes from what sets have pooled to.
+
+    Args:
+        part: A layer, another operation of Keras, or a model.
+        pooled: Bools, whether its arguments do.
+        calls: Dict to which the calls in it are added: for every operation a set of bools,
+            whether all arguments of a call come from what sets have pooled to.
+
+    Returns:
+        List of a bool for every output; of one for all of them, unless `part` is a model.
+    """
+    if isinstance(part, keras.Sequential):
+        for layer in part.layers:
+            pooled = _follow(layer, pooled, calls)
+        return pooled
+    on_pooled = all(pooled)
+    if _is_functional(part):
+        if len(pooled) != len(part.inputs):  # such as with a mask beside them
+            pooled = [on_pooled] * len(part.inputs)
+        known = dict(zip(map(id, part.inputs), pooled, strict=True))
+        for depth in sorted(part._nodes_by_depth, reverse=True):
+            for node in part._nodes_by_depth[depth]:
+                if not node.is_input:
+                    given = [known[id(x)] for x in node.input_tensors]
+                    after = _follow(node.operation, given, calls)
+                    outputs = node.output_tensors
+                    after = after if len(after) == len(outputs) else after * len(outputs)
+                    known.update(zip(map(id, outputs), after, strict=True))
+        return [known[id(x)] for x in part.outputs]
+    parts = [part]
+    if isinstance(part, keras.layers.Layer) and not isinstance(part, set_layers.SetLayer):
+        parts = part._flatten_layers()  # the layer and those within
+    for layer in parts:
+        calls.setdefault(layer, set()).add(on_pooled)
+    return [on_pooled or getattr(part, "symmetry", None) == "invariant"]
+
+
+def _whole(calls):
+    """Operations that are called on nothing but what sets have pooled to."""
+    for layer, on_pooled in calls.items():
+        if len(on_pooled) == 2 and isinstance(layer, set_layers.SetLayer):
+            raise ValueError(
+                "Expected every layer of `network` to be called on sets, or on what sets have "
+                "pooled to: there it sees all, here a chunk. Received: "
+                f"'{layer.name}' of class {type(layer).__name__}, which is called on both. "
+                "Make two layers of it"
             )
-        except (AttributeError, ValueError):  # one that is called several times
-            continue
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        if arguments <= tensors:
-            whole.add(operation)
-            if isinstance(operation, keras.Model):
-                whole.update(operation._flatten_layers())
-        if arguments <= tensors or _is_invariant(operation):
-            tensors |= outputs
-    return whole
+    return {layer for layer, on_pooled in calls.items() if on_pooled == {True}}
 
 
 def _run_model(model, entities, mask, weights):
@@ -163,6 +204,8 @@ def _run_each(parts, x, **context):
     for part in parts:
         if isinstance(part, set_layers.SetLayer):
             x = part(x, **context, training=False)
+        elif context and _is_functional(part):
+            x = _run_model(part, x, **context)
         elif isinstance(part, _TAKE_TRAINING):
             x = part(x, training=False)
         else:
@@ -179,20 +222,21 @@ _TAKE_TRAINING = (
 )
 
 
-def gives_one_output_a_set(network, parts, inputs_shape):
+def gives_one_output_a_set(parts, inputs_shape):
     """Whether no output has an entity axis, but for one whose size does not depend on the set."""
-    if isinstance(network, keras.Model) and not isinstance(network, keras.Sequential):
-        # For sets of any size, where the network was made for one.
-        inputs = keras.tree.map_structure(
-            lambda x: keras.KerasTensor((None, None, *x.shape[2:]), x.dtype), network.input
-        )
-        outputs = keras.tree.flatten(network.compute_output_spec(inputs))
-        shapes = [tuple(output.shape) for output in outputs]
-    else:
-        shape = (None, None, *inputs_shape[2:])
-        for part in parts:
+    shape = (None, None, *inputs_shape[2:])
+    for part in parts:
+        if _is_functional(part):
+            # For sets of any size, where the model was made for one.
+            inputs = keras.tree.map_structure(
+                lambda x: keras.KerasTensor((None, None, *x.shape[2:]), x.dtype), part.input
+            )
+            outputs = keras.tree.flatten(part.compute_output_spec(inputs))
+            shapes = [tuple(output.shape) for output in outputs]
+            shape = shapes[0]
+        else:
             shape = part.compute_output_shape(shape)
-        shapes = _shapes(shape)
+            shapes = _shapes(shape)
     return all(None not in shape[1:-1] for shape in shapes)
 
 
@@ -203,11 +247,18 @@ def _shapes(nested):
     return [shape for part in parts for shape in _shapes(part)]
 
 
-def check_layer(layer):
-    """Raises a ValueError unless the layer can be computed in chunks."""
+def check_layer(layer, whole=()):
+    """Raises a ValueError unless the layer can be computed in chunks.
+
+    Args:
+        layer: A layer, another operation of Keras, or a model.
+        whole: Operations within it that see no chunks.
+    """
     if isinstance(layer, keras.Model):
-        for part in getattr(layer, "operations", [None]):
-            check_layer(part)
+        stack = layer.layers if isinstance(layer, keras.Sequential) else [None]
+        for part in getattr(layer, "operations", stack):
+            if part not in whole:
+                check_layer(part, whole)
         return
     if isinstance(layer, set_layers.Pooling):
         return _check_pooling(layer, layer)

@@ -1,4 +1,6 @@
 from keras_sets import validation
+from keras_sets.utils.backend_arrays import check_integers
+from keras_sets.utils.backend_arrays import in_native_order
 
 
 class ChunkSource:
@@ -65,7 +67,7 @@ class ChunkSource:
                 "Expected a chunk to be an array of entities or a tuple (entities, mask, "
                 f"weights). Received: {received}"
             )
-        entities, mask, weights = parts + (None,) * (3 - len(parts))
+        entities, mask, weights = map(in_native_order, parts + (None,) * (3 - len(parts)))
         shape = validation.shape_of(entities)
         if len(shape) < 3:
             raise ValueError(
@@ -74,6 +76,7 @@ class ChunkSource:
                 f"{shape}"
             )
         validation.check_set("chunks", entities, None, None)
+        check_integers("chunks", entities)
         # An element of `DSS` has further axes, of which masks and weights know nothing.
         given = [len(validation.shape_of(value)) for value in (mask, weights) if value is not None]
         known = shape[:-1] if not given or given[0] < 2 else shape[:-1][: given[0]]

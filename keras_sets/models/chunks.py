@@ -49,8 +49,8 @@ def predict_in_chunks(
             `keras_sets.models.swarm`, a `keras.Sequential`, a layer, or a list of layers.
             Its layers are `PermutationEquivariantDense`, `Swarm`, `DSS` and its kind, poolings,
             `InducedSetAttentionBlock`, `PoolingByMultiheadAttention`, `PrincipalAxes`,
-            `SetNormalization`, `SlotRefinement`, and Keras layers that compute every entity on
-            its own, such as `Dense` and `Activation`.
+            `SetNormalization`, `SlotRefinement`, Keras layers that compute every entity on its
+            own, such as `Dense` and `Activation`, and models of such layers.
         chunks: A list of chunks, or a function without arguments that returns a fresh
             iterator over them at every call. A chunk is an array of entities
             `(batch, *entities, features)`, for `DSS` `(batch, n, *element)`, or a tuple
@@ -91,7 +91,7 @@ def predict_in_chunks(
     """
     run, parts, whole = as_function(network)
     for part in parts:
-        check_layer(part)
+        check_layer(part, whole)
     chunks = ChunkSource(chunks)
     workers = None if executor is None else ChunkWorkers(executor, network, scratch_dir)
     scratch = None if scratch_dir is None else ScratchStates(scratch_dir)
@@ -109,7 +109,7 @@ def predict_in_chunks(
             for state in workers.run(finished, chunks, remaining):
                 current.add(state)
         finished.append(current.finish())
-    if gives_one_output_a_set(network, parts, current.inputs_shape):
+    if gives_one_output_a_set(parts, current.inputs_shape):
         return outputs
     if workers is None:
         return _rest([outputs], _outputs(current, chunks, remaining))

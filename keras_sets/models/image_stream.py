@@ -142,6 +142,8 @@ def _layers_of(model):
     return parts
 
 
+# Logits that are divided by less would round to numbers of which no softmax can be made.
+LEAST_TEMPERATURE = 1e-6
 # Compiled loops of the models that are still in use.
 _STREAMS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
@@ -173,7 +175,8 @@ def generate(
         num_images: Positive integer, the number of images.
         labels: The class of every image, integers `(batch,)`, or one for all. Needed by models
             with classes.
-        temperature: Positive number that divides the logits: below 1 for likelier images.
+        temperature: Positive number that divides the logits: below 1 for likelier images. Less
+            than 1e-6 counts as 1e-6.
         top_k: Positive integer, to draw every value from the likeliest `top_k` only. None
             for all of them; 1 for the likeliest value every time.
         seed: Non-negative integer. One seed gives the same images, on all backends up to
@@ -204,7 +207,7 @@ def generate(
     """
     embedding = _layers_of(model)[0]
     num_images = validation.positive_integer("num_images", num_images)
-    temperature = validation.positive_number("temperature", temperature)
+    temperature = max(validation.positive_number("temperature", temperature), LEAST_TEMPERATURE)
     if seed is not None:
         seed = validation.non_negative_integer("seed", seed)
     if top_k is not None:

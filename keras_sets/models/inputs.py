@@ -62,6 +62,7 @@ def stack(
     first=None,
 ):
     """Set layers with activations between them, and what comes `first` and after them."""
+    units = validation.positive_integer("units", units)
     num_layers = validation.positive_integer("num_layers", num_layers)
     context = {"mask": inputs["mask"], "weights": inputs.get("weights")}
     x = inputs["entities"]

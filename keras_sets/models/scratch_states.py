@@ -50,8 +50,8 @@ class ScratchStates:
         arrays = [ops.convert_to_numpy(ops.cast(state, wide)) for state in (h, c)]
         # Over what is there: a file that grows anew has to find its blocks again.
         with open(self._path(key), "r+b" if key in self._facts else "wb") as file:
-            for array in arrays:
-                array.tofile(file)
+            for array in arrays:  # `tofile` of NumPy says of a full disk only how much it wrote
+                file.write(np.ascontiguousarray(array))
         self._facts[key] = iterations, poolings, h.dtype, arrays[0].dtype, arrays[0].shape
 
     def _path(self, key):

@@ -34,6 +34,7 @@ def bidirectional_lstm(
     Returns:
         A functional `keras.Model` with outputs `(batch, n, units)`.
     """
+    units = validation.positive_integer("units", units)
     hidden_units = validation.positive_integer("hidden_units", hidden_units)
     num_layers = validation.positive_integer("num_layers", num_layers)
     dropout = validation.fraction("dropout", dropout)

@@ -65,6 +65,7 @@ def set_transformer(
     Reference:
         [Lee et al., 2019, Set Transformer](https://arxiv.org/abs/1810.00825), section 3.
     """
+    units = validation.positive_integer("units", units)
     num_layers = validation.positive_integer("num_layers", num_layers)
     num_heads = validation.positive_integer("num_heads", num_heads)
     hidden_units = validation.positive_integer("hidden_units", hidden_units)

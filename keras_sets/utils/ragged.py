@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_sets import validation
+from keras_sets.utils.backend_arrays import in_native_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,8 @@ def read_ragged(name, sets, dtype=None):
         )
     if dtype is None and values.dtype.kind not in "biu":
         dtype = keras.config.floatx()
-    return Ragged(values if dtype is None else _as_dtype(name, values, dtype), offsets)
+    values = in_native_order(values) if dtype is None else _as_dtype(name, values, dtype)
+    return Ragged(values, offsets)
 
 
 def _as_dtype(name, values, dtype):

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from keras_sets import validation
 from keras_sets._typing import Sets
 from keras_sets.utils import ragged
+from keras_sets.utils.backend_arrays import check_integers
+from keras_sets.utils.backend_arrays import in_native_order
 from keras_sets.utils.buckets import bucket_sizes
 
 FINITE = (
@@ -73,7 +75,7 @@ class SetDataset(keras.utils.PyDataset):
         sets: List of arrays `(n_i, features)` or with more axes, where `n_i` may be 0; an object
             array of them; one array `(num_sets, n, features)` without padding; or a
             `tf.RaggedTensor`. Numbers must be finite: a NaN would spread to the whole network.
-            They are copied.
+            On JAX integers must fit into 32 bits, those of targets too. They are copied.
         targets: A target a set: an array `(num_sets,)` or `(num_sets, ...)`, or a list of
             numbers. A target an entity: a list with an array `(n_i,)` or `(n_i, ...)` for every
             set. None for inputs alone, to predict with. NaN is left to the loss.
@@ -146,6 +148,7 @@ class SetDataset(keras.utils.PyDataset):
                 "axis, without features; `[x[:, None] for x in sets]` have one feature"
             )
         ragged.check_finite("sets", self._sets, FINITE)
+        check_integers("sets", self._sets.values)
         self._weights = None if weights is None else self._read_weights("weights", weights)
         self._targets, self._of_entities = self._read_targets(ragged.listed(targets))
         self._sample_weight = self._read_sample_weight(ragged.listed(sample_weight))
@@ -293,8 +296,11 @@ class SetDataset(keras.utils.PyDataset):
             targets = ragged.read_ragged("targets", targets)
             advice = "Targets of sets are one array, such as `np.stack(targets)`. "
             ragged.check_sizes("targets", targets, self._sets, advice)
+            check_integers("targets", targets.values)
             return targets, True
-        return self._read_numbers("targets", targets), False
+        targets = self._read_numbers("targets", targets)
+        check_integers("targets", targets)
+        return targets, False
 
     def _read_sample_weight(self, sample_weight):
         if sample_weight is None:
@@ -303,9 +309,15 @@ class SetDataset(keras.utils.PyDataset):
             raise ValueError("`sample_weight` weights a loss, which needs `targets` as well.")
         ready = getattr(sample_weight, "ndim", 1) > 1
         if not ready and not ragged.is_entitywise(sample_weight):
-            weights = self._read_numbers("sample_weight", sample_weight, keras.config.floatx())
-            validation.check_weights("SetDataset", weights, argument="sample_weight")
-            return weights
+            weights = self._read_numbers("sample_weight", sample_weight, "float64")
+            held = weights.astype(keras.config.floatx())
+            validation.check_weights("SetDataset", held, argument="sample_weight")
+            if weights.any() and not held.any():
+                raise ValueError(
+                    f"`sample_weight` must be of a size that {held.dtype} can hold: divide it by "
+                    f"its largest. Received: at most {weights.max():.2g}, so that no set counts"
+                )
+            return held
         if not self._of_entities:
             raise ValueError(
                 "`sample_weight` must be a number for every set, `(num_sets,)`, because the "
@@ -327,7 +339,7 @@ class SetDataset(keras.utils.PyDataset):
         ragged.check_length(name, len(values), len(self._sets))
         if dtype is None and values.dtype.kind == "f":
             dtype = keras.config.floatx()
-        return values if dtype is None else values.astype(dtype, copy=False)
+        return in_native_order(values) if dtype is None else values.astype(dtype, copy=False)
 
 
 def _second_differs(batches):
