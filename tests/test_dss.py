@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from keras_sets.layers import DSS
+from keras_sets.layers import CircularConv2D
 from keras_sets.layers import DSSConv1D
 from keras_sets.layers import DSSConv2D
 from keras_sets.layers import DSSConv3D
@@ -192,6 +193,9 @@ def test_errors():
         DSSDense(2)(values(2, 3))
     with pytest.raises(ValueError, match="padding='full'"):
         DSSConv1D(2, 3, padding="full")
+    for name, wrong in (("padding", "same"), ("data_format", "channels_first")):
+        with pytest.raises(ValueError, match=f"`{name}` is no argument.*{name}='{wrong}'"):
+            CircularConv2D(2, 3, **{name: wrong})
 
 
 class Spy(keras.layers.Layer):

@@ -229,6 +229,19 @@ def test_masks_of_edges_that_keras_carries():
         np.testing.assert_allclose(to_numpy(y), to_numpy(layer(x, mask=mask)), atol=1e-6)
 
 
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_node_with_edges_one_way_is_there(order):
+    """Node 0 has edges from it alone, node 2 edges to it, node 3 none."""
+    x = values(1, 4, 4, 3)
+    edges = np.zeros((4, 4), bool)
+    edges[[0, 0, 1], [1, 2, 2]] = True
+    x[:, ~edges] = 0
+    layer = GraphEquivariantDense(2, 2, order, bias_initializer="ones")
+    received = layer(keras.layers.Masking(0.0)(x))
+    expected = layer(x, mask=np.array([[True, True, True, False]]))
+    np.testing.assert_allclose(to_numpy(received), to_numpy(expected), atol=1e-6)
+
+
 @pytest.mark.parametrize("output_order", [1, 2])
 def test_symbolic_shapes_of_graphs_without_nodes(output_order):
     layer = GraphEquivariantDense(2, 0, output_order)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sets import validation
 from keras_sets._typing import Tensor
 
 
@@ -81,7 +82,7 @@ class Function:
 
     def __init__(self, layer, training, gradients):
         self._layer = layer
-        self._gradients = gradients
+        self._gradients = validation.boolean("gradients", gradients)
         self._training = {} if training is None else {"training": training}
         self._built = False
         self._trained = self._states = self._compiled = None
