@@ -103,6 +103,7 @@ def test_strides_around_the_circle():
     layer = DSSConv1D(2, 3, strides=2, padding="circular")
     y = to_numpy(layer(values(2, 3, 7, 1)))
     assert y.shape == layer.compute_output_shape((2, 3, 7, 1)) == (2, 3, 4, 2)
+    assert DSSConv1D(2, 8, padding="circular")(values(2, 3, 7, 1)).shape == (2, 3, 7, 2)
     with pytest.raises(ValueError, match="kernel of size 9"):
         DSSConv1D(2, 9, padding="circular")(values(2, 3, 7, 1))
 
