@@ -36,7 +36,7 @@ def outputs_and_gradients(
     """
     function = Function(layer, training, gradients)
     x = to_numpy(inputs)
-    mask = None if mask is None else to_numpy(mask)
+    mask = None if mask is None else to_mask(layer, mask)
     weights = None if weights is None else to_numpy(weights)
     if gradients and cotangents is None:
         cotangents = _ones
@@ -250,6 +250,13 @@ def _differentiable(outputs, cotangents):
 
 def _symbolic(tensor):
     return keras.KerasTensor(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+
+
+def to_mask(layer, mask):
+    """`mask` as bool; numbers other than 0 and 1, which are no mask, are an error."""
+    mask = to_numpy(mask)
+    validation.check_mask(getattr(layer, "name", type(layer).__name__), mask)
+    return mask.astype(bool)
 
 
 def to_numpy(x):
