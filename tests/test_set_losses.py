@@ -175,7 +175,7 @@ def test_multiplicity(name):
     y_true, y_pred, _, _ = example(name)
     counts = np.array([3, 1, 0, 2])
     repeated, gradient = value_and_gradient(name, np.repeat(y_true, counts, axis=1), y_pred)
-    for factor in (1, 1e-30):
+    for factor in (1, 1e-30, 1e38):
         weights = np.tile(factor * counts, (3, 1))
         counted, counted_gradient = value_and_gradient(name, y_true, y_pred, weights)
         np.testing.assert_allclose(counted, repeated, rtol=1e-5)
