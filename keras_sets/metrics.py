@@ -302,6 +302,7 @@ class BitsPerDimension(keras.metrics.SparseCategoricalCrossentropy):
         name: str = "bits_per_dimension",
         dtype: DType = None,
     ) -> None:
+        from_logits = validation.boolean("from_logits", from_logits)
         super().__init__(name=name, dtype=dtype, from_logits=from_logits)
 
     def result(self) -> Tensor:

@@ -1,11 +1,20 @@
 """Bad input: errors that name the argument, before any weight is made."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 
+from keras_sets import groups
 from keras_sets import layers
+from keras_sets import losses
+from keras_sets import metrics
+from keras_sets import models
+from keras_sets import testing
+from keras_sets import utils
 from tests.cases import CASES
+from tests.conftest import once
 from tests.laws import assert_close
 from tests.laws import every_case
 from tests.laws import outputs_of
@@ -91,3 +100,56 @@ def test_bad_choices():
         layers.Swarm(4, context="all")
     with pytest.raises(ValueError, match="keepdims"):
         layers.CausalMeanPooling(keepdims=True)
+
+
+# What functions and classes with boolean arguments need beside them.
+NEEDED = {
+    "units": 4,
+    "filters": 4,
+    "kernel_size": 3,
+    "num_heads": 2,
+    "num_inducing_points": 2,
+    "num_slots": 2,
+    "input_order": 1,
+    "output_order": 1,
+    "group": groups.cyclic(2),
+    "q": [0.5],
+    "poolings": ["mean", "max"],
+    "features": 4,
+    "image_shape": (2, 2, 1),
+    "hidden_units": 4,
+    "sets": [np.ones((2, 3))],
+    "layer": layers.MeanPooling(),
+    "inputs": np.ones((1, 2, 3)),
+}
+
+
+def boolean_arguments():
+    for module in (layers, losses, metrics, models, testing, utils):
+        for name in getattr(module, "__all__", vars(module)):
+            for argument, parameter in signature(getattr(module, name)).items():
+                if "bool" in str(parameter.annotation) and argument != "training":
+                    yield pytest.param(module, name, argument, id=f"{name}-{argument}")
+
+
+def signature(function):
+    here = inspect.isroutine(function) or isinstance(function, type)
+    return inspect.signature(function).parameters if here else {}
+
+
+@once
+@pytest.mark.parametrize(("module", "name", "argument"), boolean_arguments())
+def test_text_is_no_boolean(module, name, argument):
+    function = getattr(module, name)
+    needed = {key: value for key, value in NEEDED.items() if key in signature(function)}
+    for wrong in ("no", "False", 2, []):
+        with pytest.raises(ValueError, match=f"`{argument}`.*Received: {argument}="):
+            function(**{**needed, argument: wrong})
+
+
+def test_numbers_and_numpy_for_booleans():
+    for given in (True, np.True_, 1, np.int64(1)):
+        layer = layers.Swarm(4, use_bias=given, remat=given, unroll=None)
+        assert (layer.cell.use_bias, layer.remat, layer.unroll) == (True, True, None)
+    for given in (False, np.False_, 0):
+        assert layers.SetNormalization(center=given).center is False

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from keras_sets.layers import DSS
+from keras_sets.layers import CircularConv2D
 from keras_sets.layers import DSSConv1D
 from keras_sets.layers import DSSConv2D
 from keras_sets.layers import DSSConv3D
@@ -102,6 +103,7 @@ def test_strides_around_the_circle():
     layer = DSSConv1D(2, 3, strides=2, padding="circular")
     y = to_numpy(layer(values(2, 3, 7, 1)))
     assert y.shape == layer.compute_output_shape((2, 3, 7, 1)) == (2, 3, 4, 2)
+    assert DSSConv1D(2, 8, padding="circular")(values(2, 3, 7, 1)).shape == (2, 3, 7, 2)
     with pytest.raises(ValueError, match="kernel of size 9"):
         DSSConv1D(2, 9, padding="circular")(values(2, 3, 7, 1))
 
@@ -192,6 +194,9 @@ def test_errors():
         DSSDense(2)(values(2, 3))
     with pytest.raises(ValueError, match="padding='full'"):
         DSSConv1D(2, 3, padding="full")
+    for name, wrong in (("padding", "same"), ("data_format", "channels_first")):
+        with pytest.raises(ValueError, match=f"`{name}` is no argument.*{name}='{wrong}'"):
+            CircularConv2D(2, 3, **{name: wrong})
 
 
 class Spy(keras.layers.Layer):

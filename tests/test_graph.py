@@ -161,6 +161,9 @@ def test_weights_are_repetitions_of_nodes(orders):
         between = (node[:, None] == node[None, :]) & ~np.eye(6, dtype=bool)
         expected, y = expected[:, ~between], y[:, ~between]
     np.testing.assert_allclose(y, expected, atol=1e-5)
+    weights = counts[None].astype("float32")
+    huge = to_numpy(layer(x, weights=1e38 * weights))  # their sum is infinite
+    np.testing.assert_allclose(huge, to_numpy(layer(x, weights=weights)), atol=1e-5)
 
 
 @pytest.mark.parametrize("orders", BASES)
@@ -227,6 +230,24 @@ def test_masks_of_edges_that_keras_carries():
         layer = GraphEquivariantDense(2, 2, order, bias_initializer="ones")
         y = layer(keras.layers.Masking(0.0)(x))
         np.testing.assert_allclose(to_numpy(y), to_numpy(layer(x, mask=mask)), atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_node_with_edges_one_way_is_there(order):
+    """Node 0 has edges from it alone, node 2 edges to it, node 3 none."""
+    x = values(1, 4, 4, 3)
+    edges = np.zeros((4, 4), bool)
+    edges[[0, 0, 1], [1, 2, 2]] = True
+    x[:, ~edges] = 0
+    layer = GraphEquivariantDense(2, 2, order, bias_initializer="ones")
+    received = layer(keras.layers.Masking(0.0)(x))
+    expected = layer(x, mask=np.array([[True, True, True, False]]))
+    np.testing.assert_allclose(to_numpy(received), to_numpy(expected), atol=1e-6)
+    # What a layer between writes to edges that are not there does not count.
+    between = keras.layers.Dense(3, bias_initializer="ones")
+    received = layer(between(keras.layers.Masking(0.0)(x)))
+    expected = layer(to_numpy(between(x)) * edges[..., None], mask=np.array([[1, 1, 1, 0]], bool))
+    np.testing.assert_allclose(to_numpy(received), to_numpy(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("output_order", [1, 2])

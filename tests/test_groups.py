@@ -172,6 +172,15 @@ def test_files_and_half_precision(dtype, tmp_path):
     assert keras.backend.standardize_dtype(y.dtype) == dtype.removeprefix("mixed_")
 
 
+def test_weights_beyond_half_precision():
+    """What the first point gets of the others is 257 - 256."""
+    layer = PermutationGroupDense(
+        1, groups.symmetric(3), use_bias=False, kernel_initializer="ones", dtype="bfloat16"
+    )
+    x, weights = np.array([[[0.0], [1.0], [-1.0]]]), np.array([[1.0, 257.0, 256.0]])
+    assert to_numpy(ops.cast(layer(x, weights=weights), "float32"))[0, 0, 0] == 1
+
+
 def test_drawing():
     pytest.importorskip("matplotlib").use("Agg")
     ax = groups.draw(groups.direct_product(groups.symmetric(5), groups.cyclic(4)))

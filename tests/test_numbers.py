@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from keras_sets import layers
+from keras_sets import losses
 from keras_sets import ops as set_ops
 from keras_sets import validation
 from keras_sets.ops import loops
@@ -142,6 +143,22 @@ def test_float64_is_float64(float64, name, rng):
         whole = to_numpy(layer.finish(layer.merge(*parts)))
         last = expected[:, -1] if name == "causal" else expected
         np.testing.assert_allclose(whole, last, rtol=1e-11)
+
+
+def test_principal_axes_of_float64(float64, rng):
+    """The mean of the variances of the axes is 1."""
+    x = rng.normal(size=(9, 50, 3)) * [3, 2, 1]
+    y = to_numpy(layers.PrincipalAxes(dtype="float64")(ops.convert_to_tensor(x, "float64")))
+    np.testing.assert_allclose(np.square(y).mean(axis=(1, 2)), 1, rtol=5e-10)
+
+
+def test_steps_of_float64(float64, rng):
+    """Steps before the last one are half of the loss."""
+    y_true, y_pred = rng.integers(0, 3, (1, 5)), rng.normal(size=(1, 4, 5, 3))
+    loss = losses.MatchedCrossentropy(reduction=None)
+    every = [to_numpy(loss(y_true, y_pred[:, [step, 3]]))[0] for step in range(3)]
+    received = to_numpy(loss(y_true, y_pred))[0]
+    assert received == pytest.approx(np.mean(every), rel=1e-12)
 
 
 def test_small_weights_of_float64(float64):

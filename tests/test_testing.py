@@ -225,6 +225,14 @@ def test_arguments_that_fit_no_entities(name):
             )
 
 
+def test_weights_are_no_mask():
+    x, weights = np.ones((2, 5, 3)), np.full((2, 5), 2.0)
+    for check in (testing.assert_permutation_invariant, testing.outputs_and_gradients):
+        with pytest.raises(ValueError, match="bool `mask`.*`weights=`"):
+            check(layers.MeanPooling(), x, mask=weights)
+        check(layers.MeanPooling(), x, mask=weights - 1)
+
+
 def test_empty_is_broken():
     x = np.random.default_rng(0).normal(size=(2, 5, 3))
     mask = np.array([[False] * 5, [True] * 5])

@@ -17,7 +17,14 @@ class _Circular:
         strides: int | Sequence[int] = 1,
         **kwargs: Any,
     ) -> None:
-        kwargs.update(padding="valid", data_format="channels_last")
+        for name, only in (("padding", "valid"), ("data_format", "channels_last")):
+            # Configurations name them.
+            if kwargs.setdefault(name, only) not in (None, only):
+                raise ValueError(
+                    f"`{name}` is no argument of {type(self).__name__}, which wraps every axis "
+                    f"but that of the batch and the last one. Received: {name}={kwargs[name]!r}"
+                )
+            kwargs[name] = only
         super().__init__(filters, kernel_size, strides, **kwargs)  # type: ignore[call-arg]
 
     def call(self, inputs):

@@ -64,9 +64,9 @@ class DSS(SetLayer):
         Masked elements change no output but their own, which is 0. A mask of what is there is
         passed on, of every place of the outputs but for its features: `(batch, n)` for vectors,
         `(batch, n, height, width)` for images. Where Keras carries one of places along with the
-        inputs, elements without any place are absent. `layer` runs on zeros in the place of
-        masked elements, so a layer that mixes the elements of a batch (batch normalisation)
-        sees these.
+        inputs, elements without any place are absent. `layer` is given no mask: of an element
+        that is there it sees all places. It runs on zeros in the place of masked elements, so a
+        layer that mixes the elements of a batch (batch normalisation) sees these.
 
     Symmetry:
         Equivariant to permutations of the elements, and to what `layer` is equivariant to.

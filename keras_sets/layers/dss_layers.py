@@ -103,7 +103,7 @@ class DSSDense(_DSSOf):
     ) -> None:
         arguments = {
             "units": validation.positive_integer("units", units),
-            "use_bias": use_bias,
+            "use_bias": validation.boolean("use_bias", use_bias),
             "kernel_initializer": kernel_initializer,
             "bias_initializer": bias_initializer,
             "kernel_regularizer": kernel_regularizer,
@@ -146,7 +146,7 @@ class _DSSConv(_DSSOf):
             "strides": strides,
             "dilation_rate": dilation_rate,
             "groups": groups,
-            "use_bias": use_bias,
+            "use_bias": validation.boolean("use_bias", use_bias),
             "kernel_initializer": kernel_initializer,
             "bias_initializer": bias_initializer,
             "kernel_regularizer": kernel_regularizer,

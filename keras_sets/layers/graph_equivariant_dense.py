@@ -138,10 +138,10 @@ class GraphEquivariantDense(WeightOptions, SetLayer):
         validation.one_of("output_order", output_order, ORDERS)
         super().__init__(**kwargs)
         self.units = units
-        self.input_order = input_order
-        self.output_order = output_order
+        self.input_order = int(input_order)
+        self.output_order = int(output_order)
         self.activation = keras.activations.get(activation)
-        self.use_bias = bool(use_bias)
+        self.use_bias = validation.boolean("use_bias", use_bias)
         self._set_weight_options(
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,

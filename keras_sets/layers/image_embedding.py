@@ -52,7 +52,7 @@ class ImageEmbedding(keras.layers.Layer):
         self.units = units
         self.levels = levels
         self.classes = classes
-        self.learned_locations = learned_locations
+        self.learned_locations = validation.boolean("learned_locations", learned_locations)
         self.neighborhood = neighborhood
 
     def build(self, images_shape, labels_shape=None):

@@ -90,7 +90,7 @@ class PermutationEquivariantDense(WeightOptions, PooledContext, SetLayer):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.units = units
         self.activation = keras.activations.get(activation)
-        self.use_bias = use_bias
+        self.use_bias = validation.boolean("use_bias", use_bias)
         self._set_pooling(pooling)
         self._set_weight_options(
             kernel_initializer=kernel_initializer,

@@ -100,7 +100,7 @@ class PermutationGroupDense(WeightOptions, SetLayer):
         self.units = units
         self.group = group
         self.activation = keras.activations.get(activation)
-        self.use_bias = bool(use_bias)
+        self.use_bias = validation.boolean("use_bias", use_bias)
         self._set_weight_options(
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,

@@ -71,7 +71,7 @@ class SetAttention(PartOptions, SetLayer):
         self.feed_forward_activation = keras.activations.get(feed_forward_activation)
         self.dropout = dropout
         self.epsilon = epsilon
-        self.use_bias = bool(use_bias)
+        self.use_bias = validation.boolean("use_bias", use_bias)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)

@@ -78,8 +78,8 @@ class SetNormalization(WeightOptions, SetLayer):
         epsilon = validation.positive_number("epsilon", epsilon)
         super().__init__(**kwargs)
         self.epsilon = epsilon
-        self.center = bool(center)
-        self.scale = bool(scale)
+        self.center = validation.boolean("center", center)
+        self.scale = validation.boolean("scale", scale)
         self._set_weight_options(
             beta_initializer=beta_initializer,
             gamma_initializer=gamma_initializer,

@@ -143,7 +143,7 @@ class SlotRefinement(PartOptions, SetLayer):
         self.num_starts = num_starts
         self.criterion = criterion
         self.scatter = scatter
-        self.return_iterations = bool(return_iterations)
+        self.return_iterations = validation.boolean("return_iterations", return_iterations)
         self.cell = SwarmCell(units, name="cell", **self._part_arguments())
         self.readout: Any = None  # its width is known in `build`
 

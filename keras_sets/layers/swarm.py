@@ -159,8 +159,8 @@ class Swarm(PartOptions, PooledContext, SetLayer):
         self.return_iterations = validation.one_of(
             "return_iterations", return_iterations, (False, True, "outputs")
         )
-        self.unroll = None if unroll is None else bool(unroll)
-        self.remat = None if remat is None else bool(remat)
+        self.unroll = validation.optional_boolean("unroll", unroll)
+        self.remat = validation.optional_boolean("remat", remat)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
         self._set_pooling(pooling)

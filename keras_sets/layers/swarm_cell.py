@@ -103,8 +103,8 @@ class SwarmCell(WeightOptions, keras.layers.Layer):
         self.units = units
         self.activation = keras.activations.get(activation)
         self.recurrent_activation = keras.activations.get(recurrent_activation)
-        self.use_bias = use_bias
-        self.unit_forget_bias = unit_forget_bias
+        self.use_bias = validation.boolean("use_bias", use_bias)
+        self.unit_forget_bias = validation.boolean("unit_forget_bias", unit_forget_bias)
         self.pooled_units = pooled_units
         self._set_weight_options(
             kernel_initializer=kernel_initializer,

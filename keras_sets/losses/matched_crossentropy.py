@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets import validation
 from keras_sets._typing import Config
 from keras_sets._typing import DType
 from keras_sets._typing import Tensor
@@ -70,7 +71,7 @@ class MatchedCrossentropy(keras.losses.Loss):
         dtype: DType = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.from_logits = from_logits
+        self.from_logits = validation.boolean("from_logits", from_logits)
         self.ignore_class = ignore_class
         self._sets = LabelledSets("MatchedCrossentropy", ignore_class)
 
@@ -107,7 +108,7 @@ class MatchedCrossentropy(keras.losses.Loss):
         matched = ops.sum(ops.take_along_axis(overlap, matching, axis=-1), axis=(1, 3))
         loss = matched[:, -1]
         if steps > 1:
-            loss = 0.5 * (loss + ops.mean(matched[:, :-1], axis=1))
+            loss = 0.5 * (loss + ops.sum(matched[:, :-1], axis=1) / (steps - 1))
         return entity_ops.safe_ratio(loss, counts)
 
     def get_config(self) -> Config:

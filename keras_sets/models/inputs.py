@@ -18,7 +18,7 @@ def set_inputs(features, weighted=False):
         "entities": keras.Input((None, features), name="entities"),
         "mask": keras.Input((None,), dtype="bool", name="mask"),
     }
-    if weighted:
+    if validation.boolean("weighted", weighted):
         inputs["weights"] = keras.Input((None,), name="weights")
     return inputs
 

@@ -38,6 +38,7 @@ def bidirectional_lstm(
     hidden_units = validation.positive_integer("hidden_units", hidden_units)
     num_layers = validation.positive_integer("num_layers", num_layers)
     dropout = validation.fraction("dropout", dropout)
+    sort = validation.boolean("sort", sort)
     inputs = set_inputs(features)
     mask = inputs["mask"]
     x = ZeroAbsent(name="present")(inputs["entities"], mask=mask)

@@ -3,6 +3,7 @@
 import keras
 
 from keras_sets import layers as set_layers
+from keras_sets import validation
 from keras_sets._typing import Activation
 from keras_sets._typing import Initializer
 from keras_sets._typing import PoolingLike
@@ -78,6 +79,8 @@ def swarm(
         [Vollgraf, 2019, Learning Set-equivariant Functions with SWARM
         Mappings](https://arxiv.org/abs/1906.09400).
     """
+    principal_axes = validation.boolean("principal_axes", principal_axes)
+    return_iterations = validation.boolean("return_iterations", return_iterations)
     inputs = set_inputs(features, weighted)
     given_biases = bias_initializer is not None
     if not given_biases:  # which have a seed of their own in every layer

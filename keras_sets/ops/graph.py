@@ -38,8 +38,8 @@ def apply_edge_mask(x, mask):
 
 
 def nodes_of_edges(mask):
-    """Which nodes have an edge, `(batch, n)`, for a mask of edges `(batch, n, n)`."""
-    return ops.any(mask, axis=2)
+    """Which nodes have an edge, from or to them, for a mask of edges `(batch, n, n)`."""
+    return ops.logical_or(ops.any(mask, axis=2), ops.any(mask, axis=1))
 
 
 def _on_diagonal(x):

@@ -46,6 +46,7 @@ def linear_sum_assignment(cost: Tensor, mask: Tensor | None = None) -> Tensor:
             f"n <= m. Received: cost.shape={tuple(cost.shape)}"
         )
     cost = ops.stop_gradient(ops.cast(cost, accumulation_dtype(cost)))
+    mask = None if mask is None else ops.cast(mask, "bool")
     if 0 in (cost.shape[0], n) or _has_no_values(cost):
         return ops.cast(ops.sum(ops.zeros_like(cost), axis=-1), "int32")
     cost = ops.where(cost == float("inf"), ops.full_like(cost, FORBIDDEN), cost)

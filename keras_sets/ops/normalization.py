@@ -79,10 +79,10 @@ def principal_axes(
     largest = max_over(ops.abs(ops.stop_gradient(x)), mask, keepdims=True)
     largest = ops.sum(largest, axis=-1, keepdims=True)
     x = safe_ratio(x, ops.broadcast_to(largest, ops.shape(x)))
-    square = ops.mean(ops.square(x), axis=-1, keepdims=True)
+    d = x.shape[-1]
+    square = ops.sum(ops.square(x), axis=-1, keepdims=True) / d
     size = ops.sqrt(mean_over(square, mask, weights, keepdims=True) + TINY)
     x = x / size
-    d = x.shape[-1]
     products = ops.expand_dims(x, -1) * ops.expand_dims(x, -2)
     flat = ops.reshape(products, (*ops.shape(x)[:-1], d * d))
     covariance = ops.reshape(mean_over(flat, mask, weights), (ops.shape(x)[0], d, d))

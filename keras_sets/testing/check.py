@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_sets.testing.gradients import Function
 from keras_sets.testing.gradients import largest
+from keras_sets.testing.gradients import to_mask
 from keras_sets.testing.gradients import to_numpy
 
 TOLERANCES = {"float64": 1e-9, "float32": 2e-5, "float16": 1e-2, "bfloat16": 6e-2}
@@ -18,7 +19,7 @@ class Check:
         self, layer, inputs, mask, weights, training, num_entity_axes, gradients, tolerance
     ):
         x = to_numpy(inputs)
-        mask = None if mask is None else to_numpy(mask).astype(bool)
+        mask = None if mask is None else to_mask(layer, mask)
         weights = None if weights is None else to_numpy(weights).astype("float64")
         if num_entity_axes is None:
             known = mask if mask is not None else weights

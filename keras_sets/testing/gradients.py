@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sets import validation
 from keras_sets._typing import Tensor
 
 
@@ -35,7 +36,7 @@ def outputs_and_gradients(
     """
     function = Function(layer, training, gradients)
     x = to_numpy(inputs)
-    mask = None if mask is None else to_numpy(mask)
+    mask = None if mask is None else to_mask(layer, mask)
     weights = None if weights is None else to_numpy(weights)
     if gradients and cotangents is None:
         cotangents = _ones
@@ -81,7 +82,7 @@ class Function:
 
     def __init__(self, layer, training, gradients):
         self._layer = layer
-        self._gradients = gradients
+        self._gradients = validation.boolean("gradients", gradients)
         self._training = {} if training is None else {"training": training}
         self._built = False
         self._trained = self._states = self._compiled = None
@@ -249,6 +250,13 @@ def _differentiable(outputs, cotangents):
 
 def _symbolic(tensor):
     return keras.KerasTensor(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+
+
+def to_mask(layer, mask):
+    """`mask` as bool; numbers other than 0 and 1, which are no mask, are an error."""
+    mask = to_numpy(mask)
+    validation.check_mask(getattr(layer, "name", type(layer).__name__), mask)
+    return mask.astype(bool)
 
 
 def to_numpy(x):

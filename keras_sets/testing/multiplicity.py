@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sets import validation
 from keras_sets._typing import Tensor
 from keras_sets.testing.check import Check
 from keras_sets.testing.check import Drawn
@@ -50,6 +51,7 @@ def assert_multiplicity(
             "Received an invalid value for `copies`, expected None, 'all', 'last' or 'none'. "
             f"Received: copies={copies!r}"
         )
+    scale_invariant = validation.boolean("scale_invariant", scale_invariant)
     check = Check(layer, inputs, mask, weights, training, num_entity_axes, gradients, tolerance)
     rng = np.random.default_rng(seed)
     if copies != "none":

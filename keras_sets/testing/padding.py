@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sets import validation
 from keras_sets._typing import Tensor
 from keras_sets.testing.check import Check
 from keras_sets.testing.check import fitting
@@ -40,6 +41,7 @@ def assert_padding_invariant(
 
     The other arguments are those of all checks, see `keras_sets.testing`.
     """
+    zero_outputs = validation.boolean("zero_outputs", zero_outputs)
     check = Check(layer, inputs, mask, weights, training, num_entity_axes, gradients, tolerance)
     rng = np.random.default_rng(seed)
     axes = check.entities

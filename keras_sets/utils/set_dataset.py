@@ -140,6 +140,7 @@ class SetDataset(keras.utils.PyDataset):
         self.batch_size = validation.positive_integer("batch_size", batch_size)
         self.seed = validation.non_negative_integer("seed", seed)
         self.points = None if points is None else validation.positive_integer("points", points)
+        shuffle = validation.optional_boolean("shuffle", shuffle)
         self.shuffle = targets is not None if shuffle is None else shuffle
         self._sets = ragged.read_ragged("sets", sets)
         if self._sets.values.ndim < 2:

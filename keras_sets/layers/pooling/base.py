@@ -55,7 +55,7 @@ class Pooling(SetLayer):
 
     def __init__(self, keepdims: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.keepdims = bool(keepdims)
+        self.keepdims = validation.boolean("keepdims", keepdims)
         if self.keepdims and self.symmetry != "invariant":
             raise ValueError(
                 f"{type(self).__name__} keeps the entity axes as they are: `keepdims` does not "

@@ -75,7 +75,7 @@ class GatedAttentionPooling(PartOptions, Pooling):
         units = validation.positive_integer("units", units)
         super().__init__(keepdims, **kwargs)
         self.units = units
-        self.gated = bool(gated)
+        self.gated = validation.boolean("gated", gated)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
         def dense(name, units, **options):
@@ -114,7 +114,7 @@ class GatedAttentionPooling(PartOptions, Pooling):
     ) -> Tensor | tuple[Tensor, Tensor]:
         x, mask, weights = self.read_call(inputs, mask, weights, inputs_mask)
         pooled = self.compute(x, mask, weights, training)
-        if not return_attention_scores:
+        if not validation.boolean("return_attention_scores", return_attention_scores):
             return pooled
         attention = moments.softmax_shares(self._exponents(x), mask, weights)
         return pooled, ops.cast(attention[..., 0], self.compute_dtype)
@@ -140,7 +140,7 @@ class GatedAttentionPooling(PartOptions, Pooling):
     ) -> Any:
         shape = self.compute_output_shape(inputs.shape)
         pooled = keras.KerasTensor(shape, self.compute_dtype)
-        if not return_attention_scores:
+        if not validation.boolean("return_attention_scores", return_attention_scores):
             return pooled
         return pooled, keras.KerasTensor(inputs.shape[:-1], self.compute_dtype)
 
