@@ -2,12 +2,15 @@
 
 They stand for what others bring: none comes from the priors that networks are trained on
 (`examples.amortized_clustering`). `python -m tests.clustering_sets` prints how k-means,
-Gaussian mixtures, and the network that is shipped do on them.
+Gaussian mixtures, and the network that is shipped do on them. With `--prior broad` or
+`--prior protocol` it does so for fresh sets of a prior.
 """
 
+import argparse
 import warnings
 
 import numpy as np
+from sklearn.cluster import HDBSCAN
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 from sklearn.datasets import make_classification
@@ -224,6 +227,12 @@ def mixture_by_bic(points, count):
     return min(mixtures, key=lambda m: m.bic(points)).predict(points)
 
 
+def by_density(points, count):
+    """HDBSCAN of at least a fiftieth of the points a cluster; `count` is not used."""
+    del count
+    return HDBSCAN(min_cluster_size=max(5, len(points) // 50), copy=True).fit_predict(points)
+
+
 def _fitted(points, count):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -231,11 +240,34 @@ def _fitted(points, count):
 
 
 def adjusted_rand_indices(predict, sets=None):
-    """`{name: ARI}` of a function of the points and the true number of clusters."""
-    return {
-        name: adjusted_rand_score(labels, predict(points, len(np.unique(labels))))
-        for name, (points, labels) in (sets or stand_ins()).items()
-    }
+    """`{name: ARI}` of a function of the points and the true number of clusters.
+
+    Points of the label -1 belong to no cluster; what they are taken for does not count.
+    """
+    scores = {}
+    for name, (points, labels) in (sets or stand_ins()).items():
+        real = labels >= 0
+        predicted = predict(points, len(np.unique(labels[real])))
+        scores[name] = adjusted_rand_score(labels[real], predicted[real])
+    return scores
+
+
+def sets_of_prior(prior, count, seed):
+    """Fresh sets of 50 to 2,000 points by the broad prior, of 100 to 1,000 by the protocol."""
+    from examples.amortized_clustering import data
+    from examples.amortized_clustering import priors
+
+    if prior == "broad":
+        tasks = priors.broad_tasks(count, seed, entities=(50, 2000))
+    else:
+        tasks = data.generate_tasks(count, seed)
+    sets = {}
+    for i in range(count):
+        rows = slice(*tasks.offsets[i : i + 2])
+        points = tasks.points[rows].astype("float64")
+        points -= points.mean(axis=0)
+        sets[str(i)] = points / np.sqrt(np.square(points).mean()), tasks.labels[rows]
+    return sets
 
 
 def network(points, count):
@@ -251,14 +283,24 @@ def refined(points, count):
 
 
 def main():
+    parser = argparse.ArgumentParser(prog="python -m tests.clustering_sets")
+    parser.add_argument("--prior", choices=("broad", "protocol"))
+    parser.add_argument("--count", type=int, default=100, help="sets of the prior")
+    parser.add_argument("--seed", type=int, default=77, help="of the prior")
+    options = parser.parse_args()
+    sets = stand_ins()
+    if options.prior:
+        sets = sets_of_prior(options.prior, options.count, options.seed)
     methods = {"k-means": k_means, "mixture": mixture, "by BIC": mixture_by_bic,
-               "network": network, "refined": refined}  # fmt: skip
-    scores = {method: adjusted_rand_indices(predict) for method, predict in methods.items()}
+               "HDBSCAN": by_density, "network": network, "refined": refined}  # fmt: skip
+    scores = {method: adjusted_rand_indices(f, sets) for method, f in methods.items()}
     print(f"{'':40}" + "".join(f"{method:>9}" for method in methods))
-    for name in RULES:
+    for name in () if options.prior else sets:
         print(f"{name:40}" + "".join(f"{s[name]:9.3f}" for s in scores.values()))
-    means = [np.mean(list(s.values())) for s in scores.values()]
-    print(f"{f'mean of {len(RULES)}':40}" + "".join(f"{m:9.3f}" for m in means))
+    values = np.array([list(s.values()) for s in scores.values()])
+    print(f"{f'mean of {len(sets)}':40}" + "".join(f"{m:9.3f}" for m in values.mean(axis=1)))
+    errors = values.std(axis=1) / np.sqrt(len(sets))
+    print(f"{'standard error':40}" + "".join(f"{e:9.3f}" for e in errors))
 
 
 if __name__ == "__main__":

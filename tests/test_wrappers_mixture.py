@@ -101,6 +101,59 @@ class TestDensity:
         assert powers["tails"] < 0.95 < powers["gaussian"] < 1.3 < 2 < powers["box"]
 
 
+class TestFamilies:
+    """Mixtures whose clusters have something in common."""
+
+    @pytest.mark.parametrize("family", mixture.FAMILIES, ids=str)
+    def test_parameters_are_what_may_differ(self, family):
+        """Random shares and covariances, constrained, span as many directions as are counted."""
+        rng = np.random.default_rng(0)
+        clusters, d = 4, 3
+        drawn = []
+        for _ in range(60):
+            factors = rng.normal(size=(clusters, d, d))
+            shares, covariances = family.constrain(
+                rng.uniform(size=clusters), factors @ factors.swapaxes(1, 2)
+            )
+            drawn.append(np.concatenate([shares, covariances.ravel()]))
+        # Equal shares are known: their sum is 1. Others are counted with the background's.
+        free = np.linalg.matrix_rank(np.array(drawn)) - family.equal_shares
+        power, means = 1, clusters * d
+        assert family.parameters(clusters, d) == power + means + free
+
+    def test_constraints_keep_sums(self):
+        rng = np.random.default_rng(0)
+        shares = rng.dirichlet(np.ones(3))
+        factors = rng.normal(size=(3, 2, 2))
+        covariances = factors @ factors.swapaxes(1, 2)
+        within = np.einsum("k,kij->ij", shares, covariances)
+        one_share, shared = mixture.Family("shared", equal_shares=True).constrain(
+            shares, covariances
+        )
+        np.testing.assert_allclose(one_share, [1 / 3] * 3)
+        np.testing.assert_allclose(shared, [within] * 3)
+        own, round_ones = mixture.Family("round").constrain(shares, covariances)
+        np.testing.assert_allclose(own, shares)
+        np.testing.assert_allclose(
+            round_ones, [np.trace(c) / 2 * np.eye(2) for c in covariances], atol=1e-12
+        )
+
+    def test_few_points_of_equal_clusters(self):
+        """Nine clusters of seven points: too few for nine covariances, enough for one."""
+        rng = np.random.default_rng(0)
+        places = np.stack(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 2), axis=-1).reshape(9, 2)
+        points = np.repeat(places, 7, axis=0) + 0.13 * rng.normal(size=(63, 2))
+        start = mixture.from_shares(points, np.ones(63), np.repeat(np.eye(9), 7, axis=0))
+        fitted, bic = mixture.merged_by_bic(start, points, np.ones(63))
+        assert len(fitted) == 9
+        np.testing.assert_allclose(fitted.covariances, fitted.covariances[:1].repeat(9, axis=0))
+        np.testing.assert_allclose(fitted.shares, fitted.shares[0])
+        # The criterion is that of its definition: the power, 18 means, 3 of the covariance.
+        log_density = mixture.Sample(points, np.ones(63))
+        log_likelihood = sum(fitted.posterior(x)[2] @ w for x, w in log_density)
+        np.testing.assert_allclose(bic, 22 * np.log(63) - 2 * log_likelihood, rtol=1e-9)
+
+
 class TestMerging:
     @staticmethod
     def start(points, clusters=10):
@@ -135,4 +188,35 @@ class TestMerging:
             return fitted.log_posterior(points).argmax(axis=1)
 
         scores = clustering_sets.adjusted_rand_indices(predict)
-        assert np.mean(list(scores.values())) > 0.88
+        assert np.mean(list(scores.values())) > 0.9
+
+
+class TestJoining:
+    """Two halves of one cluster and another one far away: three components."""
+
+    @staticmethod
+    def joined(network, gap):
+        rng = np.random.default_rng(0)
+        halves = rng.normal(size=(200, 2)) * 0.5 + np.repeat([[0.0], [gap]], 100, axis=0) * [1, 0]
+        points = np.concatenate([halves, rng.normal(size=(50, 2)) * 0.2 + 4])
+        labels = np.repeat([0, 1, 2], [100, 100, 50])
+        weights = np.ones(250)
+        fitted = mixture.from_shares(points, weights, np.eye(3)[labels])
+        seen = np.arange(0, 250, 2)
+        shares = np.array(network, float)[labels[seen]]
+        return mixture.joined(fitted, points, weights, seen, shares).astype(int).tolist()
+
+    apart = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    together = [[1, 0], [1, 0], [0, 1]]
+
+    def test_what_overlaps_and_is_one_for_the_network(self):
+        assert self.joined([[1, 0], [1, 0], [0, 1]], 0.8) == self.together
+
+    def test_the_network_may_take_them_for_two(self):
+        assert self.joined([[1, 0, 0], [0, 1, 0], [0, 0, 1]], 0.8) == self.apart
+        # Two points of the halves have the same cluster with a probability of 0.6 and 0.8.
+        assert self.joined([[1, 0], [0.6, 0.4], [0, 1]], 0.8) == self.apart
+        assert self.joined([[1, 0], [0.8, 0.2], [0, 1]], 0.8) == self.together
+
+    def test_what_is_apart_stays_apart(self):
+        assert self.joined([[1], [1], [1]], 3.0) == self.apart

@@ -56,11 +56,15 @@ def litert(path, specs):
 def torch(path, specs):
     import torch
 
-    module = torch.export.load(path).module()
+    program = torch.export.load(path)
+    module = program.module()
+    # Traced where the weights are.
+    device = next((x.device for x in program.state_dict.values()), torch.device("cpu"))
 
     def answer(inputs):
+        inputs = tree.map_structure(lambda x: torch.from_numpy(x).to(device), inputs)
         with torch.no_grad():
-            answers = module(tree.map_structure(torch.from_numpy, inputs))
+            answers = module(inputs)
         return [y.float().numpy(force=True) for y in tree.flatten(answers)]
 
     return answer

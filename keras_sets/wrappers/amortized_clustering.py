@@ -37,12 +37,16 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
     """Clusters points with a network that has been trained to, in scikit-learn's conventions.
 
     Nothing is learned from the points: the network has seen many sets, and answers at once how
-    many clusters there are and which point belongs to which. Its answer is then refined. EM
-    fits a mixture of elliptic clusters to all points, whose edges may be sharper or softer
-    than a Gaussian's, and pairs of clusters are merged; the number of clusters with the lowest
-    Bayesian information criterion is taken. A fine partition by k-means is merged as well, and
-    taken where it explains the points much better. There may be more clusters than the network
-    knows: where no merging helps, finer partitions follow.
+    many clusters there are and which point belongs to which. Its answer is then refined:
+
+    - EM fits a mixture of elliptic clusters to all points. Their edges may be sharper or softer
+      than a Gaussian's. Pairs of clusters are merged.
+    - The mixture of the lowest Bayesian information criterion is taken. Its clusters may have
+      one covariance, equal shares of the points or a round shape, with fewer parameters.
+    - A fine partition by k-means is merged as well, as the network may overlook clusters. Where
+      no merging helps, finer partitions follow: there may be more clusters than it knows.
+    - Two parts of the mixture are one cluster if a fifth of their points mix, and the network
+      takes them for one. A cluster then need not be an ellipse.
 
     The order of the points, the place of the origin and the unit do not matter: points are
     brought to mean 0 and variance 1 together. Features must be comparable, as for k-means. They
@@ -61,7 +65,7 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
     Attributes:
         labels_: int `(n_samples,)`, the cluster of each point, 0 for the largest one.
         n_clusters_: How many clusters were found.
-        cluster_centers_: `(n_clusters_, n_features)`.
+        cluster_centers_: `(n_clusters_, n_features)`, the mean of each cluster.
         n_features_in_: How many features the points have.
         feature_names_in_: Their names, where the points came as a data frame with names.
 
@@ -160,20 +164,25 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
         seen, shares = _network_shares(network, points, weights, self.max_points)
         start = mixture.from_shares(points[seen], weights[seen], shares)
         if self.refine is None:
-            fitted, labels = start, start.log_posterior(points).argmax(axis=1)
+            fitted, member = start, np.eye(len(start), dtype=bool)
+            labels = _log_posterior(fitted, member, points).argmax(axis=1)
             labels[seen] = shares.argmax(axis=1)
         else:
             fitted = _merged(start, points, weights, shares.shape[1])
-            labels = fitted.log_posterior(points).argmax(axis=1)
+            member = mixture.joined(fitted, points, weights, seen, shares)
+            labels = _log_posterior(fitted, member, points).argmax(axis=1)
 
         # The largest cluster first; none that no point belongs to.
-        counts = np.bincount(labels, weights, len(fitted.shares))
+        counts = np.bincount(labels, weights, member.shape[1])
         order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
         numbers = np.empty(len(counts), "int64")
         numbers[order] = np.arange(len(order))
-        self._mixture = fitted.select(order)
+        components = np.concatenate([np.flatnonzero(column) for column in member.T[order]])
+        self._mixture, self._member = fitted.select(components), member[components][:, order]
         self.n_clusters_ = len(order)
-        self.cluster_centers_ = self._mixture.means * self._scale + self._center
+        shares = self._mixture.shares[:, None] * self._member
+        centers = shares.T @ self._mixture.means / shares.sum(axis=0)[:, None]
+        self.cluster_centers_ = centers * self._scale + self._center
         self.labels_ = self.predict(X) if (~present).any() else np.empty(len(X), "int64")
         self.labels_[present] = numbers[labels][inverse.ravel()]
         return self
@@ -197,7 +206,16 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
 
         check_is_fitted(self)
         X = _validate_data(self, X, dtype="float64", reset=False)
-        return self._mixture.log_posterior((X - self._center) / self._scale)
+        return _log_posterior(self._mixture, self._member, (X - self._center) / self._scale)
+
+
+def _log_posterior(fitted, member, points):
+    """Log probabilities of clusters `(n, clusters)`, of the components that `member` names."""
+    logs = fitted.log_posterior(points)
+    if member.shape[0] == member.shape[1]:  # one each, in this order
+        return logs
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(logs) @ member)
 
 
 def _merged(start, points, weights, most):

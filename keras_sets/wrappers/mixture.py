@@ -41,6 +41,9 @@ BACKGROUND = (1e-3, 0.03)
 # Pairs of clusters whose density as one is computed, pairs of them for which EM runs, and by
 # how many nats these may be worse than the best.
 PAIRS, PROPOSALS, CLOSE = 8, 3, 5.0
+# Components overlap if so much of one is assigned to the other. They are one cluster for the
+# network at such a probability.
+OVERLAP, SAME = 0.2, 0.7
 # Of EM: before the first merge, after each, towards another family, at the end.
 FIRST_STEPS, STEPS, FAMILY_STEPS, LAST_STEPS = 5, 3, 5, 10
 
@@ -345,6 +348,37 @@ def merged_by_bic(mixture, points, weights):
         pairs = _proposals(general.mixture, sample)
         general = min((climbed(pair, STEPS) for pair in pairs), key=lambda fit: fit.bic)
         fits = [best, general]
+
+
+def joined(mixture, points, weights, seen, shares):
+    """Which components of a mixture are one cluster, as that has no elliptic shape.
+
+    Two are joined where they overlap, and where they are one cluster for the network: two
+    points, one of each, have the same cluster with a probability of `SAME` or more.
+
+    Args:
+        seen, shares: Indices of the points that the network has seen, and its probabilities.
+
+    Returns:
+        Bool `(k, clusters)`.
+    """
+    member = np.eye(len(mixture), dtype=bool)
+    components = np.exp(mixture.log_posterior(points))
+    while member.shape[1] > 1:
+        parts = components @ member
+        assigned = np.eye(parts.shape[1])[parts.argmax(axis=1)]
+        parts *= weights[:, None]
+        overlap = parts.T @ assigned / np.maximum(parts.sum(axis=0), 1e-10)[:, None]
+        network = parts[seen].T @ shares
+        network /= np.maximum(network.sum(axis=1, keepdims=True), 1e-10)
+        overlap = np.where(network @ network.T >= SAME, np.maximum(overlap, overlap.T), 0)
+        np.fill_diagonal(overlap, 0)
+        first, second = np.unravel_index(overlap.argmax(), overlap.shape)
+        if overlap[first, second] < OVERLAP:
+            break
+        member[:, first] |= member[:, second]
+        member = np.delete(member, second, axis=1)
+    return member
 
 
 def _proposals(mixture, sample):
