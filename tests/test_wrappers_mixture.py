@@ -96,7 +96,7 @@ class TestDensity:
             points = points / points.std()
             start = mixture.from_shares(points, np.ones(2000), np.ones((2000, 1)))
             np.testing.assert_allclose(start.powers, 1)
-            powers[name] = mixture.merged_by_bic(start, points, np.ones(2000))[0].powers[0]
+            powers[name] = mixture.merged(start, points, np.ones(2000))[0].powers[0]
         # The background takes a part of all tails.
         assert powers["tails"] < 0.95 < powers["gaussian"] < 1.3 < 2 < powers["box"]
 
@@ -144,14 +144,22 @@ class TestFamilies:
         places = np.stack(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 2), axis=-1).reshape(9, 2)
         points = np.repeat(places, 7, axis=0) + 0.13 * rng.normal(size=(63, 2))
         start = mixture.from_shares(points, np.ones(63), np.repeat(np.eye(9), 7, axis=0))
-        fitted, bic = mixture.merged_by_bic(start, points, np.ones(63))
+        fitted, criterion = mixture.merged(start, points, np.ones(63))
         assert len(fitted) == 9
         np.testing.assert_allclose(fitted.covariances, fitted.covariances[:1].repeat(9, axis=0))
         np.testing.assert_allclose(fitted.shares, fitted.shares[0])
         # The criterion is that of its definition: the power, 18 means, 3 of the covariance.
-        log_density = mixture.Sample(points, np.ones(63))
-        log_likelihood = sum(fitted.posterior(x)[2] @ w for x, w in log_density)
-        np.testing.assert_allclose(bic, 22 * np.log(63) - 2 * log_likelihood, rtol=1e-9)
+        sample = mixture.Sample(points, np.ones(63))
+        log_likelihood = sum(fitted.posterior(x)[2] @ w for x, w in sample)
+        coarsened = log_likelihood * 2000 / 2063
+        np.testing.assert_allclose(criterion, 22 * np.log(63) - 2 * coarsened, rtol=1e-9)
+
+    def test_many_points_do_not_split_what_is_nearly_an_ellipse(self):
+        """By the likelihood of all 20,000 slightly skewed points they would be two clusters."""
+        points = np.random.default_rng(0).gamma(20, size=(20000, 2))
+        points = (points - points.mean(axis=0)) / points.std()
+        start = TestMerging.start(points, 3)
+        assert len(mixture.merged(start, points, np.ones(20000))[0]) == 1
 
 
 class TestMerging:
@@ -173,9 +181,9 @@ class TestMerging:
 
     def test_chunks(self, monkeypatch):
         points = np.random.default_rng(0).normal(size=(300, 2))
-        whole = mixture.merged_by_bic(self.start(points), points, np.ones(300))[0]
+        whole = mixture.merged(self.start(points), points, np.ones(300))[0]
         monkeypatch.setattr(mixture, "CHUNK", 70)
-        parts = mixture.merged_by_bic(self.start(points), points, np.ones(300))[0]
+        parts = mixture.merged(self.start(points), points, np.ones(300))[0]
         np.testing.assert_allclose(parts.means, whole.means, atol=1e-8)
         np.testing.assert_allclose(parts.log_posterior(points), whole.log_posterior(points))
 
@@ -184,7 +192,7 @@ class TestMerging:
 
         def predict(points, count):
             del count
-            fitted = mixture.merged_by_bic(self.start(points), points, np.ones(len(points)))[0]
+            fitted = mixture.merged(self.start(points), points, np.ones(len(points)))[0]
             return fitted.log_posterior(points).argmax(axis=1)
 
         scores = clustering_sets.adjusted_rand_indices(predict)

@@ -42,7 +42,8 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
     - EM fits a mixture of elliptic clusters to all points. Their edges may be sharper or softer
       than a Gaussian's. Pairs of clusters are merged.
     - The mixture of the lowest Bayesian information criterion is taken. Its clusters may have
-      one covariance, equal shares of the points or a round shape, with fewer parameters.
+      one covariance, equal shares of the points or a round shape, with fewer parameters. The
+      likelihood is coarsened: more than some 2,000 points give it no more weight.
     - A fine partition by k-means is merged as well, as the network may overlook clusters. Where
       no merging helps, finer partitions follow: there may be more clusters than it knows.
     - Two parts of the mixture are one cluster if a fifth of their points mix, and the network
@@ -225,19 +226,19 @@ def _merged(start, points, weights, most):
     merged too. Where as many clusters are left as there were parts, there may be more: twice as
     many parts follow.
     """
-    best, lowest = mixture.merged_by_bic(start, points, weights)
+    best, lowest = mixture.merged(start, points, weights)
     parts = most
     while True:
-        finer, bic = _merged_parts(points, weights, parts)
-        if bic < lowest:
-            best, lowest = finer, bic
+        finer, criterion = _merged_parts(points, weights, parts)
+        if criterion < lowest:
+            best, lowest = finer, criterion
         if max(len(finer), len(best)) < parts or parts >= len(points):
             return best
         parts *= 2
 
 
 def _merged_parts(points, weights, count):
-    """A partition by k-means, merged: the mixture and its BIC."""
+    """A partition by k-means, merged: the mixture and its criterion."""
     from sklearn.cluster import KMeans
 
     means = KMeans(min(count, len(points)), n_init=1, random_state=0)
@@ -245,7 +246,7 @@ def _merged_parts(points, weights, count):
         warnings.simplefilter("ignore")  # fewer places than clusters are no problem here
         parts = means.fit(points, sample_weight=weights).labels_
     partition = mixture.from_shares(points, weights, np.eye(count)[parts])
-    return mixture.merged_by_bic(partition, points, weights)
+    return mixture.merged(partition, points, weights)
 
 
 def _validate_data(estimator, X, **options):

@@ -1,4 +1,4 @@
-"""Mixtures of elliptic clusters in NumPy: EM, and merging while that lowers BIC.
+"""Mixtures of elliptic clusters in NumPy: EM, and merging while that lowers a criterion.
 
 A cluster has a share of the points, a mean and a covariance. All clusters have one power, which
 says how their density falls: with the Mahalanobis distance r it goes like exp(-(c r^2)^power / 2).
@@ -8,7 +8,7 @@ of constant density takes what lies far from all clusters.
 
 Clusters may have more in common, see `Family`: one covariance, for example. Such a mixture has
 fewer parameters, so fewer points suffice to tell its clusters apart. The criterion compares
-mixtures of all families.
+mixtures of all families: BIC with a coarsened likelihood, as no cluster is quite elliptic.
 
 Points are `(n, d)`, float64, of mean 0 and variance 1, and have weights `(n,)`. They are
 visited in chunks, so that memory stays small.
@@ -18,6 +18,8 @@ Reference:
     distributions](https://doi.org/10.1111/biom.12351), equation 1; the power by the kurtosis.
     [Fraley & Raftery, 2002, Model-based clustering](https://doi.org/10.1198/016214502760047131),
     section 2: families of covariances, chosen by BIC.
+    [Miller & Dunson, 2019, Robust Bayesian inference via
+    coarsening](https://doi.org/10.1080/01621459.2018.1469995), section 2: the coarsened likelihood.
 """
 
 import dataclasses
@@ -44,6 +46,9 @@ PAIRS, PROPOSALS, CLOSE = 8, 3, 5.0
 # Components overlap if so much of one is assigned to the other. They are one cluster for the
 # network at such a probability.
 OVERLAP, SAME = 0.2, 0.7
+# With n points the log-likelihood counts 1 / (1 + n / COARSENING): with many it is that of so many
+# points. More would tell even small differences from an ellipse, and call them clusters.
+COARSENING = 2000
 # Of EM: before the first merge, after each, towards another family, at the end.
 FIRST_STEPS, STEPS, FAMILY_STEPS, LAST_STEPS = 5, 3, 5, 10
 
@@ -304,21 +309,21 @@ def _log_volume(points, weights):
 
 @dataclasses.dataclass
 class Fit:
-    """A mixture, its family, the expectation under it, and its Bayesian information criterion."""
+    """A mixture, its family, the expectation under it, and its criterion."""
 
     mixture: Mixture
     family: Family
     moments: Moments
-    bic: float
+    criterion: float
 
 
-def merged_by_bic(mixture, points, weights):
+def merged(mixture, points, weights):
     """EM, then pairs of clusters are merged until one is left: the best mixture on the way.
 
     Mixtures of the other families start from those of the general one.
 
     Returns:
-        The mixture and its Bayesian information criterion.
+        The mixture and its criterion.
     """
     sample = Sample(points, weights)
     log_volume = _log_volume(points, weights)
@@ -330,8 +335,9 @@ def merged_by_bic(mixture, points, weights):
         for _ in range(steps):
             mixture = _maximization(moments, log_volume, mixture.blur, family)
             moments = _expectation(mixture, sample)
+        likelihood = moments.log_likelihood / (1 + sample.total / COARSENING)
         penalty = family.parameters(len(mixture), d) * np.log(sample.total)
-        return Fit(mixture, family, moments, penalty - 2 * moments.log_likelihood)
+        return Fit(mixture, family, moments, penalty - 2 * likelihood)
 
     # A cluster of fewer points than that has no covariance.
     enough = mixture.shares * sample.total > d + 1
@@ -341,12 +347,12 @@ def merged_by_bic(mixture, points, weights):
     while True:
         start = general.mixture, FAMILY_STEPS
         fits += (climbed(*start, family, general.moments) for family in FAMILIES[1:])
-        best = min(fits, key=lambda fit: fit.bic)
+        best = min(fits, key=lambda fit: fit.criterion)
         if len(general.mixture) == 1:
             best = climbed(best.mixture, LAST_STEPS, best.family, best.moments)
-            return best.mixture, best.bic
+            return best.mixture, best.criterion
         pairs = _proposals(general.mixture, sample)
-        general = min((climbed(pair, STEPS) for pair in pairs), key=lambda fit: fit.bic)
+        general = min((climbed(pair, STEPS) for pair in pairs), key=lambda fit: fit.criterion)
         fits = [best, general]
 
 
