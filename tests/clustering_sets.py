@@ -25,9 +25,13 @@ def stand_ins():
     sets = {}
     for seed, (name, draw) in enumerate(RULES.items()):
         points, labels = draw(np.random.default_rng(1000 + seed))
-        points = points - points.mean(axis=0)
-        sets[name] = (points / np.sqrt(np.square(points).mean()), labels)
+        sets[name] = (standardised(points), labels)
     return sets
+
+
+def standardised(points):
+    points = points - points.mean(axis=0)
+    return points / np.sqrt(np.square(points).mean())
 
 
 def gaussian(rng, count, centre, deviations=(1, 1), angle=0.0):
@@ -264,9 +268,7 @@ def sets_of_prior(prior, count, seed):
     sets = {}
     for i in range(count):
         rows = slice(*tasks.offsets[i : i + 2])
-        points = tasks.points[rows].astype("float64")
-        points -= points.mean(axis=0)
-        sets[str(i)] = points / np.sqrt(np.square(points).mean()), tasks.labels[rows]
+        sets[str(i)] = standardised(tasks.points[rows].astype("float64")), tasks.labels[rows]
     return sets
 
 

@@ -212,7 +212,8 @@ class TestJoining:
         fitted = mixture.from_shares(points, weights, np.eye(3)[labels])
         seen = np.arange(0, 250, 2)
         shares = np.array(network, float)[labels[seen]]
-        return mixture.joined(fitted, points, weights, seen, shares).astype(int).tolist()
+        components = np.exp(fitted.log_posterior(points))
+        return mixture.joined(components, weights, seen, shares).astype(int).tolist()
 
     apart = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     together = [[1, 0], [1, 0], [0, 1]]

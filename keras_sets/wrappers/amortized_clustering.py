@@ -165,13 +165,15 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
         seen, shares = _network_shares(network, points, weights, self.max_points)
         start = mixture.from_shares(points[seen], weights[seen], shares)
         if self.refine is None:
-            fitted, member = start, np.eye(len(start), dtype=bool)
-            labels = _log_posterior(fitted, member, points).argmax(axis=1)
+            fitted = start
+            labels = fitted.log_posterior(points).argmax(axis=1)
             labels[seen] = shares.argmax(axis=1)
+            member = np.eye(len(fitted), dtype=bool)
         else:
             fitted = _merged(start, points, weights, shares.shape[1])
-            member = mixture.joined(fitted, points, weights, seen, shares)
-            labels = _log_posterior(fitted, member, points).argmax(axis=1)
+            logs = fitted.log_posterior(points)
+            member = mixture.joined(np.exp(logs), weights, seen, shares)
+            labels = _of_clusters(logs, member).argmax(axis=1)
 
         # The largest cluster first; none that no point belongs to.
         counts = np.bincount(labels, weights, member.shape[1])
@@ -207,12 +209,12 @@ class AmortizedClustering(ClusterMixin, BaseEstimator):
 
         check_is_fitted(self)
         X = _validate_data(self, X, dtype="float64", reset=False)
-        return _log_posterior(self._mixture, self._member, (X - self._center) / self._scale)
+        logs = self._mixture.log_posterior((X - self._center) / self._scale)
+        return _of_clusters(logs, self._member)
 
 
-def _log_posterior(fitted, member, points):
-    """Log probabilities of clusters `(n, clusters)`, of the components that `member` names."""
-    logs = fitted.log_posterior(points)
+def _of_clusters(logs, member):
+    """Log probabilities `(n, clusters)` by those of the components that `member` names."""
     if member.shape[0] == member.shape[1]:  # one each, in this order
         return logs
     with np.errstate(divide="ignore"):

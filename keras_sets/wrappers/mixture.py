@@ -356,20 +356,21 @@ def merged(mixture, points, weights):
         fits = [best, general]
 
 
-def joined(mixture, points, weights, seen, shares):
+def joined(components, weights, seen, shares):
     """Which components of a mixture are one cluster, as that has no elliptic shape.
 
     Two are joined where they overlap, and where they are one cluster for the network: two
     points, one of each, have the same cluster with a probability of `SAME` or more.
 
     Args:
+        components: `(n, k)`, the probability of each component for every point.
+        weights: `(n,)`.
         seen, shares: Indices of the points that the network has seen, and its probabilities.
 
     Returns:
         Bool `(k, clusters)`.
     """
-    member = np.eye(len(mixture), dtype=bool)
-    components = np.exp(mixture.log_posterior(points))
+    member = np.eye(components.shape[1], dtype=bool)
     while member.shape[1] > 1:
         parts = components @ member
         assigned = np.eye(parts.shape[1])[parts.argmax(axis=1)]
