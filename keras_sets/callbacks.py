@@ -162,7 +162,8 @@ class Backtracking(StatefulCallback):
     After an epoch whose monitored value is worse than all values before, or better than
     none of the last `horizon` of the epochs (five at least), the weights and the
     optimizer's state of the best epoch come back and the learning rate is multiplied by
-    `factor`. A value that is not finite counts as the worst.
+    `factor`. A value that is not finite counts as the worst. After a return, as many epochs
+    pass before the next one for want of progress.
 
     Args:
         monitor: Name of a quantity in the logs; smaller is better.
@@ -189,6 +190,7 @@ class Backtracking(StatefulCallback):
         self.best = float("inf")
         self.returns: list[int] = []
         self._values: list[float] = []
+        self._last_return = -1  # its place in the values
         self._best_state: list[np.ndarray] | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -217,6 +219,7 @@ class Backtracking(StatefulCallback):
             for rate, before in zip(rates, now, strict=True):
                 rate.assign(self.factor * before)
             self.returns.append(epoch)
+            self._last_return = len(self._values)
             value = self.best
         elif value < self.best:
             self.best = value
@@ -231,7 +234,7 @@ class Backtracking(StatefulCallback):
         patience = max(5, self.horizon * len(self._values))
         worse = [i for i, earlier in enumerate(self._values) if earlier > value]
         last_worse = worse[-1] if worse else -1
-        return len(self._values) - last_worse > patience
+        return len(self._values) - max(last_worse, self._last_return) > patience
 
     def restore_best(self) -> None:
         """Puts the best weights seen so far in the model."""
@@ -239,7 +242,12 @@ class Backtracking(StatefulCallback):
             set_model_state(self.model, self._best_state)
 
     def get_state(self) -> Config:
-        state = {"best": self.best, "values": self._values, "returns": self.returns}
+        state = {
+            "best": self.best,
+            "values": self._values,
+            "returns": self.returns,
+            "last_return": self._last_return,
+        }
         for i, array in enumerate(self._best_state or []):
             state[f"best_state/{i}"] = array
         return state
@@ -248,6 +256,7 @@ class Backtracking(StatefulCallback):
         self.best = state["best"]
         self._values = list(state["values"])
         self.returns = list(state["returns"])
+        self._last_return = state.get("last_return", -1)
         self._best_state = _numbered(state, "best_state") or None
 
 

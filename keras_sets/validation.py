@@ -60,11 +60,11 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
-def boolean(name: str, value: Any) -> bool:
+def boolean(name: str, value: Any, expected: str = "True or False") -> bool:
     """`value` as bool, of True, False, 1 or 0. Any text would be taken as True."""
     if not isinstance(value, (bool, np.bool_)) and not (is_number(value) and value in (0, 1)):
         raise ValueError(
-            f"Received an invalid value for `{name}`, expected True or False. "
+            f"Received an invalid value for `{name}`, expected {expected}. "
             f"Received: {name}={value!r}"
         )
     return bool(value)
@@ -72,7 +72,7 @@ def boolean(name: str, value: Any) -> bool:
 
 def optional_boolean(name: str, value: Any) -> bool | None:
     """As `boolean`, None allowed."""
-    return None if value is None else boolean(name, value)
+    return None if value is None else boolean(name, value, "True, False or None")
 
 
 def one_of(name: str, value: Any, choices: Collection[Any]) -> Any:

@@ -133,6 +133,18 @@ class TestBacktracking:
         assert callback.returns == [6]
         assert self.weights(callback) == 1
 
+    def test_a_return_is_given_the_horizon_to_help(self):
+        callback = self.make(factor=0.5)
+        # After the return nothing is better than the best, 1, nor worse than all before.
+        epochs(callback, [9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, *[2.0] * 5])
+        assert callback.returns == [6]
+        assert self.learning_rate(callback) == pytest.approx(0.05)
+        resumed = self.make(factor=0.5)
+        resumed.set_state(callback.get_state())
+        for again in (callback, resumed):
+            epochs(again, [2.0, 2.0])
+            assert len(again.returns) == 2
+
     def test_a_long_horizon_waits_longer(self):
         values = [100.0, 50.0, 40.0, 90.0, *[51.0 + i for i in range(8)]]
         early, late = self.make(horizon=0.0), self.make(horizon=0.99)

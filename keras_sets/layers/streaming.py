@@ -49,7 +49,8 @@ class SwarmStreamingCell(keras.layers.Layer):
             entities of a set, which a cell that sees one of them cannot do.
 
     Output shape:
-        `(batch, units)`, and the new states.
+        `(batch, units)`, and the new states. The output is that of the last iteration, also
+        of a layer with `return_iterations`.
 
     Masking:
         `keras.layers.RNN` carries the states over masked steps, so that the other steps give
