@@ -473,7 +473,13 @@ def main(arguments=None):
     for name, value in vars(options).items():
         ignored = name not in ("command", "json", *TAKEN[options.command])
         if ignored and value != parser.get_default(name):
-            parser.error(f"argument --{name.replace('_', '-')}: {options.command} has no use for it")
+            flag = name.replace("_", "-")
+            parser.error(f"argument --{flag}: {options.command} has no use for it")
+    if options.command == "scaling" and (options.points or 1000) < 1000:
+        parser.error(
+            "argument --points: scaling compares four sizes down to a thousandth, and expects at "
+            f"least 1000, received {options.points}"
+        )
     if options.json and not options.json.parent.is_dir():
         parser.error(f"argument --json: {options.json.parent} is no folder")
     if options.json and options.json.is_dir():

@@ -204,6 +204,7 @@ def test_time_to_result(capsys, monkeypatch, backend, thorough, quick_example):
         (["data", "--json", "no/such/folder.json"], "no/such is no folder"),
         (["data", "--json", "."], "is a folder, expected a file"),
         (["accelerator", "--iterations", "5"], "--iterations: accelerator has no use for it"),
+        (["scaling", "--points", "500"], "at least 1000, received 500"),
         (["training", "--dtype-policy", "mixed_bfloat16"], "training has no use for it"),
     ],
 )

@@ -117,6 +117,11 @@ class Training:
             done = checkpoint.restore(self.model)
         except ValueError as error:
             raise RunError(first_line(error)) from error
+        if done > self.run.options.epochs:
+            raise RunError(
+                f"argument --epochs: {done} epochs are done in {self.run.shared}, and cannot be "
+                f"undone. Received: {self.run.options.epochs}"
+            )
         if done:
             LOG.info("resumed after epoch %d", done)
             if not self._quiet:
