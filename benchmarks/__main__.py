@@ -415,6 +415,18 @@ def _row(name, measured, kinds):
     return f"  {name:26}{cells}"
 
 
+# Which options a command takes, beside --json.
+SIZES = ("backends", "repeats", "sets", "points", "hidden")
+TAKEN = {
+    "accelerator": SIZES,
+    "layers": (*SIZES, "iterations", "dtype_policy", "peers"),
+    "training": (*SIZES, "iterations"),
+    "sampling": (*SIZES, "iterations", "dtype_policy"),
+    "data": ("backends", "repeats", "sets"),
+    "clustering": ("sets",),
+    "scaling": ("backends", "repeats", "points", "iterations"),
+    "result": ("backends", "repeats"),
+}
 COMMANDS = {
     "accelerator": accelerator,
     "layers": layers,
@@ -458,6 +470,16 @@ def main(arguments=None):
     parser.add_argument("--peers", action="store_true", help="LSTM and a Set Transformer block too")
     parser.add_argument("--json", type=pathlib.Path, help="file for the results")
     options = parser.parse_args(arguments)
+    for name, value in vars(options).items():
+        ignored = name not in ("command", "json", *TAKEN[options.command])
+        if ignored and value != parser.get_default(name):
+            flag = name.replace("_", "-")
+            parser.error(f"argument --{flag}: {options.command} has no use for it")
+    if options.command == "scaling" and (options.points or 1000) < 1000:
+        parser.error(
+            "argument --points: scaling compares four sizes down to a thousandth, and expects at "
+            f"least 1000, received {options.points}"
+        )
     if options.json and not options.json.parent.is_dir():
         parser.error(f"argument --json: {options.json.parent} is no folder")
     if options.json and options.json.is_dir():

@@ -449,6 +449,7 @@ class TestBadInput:
             (["--model", "transformer"], "choose from"),
             (["--model", "set-transformer", "--heads", "3"], "num_heads"),
             (["--entities", "50", "20"], "LEAST is above MOST"),
+            (["--entities", "5", "20"], "LEAST is at least 10"),
             (["--tasks", "3"], "at least 10"),
             (["--resume", "--overwrite"], "exclude each other"),
             (["--initial-model", "none.keras"], "initial model none.keras cannot be used"),

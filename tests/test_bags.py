@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -104,6 +105,15 @@ class TestNetworks:
         odds = (each / (1 - each)).sum()
         expected = odds / (1 + odds)
         np.testing.assert_allclose(answers(network, whole)[0], expected, rtol=1e-4)
+
+    @pytest.mark.parametrize("name", ["gated-attention", "instance-max", "instance-logsumexp"])
+    def test_probabilities_in_half_precision(self, name):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            network = models.build(name, (8, 8, 1), 17)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert keras.backend.standardize_dtype(network.output.dtype) == "float32"
 
     @pytest.mark.parametrize("name", ["attention", "gated-attention"])
     def test_attention(self, rng, name):

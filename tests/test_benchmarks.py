@@ -64,6 +64,13 @@ def test_options_change_no_loss(option):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_bare_products_have_the_precision_of_the_policy(policy):
+    step, facts = subjects.products(**SMALL, policy=policy)
+    step()
+    assert f"mixed_{facts['dtype']}" == policy
+
+
 @pytest.mark.parametrize("name", subjects.LINEAR)
 def test_subjects_of_scaling(name):
     subjects.layer(name, 6)[0]()
@@ -196,6 +203,9 @@ def test_time_to_result(capsys, monkeypatch, backend, thorough, quick_example):
         (["layers", "--hidden", "-4"], "expected a positive integer, received '-4'"),
         (["data", "--json", "no/such/folder.json"], "no/such is no folder"),
         (["data", "--json", "."], "is a folder, expected a file"),
+        (["accelerator", "--iterations", "5"], "--iterations: accelerator has no use for it"),
+        (["scaling", "--points", "500"], "at least 1000, received 500"),
+        (["training", "--dtype-policy", "mixed_bfloat16"], "training has no use for it"),
     ],
 )
 def test_bad_input(capsys, arguments, message):

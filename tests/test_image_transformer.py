@@ -171,7 +171,9 @@ class TestModel:
         predicted = [model.predict_on_batch(some_images()) for _ in range(2)]
         np.testing.assert_array_equal(*predicted)
 
-    @pytest.mark.parametrize("options", [{}, {"feed_forward_units": 5, "num_heads": 2}])
+    @pytest.mark.parametrize(
+        "options", [{"embedding_dropout": 0.5}, {"feed_forward_units": 5, "num_heads": 2}]
+    )
     def test_half_precision_has_logits_in_float32(self, options):
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:

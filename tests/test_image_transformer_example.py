@@ -100,6 +100,12 @@ class TestData:
         none = data.distorted(np.random.default_rng(0), images, 0.0, 17)
         np.testing.assert_array_equal(none, images)
 
+    def test_distortion_is_that_of_the_options(self, folder):
+        """A search asks for the data of the options alone."""
+        options = command.parse(["--data-dir", str(folder), "--distortion", "0.1"])
+        (plain, _), (changed, _) = (data.training_data(options, d)[0][0] for d in (0.0, None))
+        assert (plain != changed).any()
+
     @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
     def test_the_others(self, name, tmp_path, monkeypatch):
         source = SOURCES[name]
@@ -400,6 +406,17 @@ class TestCommand:
         assert "digits, unconditional" in capsys.readouterr().out
 
     @pytest.mark.usefixtures("no_rendering")
+    @pytest.mark.usefixtures("on_one_backend")
+    def test_images_seen_when_the_time_is_over(self, folder, tmp_path):
+        output = tmp_path / "run"
+        options = ["--smoke", "--data-dir", folder, "--output", output, "--references"]
+        options += ["--schedule", "constant", "--time-budget", 1e-9]
+        call(*options)
+        # A batch of three.
+        assert json.loads((output / "scores.json").read_text())["scores"][0]["images"] == 12
+        call(*options, "--resume")
+        assert json.loads((output / "scores.json").read_text())["scores"][0]["images"] == 12
+
     def test_colors(self, tmp_path, monkeypatch):
         """Three channels, classes and learned locations: trained, and drawn from a file."""
         output, drawn = tmp_path / "run", tmp_path / "drawn"
@@ -430,6 +447,7 @@ class TestCommand:
             (["--hidden", "6"], "multiple of 4"),
             (["--accumulate", "5"], "not a multiple of 5"),
             (["--name", "imagenet-8x1-2"], "one of digits, mnist"),
+            (["--name", "digits-8x1-2", "--layers", "2"], "--layers is given as well. Received: 2"),
             (["--prepare-from", "."], "expected --data-set mnist or fashion_mnist"),
             (["--prepare-from", "none", "--data-set", "mnist"], "Neither none/train-images"),
             (["--neighborhood", "-1"], "expected a non-negative integer"),

@@ -119,11 +119,14 @@ class TestCommand:
         assert error == pytest.approx(score["mean_absolute_error"], rel=1e-4)
 
     @pytest.mark.usefixtures("no_rendering")
-    def test_resumed_equals_uninterrupted(self, trained, tmp_path):
+    def test_resumed_equals_uninterrupted(self, trained, tmp_path, capsys):
         call(*self.SHORT, tmp_path, "--epochs", 1)
         call(*self.SHORT, tmp_path, "--epochs", 3, "--resume")
         assert len(losses_of(tmp_path)) == 3
         assert losses_of(tmp_path) == losses_of(trained[0])
+        with pytest.raises(SystemExit):
+            call(*self.SHORT, tmp_path, "--epochs", 2, "--resume")
+        assert "--epochs: 3 epochs are done" in capsys.readouterr().err
 
     def test_dry_run(self, tmp_path, capsys, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -370,6 +370,7 @@ class TestCommand:
         [
             (["--points", "9", "3"], "argument --points: LEAST is above MOST"),
             (["--test-points", "9", "3"], "argument --test-points: LEAST is above MOST"),
+            (["--points", "3", "9"], "argument --test-points: LEAST is at least 4"),
             (["--views", "9"], "invalid choice: 9"),
             (["--components", "0"], "expected a positive integer"),
             (["--heads", "3"], "num_heads"),

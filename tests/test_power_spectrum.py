@@ -272,9 +272,9 @@ class TestCommand:
     def test_a_budget_is_shared(self, figures):
         output, _, notes = figures
         for name in ("note-1x4-0", "note-1x8-0"):
-            # An epoch takes longer than the 1 ms, and that is what the pictures say.
+            # The first of two batches takes longer than the 1 ms, and the pictures say so.
             assert len((output / name / "metrics.csv").read_text().splitlines()) == 2
-        assert notes == 3 * ["2 steps of 4 sets of 16 samples"]
+        assert notes == 3 * ["1 steps of 4 sets of 16 samples"]
 
     def test_figure_5(self, figure_5):
         scores = json.loads((figure_5 / "scores.json").read_text())

@@ -23,6 +23,7 @@ from keras_tuner.src.distribute import oracle_client
 
 from examples.power_spectrum import data as power_spectrum
 from examples.power_spectrum import model as power_spectrum_model
+from keras_sets import losses
 from tests.conftest import THOROUGH
 from tests.conftest import shortened
 from tuning import __main__ as command
@@ -272,11 +273,16 @@ class TestSearch:
         first = min(rows[:3], key=lambda row: float(row["score"]))
         assert rows[3]["tuner/trial_id"] == first["trial"]
 
-        def losses(row):
+        def losses_of(row):
             with open(path / f"trial_{row['trial']}" / "metrics.csv", newline="") as file:
                 return [epoch["val_loss"] for epoch in csv.DictReader(file)]
 
-        assert len(losses(rows[3])) == 3 and losses(rows[3])[:1] == losses(first)
+        assert len(losses_of(rows[3])) == 3 and losses_of(rows[3])[:1] == losses_of(first)
+        # The command of a trial has its epochs.
+        task = search_spaces.TASKS["power-spectrum"]
+        space = types.SimpleNamespace(widths=[4, 8], depths=[1, 2])
+        commands = [results.chosen(task, space, row) for row in results.read_trials(path)]
+        assert [options["epochs"] for options in commands] == [1, 1, 1, 3]
 
     @pytest.mark.parametrize(
         "arguments",
@@ -304,8 +310,15 @@ class TestSearch:
         assert words[2] == f"examples.{task.example}"
         options = task.parse(words[3:])
         assert (options.hidden, options.layers) == (int(row["width"]), int(row["depth"]))
+        assert options.time_budget == np.inf
         model = keras.models.load_model(path / "best.keras")
         assert model.count_params() == int(row["parameters"])
+        if task.example == "amortized_clustering":  # the answer of the last step alone is scored
+            assert model.output.shape == (None, None, 10)
+            model.compile(loss=losses.MatchedCrossentropy())
+            _, validation = task.module("data").training_data(options)
+            score = model.evaluate(validation, verbose=0)
+            assert score == pytest.approx(float(row["score"]), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -426,6 +439,10 @@ class TestBadInput:
             ([*SWEEP, "--figure", "5"], "--figure: a search chooses this"),
             ([*SWEEP, "--initial-model", "x.keras"], "--initial-model: a search"),
             ([*SWEEP, "--tuner", "hyperband", "--schedule", "cosine"], "--schedule: a search"),
+            ([*SWEEP, "--networks", "circle"], "--networks: a search"),
+            ([*SWEEP, "--repeats", "3"], "--repeats: a search"),
+            (["--task", "images", "--feed-forward", "8"], "--feed-forward: a search chooses this"),
+            (["--task", "images", "--heads", "2"], "--heads: a search chooses this"),
         ],
         ids=str,
     )
@@ -450,6 +467,12 @@ class TestBadInput:
         before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
         assert message in self.fails(capsys, *SWEEP, *arguments, "--output", sweep)
         assert before == {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+
+    @pytest.mark.usefixtures("on_one_backend")
+    def test_trials_of_other_epochs_do_not_compare(self, tmp_path, capsys):
+        options = [*SWEEP, "--schedule", "constant", "--output", tmp_path / "run", "--max-trials"]
+        call(*options, 1)
+        assert "epochs was 2, is 3" in self.fails(capsys, *options, 2, "--epochs", 3)
 
     def test_data_that_cannot_be_had(self, tmp_path, capsys, monkeypatch):
         def unavailable(options):

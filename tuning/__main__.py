@@ -82,7 +82,8 @@ def parse(arguments=None):
 
 # Options of the examples that a search does not have.
 NOT_IN_A_SEARCH = frozenset(
-    "devices dry_run initial_model name overwrite resume run sample".split()
+    "budget devices dry_run initial_model name overwrite prepare_from repeats resume run "
+    "sample".split()
 )
 
 
@@ -93,7 +94,8 @@ def shared_arguments(task, options, rest):
     """
     import keras_tuner
 
-    given = {"seed": options.seed, "epochs": options.epochs}
+    # A trial has all of its epochs; examples may have a time budget by default.
+    given = {"seed": options.seed, "epochs": options.epochs, "time_budget": "inf"}
     reserved = {*task.space(keras_tuner.HyperParameters(), options), *NOT_IN_A_SEARCH}
     if options.tuner == "hyperband":
         # Its trials go on with each other, so that the rate must not depend on their epochs.
@@ -131,7 +133,8 @@ def main(arguments=None):
     shared, shared_options = shared_arguments(task, options, rest)
     options = argparse.Namespace(**{**shared_options, **vars(options)})
     options.free = shared_options["free"] | {"max_trials", "workers"}
-    run = Run("tuning", f"{options.task}-{options.tuner}", options)
+    # Trials with other numbers of epochs do not compare.
+    run = Run("tuning", f"{options.task}-{options.tuner}", options, extensible=False)
     options.overwrite = False
     options.resume = (run.path / "config.json").exists()
     if not options.resume and run.path.is_dir() and any(run.path.iterdir()):

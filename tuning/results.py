@@ -64,7 +64,9 @@ def chosen(task, options, row):
     """Options of the example in a trial."""
     hyperparameters = keras_tuner.HyperParameters()
     hyperparameters.values = dict(row)
-    return task.space(hyperparameters, options)
+    # Hyperband gives a trial epochs of its own.
+    epochs = {"epochs": row["tuner/epochs"]} if row.get("tuner/epochs") else {}
+    return {**task.space(hyperparameters, options), **epochs}
 
 
 def write_table(path):

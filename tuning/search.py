@@ -164,9 +164,16 @@ class Search(keras_tuner.Tuner):
             callbacks=[self.deadline, *training.callbacks],
         )
         training.finish()
-        score, parameters, seconds = training.best, model.count_params(), training.seconds
-        if not math.isfinite(score):
+        if not math.isfinite(training.best):
             raise keras_tuner.errors.FailedTrialError(f"No epoch had a finite {OBJECTIVE}.")
+        score, parameters, seconds = training.best, model.count_params(), training.seconds
+        for_use = getattr(self.task.module("model"), "for_use", None)
+        if for_use is not None:
+            # What is trained answers after several steps: its loss depends on how many they are.
+            network = for_use(model, options)
+            network.compile(loss=model.loss)
+            score = float(network.evaluate(validation, verbose=0))
+            part.save_model(network)
         print(
             f"{title}: {OBJECTIVE} {score:.4f}, {parameters:,} parameters, {seconds:.1f} s",
             flush=True,

@@ -1,8 +1,9 @@
 """What a search varies: one function for each task.
 
 A search space is a function of Keras Tuner's `hp` and of the command line, which lists the
-widths, depths and iterations to choose from. It returns options of the task's example: the
-search trains what the example would train with these options.
+widths, depths and iterations to choose from. It returns options of the task's example, all that
+it ever sets, None for those that a trial leaves out: the search trains what the example would
+train with these options.
 
 This module imports neither Keras nor a backend: `--cpu` must act before they start.
 """
@@ -40,6 +41,7 @@ def power_spectrum(hp, options):
     """The note's networks, as in its figure 2."""
     return {
         "figure": "2",
+        "networks": "note",
         "widths": hp.Choice("width", options.widths),
         "depths": hp.Choice("depth", options.depths),
         "learning_rate": hp.Float("learning_rate", 2e-4, 1e-2, sampling="log"),
@@ -52,8 +54,8 @@ def images(hp, options):
     block = hp.Choice("block", ["none", "feed-forward", "attention"])
     return {
         "hidden": width,
-        **({} if block == "none" else {"feed_forward": 2 * width}),
-        **({"heads": 4} if block == "attention" else {}),
+        "feed_forward": None if block == "none" else 2 * width,
+        "heads": 4 if block == "attention" else None,
         "layers": hp.Choice("depth", options.depths),
         "iterations": hp.Choice("iterations", options.iterations),
         "dropout": hp.Choice("dropout", [0.0, 0.1, 0.2]),
@@ -66,7 +68,9 @@ class Task:
     """A search space and the example that has the data and the networks.
 
     The example's package holds `__main__.parse(arguments)`, `data.training_data(options)`,
-    which returns training and validation data, and `model.compiled(options)`.
+    which returns training and validation data, and `model.compiled(options)`. Where that is not
+    the network to use, `model.for_use(model, options)` returns the one with the same weights that
+    is.
 
     Attributes:
         example: Name of a package in `examples`.
@@ -93,9 +97,10 @@ TASKS = {
 
 
 def as_arguments(options):
-    """Options as the arguments of a command line."""
+    """Options as the arguments of a command line, without those that are None."""
     return [
         word
         for name, value in options.items()
+        if value is not None
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]

@@ -158,6 +158,11 @@ def parse(arguments=None):
     )
     if options.entities[0] > options.entities[1]:
         parser.error(f"argument --entities: LEAST is above MOST: {options.entities}")
+    if options.entities[0] < 10:
+        parser.error(
+            "argument --entities: LEAST is at least 10, because k-means and mixtures of up to 10 "
+            f"clusters need as many points. Received: {options.entities[0]}"
+        )
     if options.tasks < 10:
         parser.error(f"argument --tasks: at least 10 are needed, received {options.tasks}")
     return options

@@ -64,13 +64,15 @@ def build(name, shape, levels, dropout=0.0):
     x = OfEveryImage(lenet(shape, levels), name="images")(inputs["entities"])
     x = keras.layers.Dropout(dropout, name="dropout")(x)
     kind, _, pooling = name.partition("-")
+    # Under every policy: in half precision many probabilities would be equal, and have no order.
+    answer = {"dtype": "float32"}
     if kind == "instance":
         # What is pooled is the probability of a 9, or its logit.
         activation = None if pooling == "logsumexp" else "sigmoid"
-        x = keras.layers.Dense(1, activation=activation, name="answers")(x)
-        x = set_layers.get_pooling(pooling, name="pooling")(x, mask=inputs["mask"])
+        x = keras.layers.Dense(1, activation=activation, name="answers", **answer)(x)
+        x = set_layers.get_pooling(pooling, name="pooling", **answer)(x, mask=inputs["mask"])
         if pooling == "logsumexp":
-            x = keras.layers.Activation("sigmoid", name="output")(x)
+            x = keras.layers.Activation("sigmoid", name="output", **answer)(x)
     else:
         if kind == "embedding":
             x = set_layers.get_pooling(pooling, name="pooling")(x, mask=inputs["mask"])
@@ -79,7 +81,7 @@ def build(name, shape, levels, dropout=0.0):
                 ATTENTION_UNITS, gated=kind == "gated", name="pooling"
             )
             x, _ = layer(x, mask=inputs["mask"], return_attention_scores=True)
-        x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
+        x = keras.layers.Dense(1, activation="sigmoid", name="output", **answer)(x)
     return keras.Model(inputs, x, name=name.replace("-", "_"))
 
 

@@ -14,18 +14,28 @@ from keras_sets import callbacks
 
 
 class RunLog(callbacks.StatefulCallback):
-    """Every epoch's numbers: `metrics.csv`, the log, and TensorBoard on request."""
+    """Every epoch's numbers: `metrics.csv`, the log, and TensorBoard on request.
 
-    def __init__(self, path, budget, tensorboard=False):
+    Attributes:
+        rows: The numbers, a dict an epoch.
+        steps: Batches so far. A time budget ends the last epoch before its last batch.
+    """
+
+    def __init__(self, path, budget, epoch_steps, tensorboard=False):
         super().__init__()
         self.path = path
         self.budget = budget
+        self.epoch_steps = epoch_steps
         self.rows = []
+        self.steps = 0
         self._writer = None
         if tensorboard:
             from tensorboard.summary import Writer
 
             self._writer = Writer(str(path / "tensorboard"))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
@@ -49,10 +59,12 @@ class RunLog(callbacks.StatefulCallback):
         callbacks.write_atomically(self.path / "metrics.csv", text.getvalue())
 
     def get_state(self):
-        return {"rows": self.rows}
+        return {"rows": self.rows, "steps": self.steps}
 
     def set_state(self, state):
         self.rows = state["rows"]
+        # Runs that began before batches were counted had whole epochs, as far as they know.
+        self.steps = state.get("steps", len(self.rows) * self.epoch_steps)
 
 
 class WeightTraces(callbacks.StatefulCallback):

@@ -202,7 +202,11 @@ def make_parser(task, description, defaults):
 
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=positive_integer, help="most epochs")
-    training.add_argument("--time-budget", type=positive_number, help="minutes of training")
+    training.add_argument(
+        "--time-budget",
+        type=positive_number,
+        help="minutes of training, for each network where there are several; inf for no limit",
+    )
     training.add_argument("--batch-size", type=positive_integer, help="sets in a batch")
     training.add_argument(
         "--optimizer",

@@ -22,14 +22,22 @@ LOG = logging.getLogger("examples")
 class Run:
     """The output folder of a run and the configuration written in it.
 
+    Args:
+        task: Name of the command.
+        name: Name of the run.
+        options: Its options.
+        extensible: Whether a run that is resumed may have other `epochs`, where no schedule
+            depends on them.
+
     Attributes:
         shared: The folder, from which a run that is resumed reads its checkpoints.
         path: Where this process writes: the folder, or one that vanishes, when process 0 of
             several writes the folder.
     """
 
-    def __init__(self, task, name, options):
+    def __init__(self, task, name, options, extensible=True):
         self.options = options
+        self.extensible = extensible
         self.name = name
         self.shared = self.path = pathlib.Path(options.output or pathlib.Path("runs", task, name))
         if process_index() > 0:
@@ -108,7 +116,7 @@ class Run:
 
     def _extends(self, recorded):
         """More or fewer epochs are the same run, unless a schedule depends on them."""
-        return recorded.get("schedule") == "constant"
+        return self.extensible and recorded.get("schedule") == "constant"
 
     def _check_writable(self):
         try:

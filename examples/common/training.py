@@ -73,7 +73,7 @@ class Training:
         self._backtracking = Backtracking(
             "val_loss", options.backtracking_horizon, options.backtracking_factor
         )
-        self._log = RunLog(run.path, self._budget, options.tensorboard)
+        self._log = RunLog(run.path, self._budget, len(batches), options.tensorboard)
         self._traces = WeightTraces(seed=options.seed)
         saved = [self._log, self._traces, self._budget, self._backtracking]
         for callback in saved:
@@ -117,6 +117,11 @@ class Training:
             done = checkpoint.restore(self.model)
         except ValueError as error:
             raise RunError(first_line(error)) from error
+        if done > self.run.options.epochs:
+            raise RunError(
+                f"argument --epochs: {done} epochs are done in {self.run.shared}, and cannot be "
+                f"undone. Received: {self.run.options.epochs}"
+            )
         if done:
             LOG.info("resumed after epoch %d", done)
             if not self._quiet:
@@ -138,6 +143,11 @@ class Training:
     def rows(self):
         """What `metrics.csv` holds of every epoch, those before kills as well."""
         return self._log.rows
+
+    @property
+    def steps(self):
+        """Batches so far, those before kills as well."""
+        return self._log.steps
 
     @property
     def best(self):

@@ -161,10 +161,17 @@ def parse(arguments=None):
         "top_k".split(),
     )
     if options.name is not None:
+        given = dict(vars(options))
         try:
             read_name(options)
         except ValueError as error:
             parser.error(f"argument --name: {error}")
+        for key, value in vars(options).items():
+            if given[key] not in (value, parser.get_default(key)):
+                parser.error(
+                    f"argument --name: it says {key.replace('_', '-')} {value}, but "
+                    f"--{key.replace('_', '-')} is given as well. Received: {given[key]}"
+                )
     if options.prepare_from is not None and options.data_set not in IDX:
         parser.error(
             f"argument --prepare-from: expected --data-set {' or '.join(IDX)}, received "
@@ -361,7 +368,7 @@ def main(arguments=None):
         )
         training.finish()
         curves[method] = training.rows
-        seen = len(training.rows) * len(batches) * batches.batch_size
+        seen = training.steps * batches.batch_size
         cost = {
             "parameters": network.count_params(),
             "images": seen,

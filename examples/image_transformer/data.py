@@ -18,9 +18,13 @@ def data_of(options):
     return _load_once(options.data_set, options.data_dir, options.images)
 
 
-def training_data(options, distortion=0.0):
-    """The batches of the options to train on, `distorted` so much, and those to validate."""
+def training_data(options, distortion=None):
+    """The batches of the options to train on, and those to validate.
+
+    The former are `distorted` as much as the options say, or as `distortion` does where given.
+    """
     data, size = data_of(options), options.batch_size // options.accumulate
+    distortion = options.distortion if distortion is None else distortion
 
     def change(rng, inputs, images):
         images = distorted(rng, images, distortion, data.levels)

@@ -107,6 +107,12 @@ def parse(arguments=None):
         if least > most:
             flag = name.replace("_", "-")
             parser.error(f"argument --{flag}: LEAST is above MOST: [{least}, {most}]")
+    needed = max(2, options.components)
+    if options.test_points[0] < needed:
+        parser.error(
+            f"argument --test-points: LEAST is at least {needed}, because EM, a reference, needs a "
+            f"point for every Gaussian. Received: {options.test_points[0]}"
+        )
     if options.test_sets < 2:
         parser.error("argument --test-sets: a standard error needs 2 sets, received 1")
     return options

@@ -169,7 +169,7 @@ def main(arguments=None):
             models.compile_for_powers(model, options)
             training = train_part(run, (name, str(seed)), model, batches, validation)
             trained[name].append(model)
-            steps.add(len(training.rows) * options.steps)
+            steps.add(training.steps)
             print(
                 f"{name}-{seed}: validation {training.best:.4f} after {training.seconds / 60:.1f} "
                 "minutes",

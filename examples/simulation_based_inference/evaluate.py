@@ -20,7 +20,8 @@ class Score:
         error: Root mean square error of the posterior mean, in exact standard deviations.
         width: Mean of the posterior standard deviation over the exact one.
         coverage: How often the central interval of probability 0.9 holds the truth.
-        p_value: Of the ranks of the truth among the samples being uniform.
+        p_value: Of the ranks of the truth among the samples being uniform. Of few samples it is
+            rough, because there are few ranks.
     """
 
     error: float
@@ -41,18 +42,26 @@ def ranks(samples, truth):
     return np.mean(samples[..., 0] < truth, axis=1)
 
 
+def uniformity(place, count):
+    """The p value of a chi-square test of ranks among `count` samples, as `ranks` gives them."""
+    observed = np.histogram(place, RANK_BINS, (0, 1))[0]
+    # There are count + 1 ranks, all as likely, and not equally many in every bin.
+    likely = np.histogram(np.arange(count + 1) / count, RANK_BINS, (0, 1))[0]
+    observed, likely = observed[likely > 0], likely[likely > 0]
+    return float(stats.chisquare(observed, len(place) * likely / (count + 1)).pvalue)
+
+
 def scores(samples, data):
     """A `Score` for every parameter, by name."""
     found = {}
     for name, (mean, width) in Posterior.of(data).moments().items():
         drawn = np.asarray(samples[name], "float64")
         place = ranks(drawn, data[name])
-        counts = np.histogram(place, RANK_BINS, (0, 1))[0]
         found[name] = Score(
             error=float(np.sqrt(np.mean(((drawn.mean(axis=1) - mean) / width) ** 2))),
             width=float(np.mean(drawn.std(axis=1) / width)),
             coverage=float(np.mean((place > 0.05) & (place < 0.95))),
-            p_value=float(stats.chisquare(counts).pvalue),
+            p_value=uniformity(place, drawn.shape[1]),
         )
     return found
 

@@ -27,6 +27,8 @@ class _Stream(keras.Model):
 
     def __init__(self, model, top_k=None):
         embedding, *rest = _layers_of(model)
+        # Dropout is for training, and for the axes of whole images.
+        rest = [layer for layer in rest if not isinstance(layer, keras.layers.Dropout)]
         # Not the global policy, half precision of which would round the uniform numbers.
         super().__init__(name="stream", dtype=rest[-1].compute_dtype)
         self.embedding = embedding
