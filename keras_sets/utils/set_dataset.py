@@ -293,9 +293,17 @@ class SetDataset(keras.utils.PyDataset):
         """The targets, and whether they are those of entities."""
         if targets is None:
             return None, False
+        if isinstance(targets, dict):
+            raise ValueError(
+                "`targets` must be those of one output. For several, override `batch` to add the "
+                f"others to every batch. Received: dict with the keys {list(targets)}"
+            )
         if ragged.is_entitywise(targets):
             targets = ragged.read_ragged("targets", targets)
-            advice = "Targets of sets are one array, such as `np.stack(targets)`. "
+            advice = (
+                "Targets of sets are one array, such as `np.stack(targets)`. Those that are sets "
+                "of other sizes are padded, and added to every batch by overriding `batch`. "
+            )
             ragged.check_sizes("targets", targets, self._sets, advice)
             check_integers("targets", targets.values)
             return targets, True
