@@ -80,8 +80,9 @@ class SetDataset(keras.utils.PyDataset):
             numbers. A target an entity: a list with an array `(n_i,)` or `(n_i, ...)` for every
             set. None for inputs alone, to predict with. NaN is left to the loss.
         weights: How often each entity counts, a list with an array `(n_i,)` for every set, at
-            least 0. They become the input `"weights"`, for models with `weighted=True`. They do
-            not weight the loss.
+            least 0. They become the input `"weights"`, for models with `weighted=True`. Other
+            models ignore them: Keras warns that the structure of `inputs` does not match. They
+            do not weight the loss.
         sample_weight: How much each set counts in the loss, `(num_sets,)`; with targets of
             entities also a list with an array `(n_i,)` for every set. At least 0.
         batch_size: Number of sets in a batch. The last one may have fewer.
