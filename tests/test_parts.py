@@ -11,6 +11,7 @@ from keras import ops
 from keras_sets import layers
 from keras_sets import models
 from tests.cases import CASES
+from tests.conftest import once
 from tests.laws import answers
 
 # Half as many features as units, so that every part that can be there is there.
@@ -98,6 +99,20 @@ def test_a_part_keeps_its_dtype_policy(name, tmp_path):
     assert PARTS[name](again.get_layer("tested")).dtype_policy.name == "float32"
     received, expected = (ops.convert_to_numpy(ops.cast(m(x), "float32")) for m in (again, model))
     np.testing.assert_array_equal(received, expected)
+
+
+@once
+@pytest.mark.parametrize("name", ["swarm", "dss_dense", "isab", "principal_axes"])
+def test_a_map_of_dtype_policies_is_kept(name, tmp_path):
+    owners = {**OWNERS, "principal_axes": layers.PrincipalAxes}
+    policy = keras.dtype_policies.DTypePolicyMap(default_policy="float32")
+    policy[".*/(projection|layer|second|attention/query)"] = "mixed_bfloat16"
+    inputs = keras.Input((5, 2))
+    model = keras.Model(inputs, owners[name](dtype=policy, name="tested")(inputs))
+    again = loaded(model, tmp_path)
+    dtypes = [[p.compute_dtype for p in m._flatten_layers()] for m in (model, again)]
+    assert dtypes[0] == dtypes[1] and ("bfloat16" in dtypes[0]) == (name != "principal_axes")
+    assert "part_options" not in model.get_layer("tested").get_config()
 
 
 @pytest.fixture

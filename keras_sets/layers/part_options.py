@@ -35,7 +35,7 @@ class PartOptions:
             options = {}
             if part.trainable != owner.trainable:
                 options["trainable"] = part.trainable
-            if part.dtype_policy != owner.dtype_policy:
+            if not same_policy(part.dtype_policy, owner.dtype_policy):
                 options["dtype"] = keras.dtype_policies.serialize(part.dtype_policy)
             if options:
                 changed[path] = options
@@ -71,6 +71,14 @@ def _walk(owner, parts, prefix=""):
         path = prefix + part.name
         yield path, part, owner
         yield from _walk(part, part._flatten_layers(False, False), f"{path}/")
+
+
+def same_policy(a, b):
+    """Whether two dtype policies are equal, maps of policies too, which Keras cannot compare."""
+    maps = [isinstance(p, keras.dtype_policies.DTypePolicyMap) for p in (a, b)]
+    if not any(maps):
+        return a == b
+    return all(maps) and a.default_policy == b.default_policy and dict(a) == dict(b)
 
 
 def freeze_with(owner, *parts):

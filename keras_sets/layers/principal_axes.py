@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sets import ops as set_ops
+from keras_sets._typing import Config
 from keras_sets._typing import Shape
 from keras_sets._typing import Tensor
 from keras_sets.layers.base import SetLayer
@@ -73,3 +74,7 @@ class PrincipalAxes(SetLayer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
+
+    def get_config(self) -> Config:
+        # Of a class without this method Keras keeps no dtype policy that is given as an object.
+        return super().get_config()

@@ -80,8 +80,9 @@ class SetDataset(keras.utils.PyDataset):
             numbers. A target an entity: a list with an array `(n_i,)` or `(n_i, ...)` for every
             set. None for inputs alone, to predict with. NaN is left to the loss.
         weights: How often each entity counts, a list with an array `(n_i,)` for every set, at
-            least 0. They become the input `"weights"`, for models with `weighted=True`. They do
-            not weight the loss.
+            least 0. They become the input `"weights"`, for models with `weighted=True`. Other
+            models ignore them: Keras warns that the structure of `inputs` does not match. They
+            do not weight the loss.
         sample_weight: How much each set counts in the loss, `(num_sets,)`; with targets of
             entities also a list with an array `(n_i,)` for every set. At least 0.
         batch_size: Number of sets in a batch. The last one may have fewer.
@@ -293,9 +294,17 @@ class SetDataset(keras.utils.PyDataset):
         """The targets, and whether they are those of entities."""
         if targets is None:
             return None, False
+        if isinstance(targets, dict):
+            raise ValueError(
+                "`targets` must be those of one output. For several, override `batch` to add the "
+                f"others to every batch. Received: dict with the keys {list(targets)}"
+            )
         if ragged.is_entitywise(targets):
             targets = ragged.read_ragged("targets", targets)
-            advice = "Targets of sets are one array, such as `np.stack(targets)`. "
+            advice = (
+                "Targets of sets are one array, such as `np.stack(targets)`. Those that are sets "
+                "of other sizes are padded, and added to every batch by overriding `batch`. "
+            )
             ragged.check_sizes("targets", targets, self._sets, advice)
             check_integers("targets", targets.values)
             return targets, True

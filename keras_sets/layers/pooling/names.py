@@ -7,6 +7,7 @@ import keras
 from keras_sets._typing import Config
 from keras_sets._typing import DType
 from keras_sets._typing import PoolingLike
+from keras_sets.layers.part_options import same_policy
 from keras_sets.layers.part_options import serialize_part
 from keras_sets.layers.pooling.causal_mean_pooling import CausalMeanPooling
 from keras_sets.layers.pooling.gated_attention_pooling import GatedAttentionPooling
@@ -81,7 +82,7 @@ def serialize_pooling(pooling: Any, dtype: DType = None) -> str | Config:
 
     `dtype` is the dtype policy that a pooling made from its name will get, None for any.
     """
-    same_dtype = dtype is None or getattr(pooling, "dtype_policy", None) == dtype
+    same_dtype = dtype is None or same_policy(getattr(pooling, "dtype_policy", None), dtype)
     for name, cls in POOLINGS.items():
         if type(pooling) is cls and same_dtype and _options(pooling) == _options(cls(name=name)):
             return name
