@@ -442,7 +442,6 @@ class Total(keras.metrics.Metric):
         (dict(targets=[[1, 0]] * 3), r"np.stack\(targets\).*2 rows for set 0, which has 3"),
         (dict(targets=["a", "b", "c"]), "`targets` must hold numbers"),
         (dict(targets=5), "`targets` must hold numbers"),
-        (dict(targets={"a": [1, 2, 3]}), r"one output.*override `batch`.*dict with the keys \['a"),
         (dict(weights=np.ones(3)), "`weights` must hold an array"),
         (dict(weights=[np.ones((3, 1)), np.ones((0, 1)), np.ones((1, 1))]), r"`\(n,\)` for every"),
         (dict(weights=[[1, 1], [], [1]]), "`weights`.*2 rows for set 0, which has 3"),

@@ -1,8 +1,10 @@
 """Batches of sets of different sizes, for Keras to train on."""
 
 import operator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -12,9 +14,12 @@ from keras_sets import validation
 from keras_sets._typing import Sets
 from keras_sets.utils import ragged
 from keras_sets.utils.backend_arrays import check_integers
-from keras_sets.utils.backend_arrays import in_native_order
 from keras_sets.utils.buckets import bucket_sizes
+from keras_sets.utils.set_targets import read_targets
+from keras_sets.utils.set_targets import read_weights
 
+# Of one output, or of several by their names.
+Targets: TypeAlias = ArrayLike | Sets | Mapping[str, ArrayLike | Sets]
 FINITE = (
     "Drop such entities, `[x[np.isfinite(x).all(axis=1)] for x in sets]`, or fill their values "
     "in and say so in a further feature."
@@ -78,13 +83,15 @@ class SetDataset(keras.utils.PyDataset):
             On JAX integers must fit into 32 bits, those of targets too. They are copied.
         targets: A target a set: an array `(num_sets,)` or `(num_sets, ...)`, or a list of
             numbers. A target an entity: a list with an array `(n_i,)` or `(n_i, ...)` for every
-            set. None for inputs alone, to predict with. NaN is left to the loss.
+            set. For several outputs a dict of these, by the names of the outputs. None for
+            inputs alone, to predict with. NaN is left to the loss.
         weights: How often each entity counts, a list with an array `(n_i,)` for every set, at
             least 0. They become the input `"weights"`, for models with `weighted=True`. Other
             models ignore them: Keras warns that the structure of `inputs` does not match. They
             do not weight the loss.
         sample_weight: How much each set counts in the loss, `(num_sets,)`; with targets of
-            entities also a list with an array `(n_i,)` for every set. At least 0.
+            entities also a list with an array `(n_i,)` for every set. At least 0. With a dict
+            of targets it weights all of them, or is a dict itself, with some of the outputs.
         batch_size: Number of sets in a batch. The last one may have fewer.
         buckets: How many sizes to pad to at most. Or the sizes themselves, in a list.
         shuffle: Whether to draw the order of the sets anew in every epoch. None: if there are
@@ -127,9 +134,9 @@ class SetDataset(keras.utils.PyDataset):
     def __init__(
         self,
         sets: Sets,
-        targets: ArrayLike | Sets | None = None,
+        targets: Targets | None = None,
         weights: Sets | None = None,
-        sample_weight: ArrayLike | Sets | None = None,
+        sample_weight: Targets | None = None,
         batch_size: int = 32,
         buckets: int | Sequence[int] = 4,
         shuffle: bool | None = None,
@@ -151,9 +158,10 @@ class SetDataset(keras.utils.PyDataset):
             )
         ragged.check_finite("sets", self._sets, FINITE)
         check_integers("sets", self._sets.values)
-        self._weights = None if weights is None else self._read_weights("weights", weights)
-        self._targets, self._of_entities = self._read_targets(ragged.listed(targets))
-        self._sample_weight = self._read_sample_weight(ragged.listed(sample_weight))
+        if weights is not None:
+            weights = read_weights("weights", weights, self._sets)
+        self._weights = weights
+        self._targets = read_targets(self._sets, targets, sample_weight)
         sizes = self._sets.sizes
         self.sizes = sizes if self.points is None else np.minimum(sizes, self.points)
         self.buckets = bucket_sizes(self.sizes, buckets, self.batch_size)
@@ -256,100 +264,8 @@ class SetDataset(keras.utils.PyDataset):
             inputs["weights"] = self._weights.padded(indices, rows, mask)
         if self._targets is None:
             return (inputs,)
-        sample_weight = self._sample_weight
-        if not self._of_entities:
-            batch = (inputs, self._targets[indices])
-            return batch if sample_weight is None else (*batch, sample_weight[indices])
-        targets = self._targets.padded(indices, rows, mask)
-        if isinstance(sample_weight, ragged.Ragged):
-            sample_weight = sample_weight.padded(indices, rows, mask)
-            return inputs, targets, sample_weight.astype("float64")
-        # Keras' losses multiply by the mask of the outputs in place, which torch does to a
-        # tensor of their dtype: the metrics come after them.
-        present = mask.astype("float64")
-        if self._weights is not None:
-            present *= inputs["weights"] > 0
-        if sample_weight is not None:
-            present *= sample_weight[indices][:, None]
-        return inputs, targets, present
-
-    def _read_weights(self, name, weights):
-        """Numbers of the entities, at least 0."""
-        given = ragged.read_ragged(name, weights, "float64")
-        weights = ragged.Ragged(given.values.astype(keras.config.floatx()), given.offsets)
-        if weights.values.ndim != 1:
-            raise ValueError(
-                f"`{name}` must hold an array `(n,)` for every set. Received: arrays with the "
-                f"further axes {weights.values.shape[1:]}"
-            )
-        ragged.check_sizes(name, weights, self._sets)
-        validation.check_weights("SetDataset", weights.values, argument=name)
-        if weights.values.dtype != "float64" and len(given.values):
-            filled = given.sizes > 0
-            largest = np.maximum.reduceat(given.values, given.offsets[:-1][filled])
-            validation.check_weights_in_range("SetDataset", largest, name)
-        return weights
-
-    def _read_targets(self, targets):
-        """The targets, and whether they are those of entities."""
-        if targets is None:
-            return None, False
-        if isinstance(targets, dict):
-            raise ValueError(
-                "`targets` must be those of one output. For several, override `batch` to add the "
-                f"others to every batch. Received: dict with the keys {list(targets)}"
-            )
-        if ragged.is_entitywise(targets):
-            targets = ragged.read_ragged("targets", targets)
-            advice = (
-                "Targets of sets are one array, such as `np.stack(targets)`. Those that are sets "
-                "of other sizes are padded, and added to every batch by overriding `batch`. "
-            )
-            ragged.check_sizes("targets", targets, self._sets, advice)
-            check_integers("targets", targets.values)
-            return targets, True
-        targets = self._read_numbers("targets", targets)
-        check_integers("targets", targets)
-        return targets, False
-
-    def _read_sample_weight(self, sample_weight):
-        if sample_weight is None:
-            return None
-        if self._targets is None:
-            raise ValueError("`sample_weight` weights a loss, which needs `targets` as well.")
-        ready = getattr(sample_weight, "ndim", 1) > 1
-        if not ready and not ragged.is_entitywise(sample_weight):
-            weights = self._read_numbers("sample_weight", sample_weight, "float64")
-            held = weights.astype(keras.config.floatx())
-            validation.check_weights("SetDataset", held, argument="sample_weight")
-            if weights.any() and not held.any():
-                raise ValueError(
-                    f"`sample_weight` must be of a size that {held.dtype} can hold: divide it by "
-                    f"its largest. Received: at most {weights.max():.2g}, so that no set counts"
-                )
-            return held
-        if not self._of_entities:
-            raise ValueError(
-                "`sample_weight` must be a number for every set, `(num_sets,)`, because the "
-                "targets are those of sets. Received: an array for every set"
-            )
-        return self._read_weights("sample_weight", sample_weight)
-
-    def _read_numbers(self, name, values, dtype=None):
-        """An array whose first axis is that of the sets."""
-        validation.check_not_masked(name, values)
-        kind, values = type(values).__name__, np.asarray(values)
-        if values.ndim == 0 or values.dtype.kind not in "biuf":
-            words = "`np.unique(labels, return_inverse=True)` numbers words. "
-            raise ValueError(
-                f"`{name}` must hold numbers, one or an array of them for every set. "
-                f"{words if name == 'targets' else ''}Received: {kind} of dtype {values.dtype}, "
-                f"shape {values.shape}"
-            )
-        ragged.check_length(name, len(values), len(self._sets))
-        if dtype is None and values.dtype.kind == "f":
-            dtype = keras.config.floatx()
-        return in_native_order(values) if dtype is None else values.astype(dtype, copy=False)
+        targets, sample_weight = self._targets.padded(indices, rows, mask, inputs.get("weights"))
+        return (inputs, targets) if sample_weight is None else (inputs, targets, sample_weight)
 
 
 def _second_differs(batches):
