@@ -48,7 +48,7 @@ def parse(arguments=None):
         "--repeats", type=integer, default=1, help="trainings with other sets and weights"
     )
     comparison.add_argument(
-        "--steps", type=integer, default=30, help="batches in an epoch, however many sets"
+        "--steps", type=integer, default=100, help="batches in an epoch, however many sets"
     )
     comparison.add_argument(
         "--validation-sets", type=integer, default=100, help="sets that choose the epoch"
