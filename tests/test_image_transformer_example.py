@@ -417,6 +417,7 @@ class TestCommand:
         call(*options, "--resume")
         assert json.loads((output / "scores.json").read_text())["scores"][0]["images"] == 12
 
+    @pytest.mark.usefixtures("no_rendering")
     def test_colors(self, tmp_path, monkeypatch):
         """Three channels, classes and learned locations: trained, and drawn from a file."""
         output, drawn = tmp_path / "run", tmp_path / "drawn"
