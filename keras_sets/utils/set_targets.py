@@ -16,7 +16,6 @@ def read_targets(sets, targets, sample_weight):
         sets: `Ragged`.
         targets, sample_weight: As `SetDataset` has them.
     """
-    sample_weight = ragged.listed(sample_weight)
     if targets is None:
         if sample_weight is not None:
             raise ValueError("`sample_weight` weights a loss, which needs `targets` as well.")
@@ -45,6 +44,7 @@ class OutputTargets:
             raise ValueError("`targets` must have those of one output at least. Received: {}")
         names = list(targets)
         if not isinstance(sample_weight, dict):
+            sample_weight = ragged.listed(sample_weight)
             if sample_weight is not None and ragged.is_entitywise(sample_weight):
                 raise ValueError(
                     "With a dict of targets, `sample_weight` of entities must be a dict with some "
